@@ -1,0 +1,60 @@
+"""Measure what trained LoRA adapters learned (Hu et al. 2021, arXiv:2106.09685, section 7).
+
+>>> import subspace
+>>> callable(subspace.load)
+True
+
+Names are imported on first use, so that ``import subspace`` alone stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from subspace.adapters import Adapter as Adapter
+    from subspace.adapters import LowRankUpdate as LowRankUpdate
+    from subspace.adapters import load as load
+    from subspace.errors import SubspaceError as SubspaceError
+    from subspace.measures.similarity import similarity as similarity
+    from subspace.results import Similarity as Similarity
+    from subspace.spectra import Spectrum as Spectrum
+    from subspace.spectra import spectrum as spectrum
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Adapter": "subspace.adapters",
+    "LowRankUpdate": "subspace.adapters",
+    "load": "subspace.adapters",
+    "SubspaceError": "subspace.errors",
+    "similarity": "subspace.measures.similarity",
+    "Similarity": "subspace.results",
+    "Spectrum": "subspace.spectra",
+    "spectrum": "subspace.spectra",
+}
+
+__all__ = [  # noqa: PLE0604, F822 - the names of _HOME, spelled out for readers and tools
+    "Adapter",
+    "LowRankUpdate",
+    "Similarity",
+    "Spectrum",
+    "SubspaceError",
+    "load",
+    "similarity",
+    "spectrum",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'subspace' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,5 @@
+"""``python -m subspace``."""
+
+from subspace.cli import main
+
+main()

@@ -1,0 +1,184 @@
+"""The two objects that everything else is about: `LowRankUpdate` and `Adapter`.
+
+Importing this file never imports torch: headers alone fill `Adapter.updates`, and tensors are
+read when a module is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from subspace.errors import UnknownModuleError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankUpdate:
+    """One module's update, ``delta W = scale * B @ A`` with ``y = (W + delta W) x``.
+
+    Eq. 3 of Hu et al. 2021, arXiv:2106.09685. The orientation is that of the map x -> y, never
+    that of the storage: an embedding has d_in = vocabulary, a convolution d_in = in/groups*kh*kw.
+
+    Attributes
+    ----------
+    name
+        The base model's module path, without the writer's prefixes.
+    A : (r, d_in) tensor
+        In the stored dtype, on the CPU, a mapped view of the file where possible.
+    B : (d_out, r) tensor
+        Likewise.
+    scale
+        alpha / r or what the format says instead; everything a format means is in it.
+    source
+        File and tensor names, for error messages.
+    """
+
+    name: str
+    A: torch.Tensor
+    B: torch.Tensor
+    scale: float
+    source: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of B and rows of A (the numerical rank may be smaller)."""
+        return int(self.A.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in) of the map."""
+        return int(self.B.shape[0]), int(self.A.shape[1])
+
+    def delta(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Form the dense (d_out, d_in) update, float64 by default: for small matrices and tests."""
+        import torch
+
+        dtype = dtype or torch.float64
+        return self.scale * (self.B.to(dtype) @ self.A.to(dtype))
+
+    def __repr__(self) -> str:
+        d_out, d_in = self.shape
+        return f"LowRankUpdate({self.name!r}, {d_out}x{d_in}, rank={self.rank}, scale={self.scale:g})"
+
+
+@dataclass(frozen=True)
+class UpdateInfo:
+    """What the header alone says of one update."""
+
+    name: str
+    shape: tuple[int, int]  # (d_out, d_in)
+    rank: int
+    scale: float
+    dtype: str  # of A and B as stored, "float32", or "bfloat16/float32" if they differ
+    kind: str = "linear"  # or "embedding", "conv2d", ...
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored values in A and B together."""
+        return self.rank * sum(self.shape)
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A tensor that is not part of any A or B, and why."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    reason: str
+    known: bool = True  # False: the loader does not understand this tensor
+    module: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter(Mapping[str, LowRankUpdate]):
+    """A trained adapter: a read-only mapping from module path to `LowRankUpdate`.
+
+    Modules come in the model's own order (layer 2 before layer 10). Reading a module reads its
+    two tensors; nothing else is touched.
+    """
+
+    name: str
+    path: Path | None
+    format: str
+    method: str
+    updates: Mapping[str, UpdateInfo]
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    set_aside: tuple[SetAside, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader of the numbers ought to know
+    initial: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """The A of every module before training, where the trainer stored it."""
+    _read: Callable[[str], LowRankUpdate] = field(repr=False, kw_only=True)
+    _read_tensor: Callable[[str], torch.Tensor] | None = field(
+        repr=False, kw_only=True, default=None
+    )
+
+    @classmethod
+    def from_updates(cls, updates: Mapping[str, LowRankUpdate], *, name: str = "adapter") -> Adapter:
+        """Wrap updates that are already in memory, in the order given."""
+        held = dict(updates)
+        infos = {
+            key: UpdateInfo(key, u.shape, u.rank, u.scale, _dtype_name(u.A, u.B))
+            for key, u in held.items()
+        }
+        return cls(name, None, "memory", "LoRA", MappingProxyType(infos), _read=held.__getitem__)
+
+    def __getitem__(self, module: str) -> LowRankUpdate:
+        if module not in self.updates:
+            raise UnknownModuleError(
+                f"adapter {self.name!r} has no module {module!r}; "
+                f"list what it has with `subspace inspect {self.path or self.name}`"
+            )
+        return self._read(module)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.updates)
+
+    def __len__(self) -> int:
+        return len(self.updates)
+
+    def __contains__(self, module: object) -> bool:
+        return module in self.updates  # Mapping's own would read the tensors
+
+    def select(self, glob: str) -> Adapter:
+        """Keep the modules whose path matches a shell-style pattern, such as ``"*.q_proj"``.
+
+        Raises
+        ------
+        UnknownModuleError
+            No module matches.
+        """
+        kept = {name: info for name, info in self.updates.items() if fnmatchcase(name, glob)}
+        if not kept:
+            have = ", ".join(list(self.updates)[:4])
+            raise UnknownModuleError(
+                f"no module of adapter {self.name!r} matches {glob!r}; it has {have}"
+                + (f" and {len(self) - 4} more" if len(self) > 4 else "")
+            )
+        from dataclasses import replace
+
+        return replace(self, updates=MappingProxyType(kept))
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read a tensor that was set aside (a DoRA magnitude, a saved head) by its stored name."""
+        if self._read_tensor is None or name not in {t.name for t in self.set_aside}:
+            raise UnknownModuleError(f"adapter {self.name!r} set no tensor {name!r} aside")
+        return self._read_tensor(name)
+
+    def __repr__(self) -> str:
+        ranks = sorted({info.rank for info in self.updates.values()})
+        return (
+            f"Adapter({self.name!r}, {self.method}, {len(self)} modules, "
+            f"rank {', '.join(map(str, ranks)) or '-'})"
+        )
+
+
+def _dtype_name(*tensors: torch.Tensor) -> str:
+    return "/".join(dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors))

@@ -1,0 +1,1 @@
+"""Figures: axes-level functions take and return an Axes, figure-level ones return a Figure."""

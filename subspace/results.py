@@ -1,0 +1,142 @@
+"""The frozen result types. Axes have names; NaN means undefined and becomes null in JSON.
+
+Nothing here computes: measures fill these, figures and the command line read them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Grid = NDArray[np.float64]
+
+SCHEMA_VERSION = "1"
+
+Side = Literal["A", "B", "in", "out", "delta-A"]
+SIDES: tuple[Side, ...] = ("A", "B", "in", "out", "delta-A")
+
+
+def strict(value: Any) -> Any:  # noqa: ANN401 - any nesting of arrays, mappings and numbers
+    """Return `value` as plain Python for strict JSON: arrays to lists, NaN and infinities to None.
+
+    >>> strict({"phi": [1.0, float("nan")]})
+    {'phi': [1.0, None]}
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleSimilarity:
+    """phi(i, j) of one module (Eq. 4 of Hu et al. 2021), with all that qualifies it.
+
+    Every grid is (r_a, r_b) float64; entry [i-1, j-1] belongs to the leading i directions of `a`
+    and the leading j of `b`.
+    """
+
+    module: str
+    side: Side
+    d: int  # the dimension of the space in which directions are compared
+    rank_a: int  # stored; the numerical ranks are below
+    rank_b: int
+    numerical_rank_a: int
+    numerical_rank_b: int
+    phi: Grid  # in [0, 1]; NaN beyond the numerical rank and where `masked`
+    error: Grid  # bound on |phi - exact|; NaN beyond the numerical rank
+    masked: NDArray[np.bool_]  # the cell cuts a cluster of singular values: undefined
+    null_mean: Grid  # what independent random subspaces give
+    null_std: Grid
+    pvalue: Grid  # P(phi_null >= phi)
+    agreeing: int | None  # leading directions that agree beyond chance; None: undefined
+    overlap_a: NDArray[np.float64]  # (r_a,) energy of a's k-th direction within all of b's
+    overlap_b: NDArray[np.float64]  # (r_b,) energy of b's k-th direction within all of a's
+    rung_a: int  # of the ladder in `subspace.linalg` that gave a's directions
+    rung_b: int
+    note: str = ""  # why something is undefined, in words
+    angles: NDArray[np.float64] | None = None  # (min,) principal angles in radians, on request
+    angle_edge: float | None = None  # smallest principal angle that chance gives at large d
+    distances: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python for JSON; undefined is None."""
+        names = (
+            "module side d rank_a rank_b numerical_rank_a numerical_rank_b phi error masked "
+            "null_mean null_std pvalue agreeing overlap_a overlap_b rung_a rung_b note"
+        ).split()
+        out: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.angles is not None:
+            out |= {"angles": self.angles, "angle_edge": self.angle_edge}
+            out["distances"] = self.distances
+        plain: dict[str, Any] = strict(out)
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity(Mapping[str, ModuleSimilarity]):
+    """Two adapters compared module by module: a read-only mapping from module path."""
+
+    adapters: tuple[str, str]
+    side: Side
+    modules: Mapping[str, ModuleSimilarity]
+    level: float  # at which `agreeing` was counted
+    unmatched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # modules that only one has
+    initial: Similarity | None = None  # the same, of the two initial A, where both are stored
+    control: Similarity | None = None  # the first adapter against a control, on request
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, module: str) -> ModuleSimilarity:
+        return self.modules[module]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __repr__(self) -> str:
+        a, b = self.adapters
+        return f"Similarity({a!r}, {b!r}, side={self.side!r}, {len(self)} modules)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python for strict JSON, schema version 1."""
+        out: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "similarity",
+            "side": self.side,
+            "adapters": list(self.adapters),
+            "level": self.level,
+            "unmatched": [list(names) for names in self.unmatched],
+            "notes": list(self.notes),
+            "modules": [result.to_dict() for result in self.modules.values()],
+        }
+        for name, other in (("initial", self.initial), ("control", self.control)):
+            if other is not None:
+                out[name] = other.to_dict()
+        return out
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return tidy rows: one a module and cell, columns module, i, j, phi, error, null, p."""
+        import numpy as np
+        import pandas as pd
+
+        frames = []
+        for name, m in self.modules.items():
+            i, j = np.indices(m.phi.shape) + 1
+            grids = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")
+            columns = {"module": name, "i": i.ravel(), "j": j.ravel()}
+            frames.append(pd.DataFrame(columns | {g: getattr(m, g).ravel() for g in grids}))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -1,0 +1,1 @@
+"""Tasks and runs that produce the adapters this package analyses."""
