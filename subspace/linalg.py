@@ -1,0 +1,227 @@
+"""Pure tensor mathematics of tall factors, in float64. Knows nothing of adapters.
+
+A *tall* factor F is (..., d, r): the columns of B, or the rows of A as columns. It is split as
+``F = scale * Q @ R`` with orthonormal ``Q = columns @ transform``. On rung 1 of the ladder
+``columns`` is F itself, so Q is never formed: everything that this package wants is a function of
+the r x r matrices and of Gram blocks ``F_a.T @ F_b``.
+
+The ladder (cheapest first; the caller climbs while `Orthogonal.sound` is False):
+
+1. Cholesky of the diagonally scaled float64 Gram.
+2. CholeskyQR2 (Yamamoto et al. 2015, ETNA 44), for CUDA, where batched Householder QR is slow.
+3. Householder QR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Rung = Literal[1, 2, 3]
+
+EPS = torch.finfo(torch.float64).eps
+GRAM_BOUND = 1e-9  # rung 1 is sound while eps * kappa**2 stays below: kappa < 2.1e3
+CHOLESKY_QR2_KAPPA = 1e7  # beyond it the first Cholesky of rung 2 loses orthogonality
+_PANEL = 1 << 17  # entries of a panel of `gram`: 1 MB of float64, within a core's own cache
+
+
+@dataclass(frozen=True, eq=False)
+class Orthogonal:
+    """``F = scale * Q @ R`` of tall factors F (..., d, r), with k = min(d, r).
+
+    Attributes
+    ----------
+    columns : (..., d, m)
+        F / scale in its stored dtype (rung 1, m = r) or Q in float64 (rungs 2 and 3, m = k).
+    transform : (..., m, k) float64
+        ``Q = columns @ transform``; the identity on rungs 2 and 3.
+    R : (..., k, r) float64
+    scale : (...) float64
+        What F was divided by, so that squares neither overflow nor vanish.
+    kappa : (...) float64
+        ``|L|_F |L^-1|_F`` of the scaled Gram's Cholesky factor, an upper bound of F's scaled
+        condition number; NaN on rung 3, which does not depend on it.
+    sound : (...) bool
+        Whether this rung can be trusted for this factor.
+    """
+
+    columns: Tensor
+    transform: Tensor
+    R: Tensor
+    scale: Tensor
+    kappa: Tensor
+    sound: Tensor
+    rung: Rung
+
+
+def gram(talls: Sequence[Tensor]) -> Tensor:
+    """Float64 Gram of tall factors set side by side: every own and cross Gram at once.
+
+    Parameters
+    ----------
+    talls
+        N tensors (..., d, r_n) of any float dtype, equal but for r_n.
+
+    Returns
+    -------
+    (..., R, R) float64 with R = sum of r_n. A non-finite entry of a factor stored in 32 bits or
+    fewer makes its diagonal entry non-finite, and only then: such squares cannot overflow here.
+
+    >>> gram([torch.eye(3, 2), torch.ones(3, 1)]).tolist()
+    [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 3.0]]
+    """
+    if talls[0].dim() > 2:
+        stacked = torch.cat([t.to(torch.float64) for t in talls], dim=-1)
+        return stacked.mT @ stacked
+    # One module at a time: convert panels into one reused buffer, multiply while it is in cache.
+    d, width = talls[0].shape[0], sum(t.shape[1] for t in talls)
+    height = min(d, max(64, _PANEL // max(width, 1)))
+    out = torch.zeros(width, width, dtype=torch.float64, device=talls[0].device)
+    # The buffer is laid out as the factors are stored, so that both sides are read in sequence.
+    by_rows = talls[0].stride(0) == 1 and talls[0].shape[1] > 1
+    shape = (width, height) if by_rows else (height, width)
+    buffer = torch.empty(shape, dtype=torch.float64, device=out.device)
+    for start in range(0, d, height):
+        stop = min(start + height, d)
+        panel = buffer[:, : stop - start].T if by_rows else buffer[: stop - start]
+        at = 0
+        for tall in talls:
+            panel[:, at : at + tall.shape[1]].copy_(tall[start:stop])
+            at += tall.shape[1]
+        out.addmm_(panel.T, panel)
+    return out
+
+
+def from_gram(tall: Tensor, own: Tensor) -> Orthogonal:
+    """Rung 1: read Q and R of `tall` (..., d, r) out of its Gram `own` (..., r, r).
+
+    Cholesky of the Gram scaled to a unit diagonal is accurate to eps * kappa**2 where kappa is
+    the condition number *after* the best column scaling, nearly (van der Sluis 1969).
+    """
+    norms = own.diagonal(dim1=-2, dim2=-1).sqrt()  # (..., r)
+    safe = torch.where(norms > 0, norms, 1.0)
+    scaled = own / safe[..., :, None] / safe[..., None, :]
+    L, info = torch.linalg.cholesky_ex(scaled)
+    eye = torch.eye(own.shape[-1], dtype=own.dtype, device=own.device).expand_as(own)
+    good = (info == 0) & (norms > 0).all(-1) & (tall.shape[-2] >= tall.shape[-1])
+    L = torch.where(good[..., None, None], L, eye)
+    inverse = torch.linalg.solve_triangular(L, eye, upper=False)
+    kappa = torch.linalg.matrix_norm(L) * torch.linalg.matrix_norm(inverse)
+    sound = good & (EPS * kappa.square() <= GRAM_BOUND)
+    return Orthogonal(
+        columns=tall,
+        transform=inverse.mT / safe[..., :, None],
+        R=L.mT * safe[..., None, :],
+        scale=torch.ones_like(kappa),
+        kappa=kappa,
+        sound=sound,
+        rung=1,
+    )
+
+
+def unit_scale(tall: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide `tall` (..., d, r) by the power of two at its largest entry; zero stays zero."""
+    largest = tall.abs().amax(dim=(-2, -1)).to(torch.float64)
+    exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0)
+    half = torch.div(exponent, 2, rounding_mode="floor")  # 2**1074 is itself no float64
+    scaled = tall.to(torch.float64)
+    for part in (half, exponent - half):
+        scaled = scaled * torch.exp2(-part.to(torch.float64))[..., None, None]
+    return scaled, torch.exp2(exponent.to(torch.float64))
+
+
+def orthogonalise(tall: Tensor, rung: Rung) -> Orthogonal:
+    """Split tall factors (..., d, r) on one given rung of the ladder."""
+    scaled, scale = unit_scale(tall)
+    if rung == 1:
+        result = from_gram(scaled, scaled.mT @ scaled)
+    elif rung == 2:
+        result = _cholesky_qr2(scaled)
+    else:
+        Q, R = torch.linalg.qr(scaled)
+        result = _explicit(Q, R, torch.full_like(scale, torch.nan), scale == scale, 3)
+    return Orthogonal(
+        result.columns, result.transform, result.R, scale, result.kappa, result.sound, rung
+    )
+
+
+def _explicit(Q: Tensor, R: Tensor, kappa: Tensor, sound: Tensor, rung: Rung) -> Orthogonal:
+    eye = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
+    eye = eye.expand(*Q.shape[:-2], *eye.shape)
+    return Orthogonal(Q, eye, R, torch.ones_like(kappa), kappa, sound, rung)
+
+
+def _cholesky_qr2(tall: Tensor) -> Orthogonal:
+    """Rung 2: the Gram way twice; the second pass repairs what the first lost."""
+    first = from_gram(tall, tall.mT @ tall)
+    once = tall @ first.transform
+    second = from_gram(once, once.mT @ once)
+    # `from_gram` marks as unsound what Cholesky refused: kappa is 1-like there only by stand-in.
+    refused = ~first.sound & (EPS * first.kappa.square() <= GRAM_BOUND)
+    sound = ~refused & second.sound & (first.kappa < CHOLESKY_QR2_KAPPA)
+    return _explicit(once @ second.transform, second.R @ first.R, first.kappa, sound, 2)
+
+
+def svd(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """SVD of small float64 cores (..., m, n): X (..., m, k), S (..., k), Z (..., n, k)."""
+    X, S, Zh = torch.linalg.svd(core, full_matrices=False)
+    return X, S, Zh.mT
+
+
+def orthonormal(columns: Tensor, coefficients: Tensor) -> Tensor:
+    """Form ``columns @ coefficients`` (..., d, k) and repair its orthonormality to rounding.
+
+    On rung 1 the product is orthonormal to eps * kappa**2 <= 1e-9; one Newton-Schulz step squares
+    that error away.
+    """
+    U = columns.to(torch.float64) @ coefficients
+    eye = torch.eye(U.shape[-1], dtype=U.dtype, device=U.device)
+    return U @ (1.5 * eye - 0.5 * (U.mT @ U))
+
+
+def principal_angles(U: Tensor, V: Tensor) -> Tensor:
+    """Principal angles between the spans of orthonormal U (d, p) and V (d, q).
+
+    Angles under 45 degrees come from sines, the others from cosines: arccos alone loses half the
+    digits of a small angle (Bjorck & Golub 1973, Math. Comp. 27; Knyazev & Argentati 2002).
+
+    Returns
+    -------
+    (min(p, q),) float64, radians, ascending.
+
+    >>> U = torch.eye(3, 1, dtype=torch.float64)
+    >>> V = torch.tensor([[1.0], [1e-9], [0.0]], dtype=torch.float64)
+    >>> principal_angles(U, V).tolist()
+    [1e-09]
+    """
+    if U.shape[1] < V.shape[1]:
+        U, V = V, U
+    X, cosines, Zh = torch.linalg.svd(U.mT @ V, full_matrices=False)
+    # Residuals of V's principal vectors: their lengths are the sines, pair by pair.
+    residual = V @ Zh.mT - U @ (X * cosines)
+    sines = torch.linalg.vector_norm(residual, dim=0)
+    small = cosines.square() >= 0.5
+    angles = torch.where(
+        small, torch.asin(sines.clamp(max=1.0)), torch.acos(cosines.clamp(-1.0, 1.0))
+    )
+    return angles.sort().values
+
+
+def haar(d: int, k: int, *, seed: int, device: str | torch.device = "cpu") -> Tensor:
+    """Draw an orthonormal (d, k) float64 basis of a uniformly random subspace.
+
+    QR of a Gaussian matrix with the sign of R's diagonal fixed (Mezzadri 2007, Notices AMS 54).
+    The same seed gives the same basis on every device.
+
+    >>> U = haar(5, 2, seed=0)
+    >>> torch.allclose(U.T @ U, torch.eye(2, dtype=torch.float64))
+    True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gaussian = torch.randn(d, k, generator=generator, dtype=torch.float64)
+    Q, R = torch.linalg.qr(gaussian)
+    return (Q * R.diagonal().sign()).to(device)

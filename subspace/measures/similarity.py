@@ -1,0 +1,311 @@
+"""Do two adapters point the same way? phi(i, j) of Eq. 4, what chance gives, what agrees.
+
+Hu et al. 2021, arXiv:2106.09685, section 7.2 and appendix G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from subspace import chance, linalg
+from subspace.adapters import Adapter
+from subspace.errors import ArgumentError, ShapeError, UnknownModuleError
+from subspace.results import ModuleSimilarity, Side, Similarity
+from subspace.spectra import Solved, equal_chunks, is_zero, over_chunks, solve
+from subspace.spectra.directions import CELL_BOUND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Grid = NDArray[np.float64]
+
+LEVEL = 0.01  # at which directions are said to agree beyond chance
+
+
+def similarity(
+    a: Adapter,
+    b: Adapter,
+    *,
+    side: Side = "A",
+    modules: str | None = None,
+    control: Adapter | None = None,
+    angles: bool = False,
+    level: float = LEVEL,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Similarity:
+    """Compare the leading directions of two adapters, module by module.
+
+    For every i <= r_a and j <= r_b, ``phi(i, j) = |U_a[:, :i].T @ U_b[:, :j]|_F^2 / min(i, j)``:
+    Eq. 4 of Hu et al. 2021, arXiv:2106.09685, 1 for the same subspace, 0 for orthogonal ones.
+    (Appendix G prints phi = (1/p)(1 - d^2); its own definitions give 1 - d^2/p, which is this.)
+
+    Parameters
+    ----------
+    a, b
+        Two adapters of one base model; ranks may differ.
+    side
+        Whose directions, see `subspace.spectra`: ``"A"`` (the paper's choice), ``"B"``, ``"in"``,
+        ``"out"``, or ``"delta-A"`` (what training added to A). A and B alone depend on the gauge
+        (A -> GA, B -> BG^-1), ``in`` and ``out`` do not.
+    modules
+        A shell-style pattern; without it, all modules that both have.
+    control
+        A third adapter, such as one trained on shuffled labels: `a` is compared with it too, in
+        the result's ``.control``. Chance for random subspaces is not yet chance for the task:
+        any A picks up the few huge directions of a transformer's inputs.
+    angles
+        Also the principal angles between all real directions of a and b, and distances.
+    level
+        Family-wise level within a module, and false discovery rate over modules, at which
+        directions count as agreeing.
+    device
+        Where to compute: any torch device with float64.
+    progress
+        Called with the number of modules that were finished.
+
+    Returns
+    -------
+    `Similarity`: a mapping from module path to `ModuleSimilarity`, and where both adapters hold
+    their initial A and the side is A or in, ``.initial``: the same of the two initial A.
+
+    Raises
+    ------
+    UnknownModuleError
+        The adapters share no module, or none matches `modules`.
+    ShapeError
+        A shared module has different dimensions.
+    NonFiniteError
+        A factor holds NaN or infinity.
+
+    >>> from subspace.adapters import LowRankUpdate
+    >>> B = torch.ones(2, 2)
+    >>> p = LowRankUpdate("q", torch.tensor([[2.0, 0, 0], [0, 1, 0]]), B, 1.0)
+    >>> q = LowRankUpdate("q", torch.tensor([[1.0, 0, 0], [0, 2, 0]]), B, 1.0)
+    >>> result = similarity(Adapter.from_updates({"q": p}), Adapter.from_updates({"q": q}))
+    >>> result["q"].phi.round(2).tolist()  # one plane, opposite order of strength
+    [[0.0, 1.0], [1.0, 1.0]]
+    """
+    if not 0 < level < 1:
+        raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
+    names = _shared(a, b, modules)
+    for name in names:
+        _check(a, b, name, side)
+    adapters = (a, b)
+    starts = _initial(adapters, names)
+    if side == "delta-A" and starts is None:
+        missing = next(x for x in adapters if any(n not in x.initial for n in names))
+        raise ArgumentError(
+            f"side delta-A needs the initial A of every module, and adapter {missing.name!r} does "
+            "not hold it: `subspace train` stores it as initial_A.safetensors; choose another --side"
+        )
+
+    def shape(name: str) -> tuple[int, ...]:
+        infos = [x.updates[name] for x in adapters]
+        return (*infos[0].shape, *(info.rank for info in infos))
+
+    def work(chunk: list[str]) -> list[ModuleSimilarity]:
+        rows = [[x[name] for x in adapters] for name in chunk]
+        before = None if side != "delta-A" or starts is None else [starts[n] for n in chunk]
+        solved = solve(rows, side, device, before)
+        return [
+            _assemble(name, side, one, [is_zero(u) for u in row], angles=angles)
+            for name, one, row in zip(chunk, solved, rows, strict=True)
+        ]
+
+    parts = over_chunks(equal_chunks(names, shape), work, progress=progress)
+    found = {m.module: m for part in parts for m in part}
+    counted = count_agreeing([found[name] for name in names], level)
+    result = Similarity(
+        adapters=(a.name, b.name),
+        side=side,
+        modules={m.module: m for m in counted},
+        level=level,
+        unmatched=(tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)),
+        notes=tuple(f"{x.name}: {note}" for x in adapters for note in x.notes),
+    )
+    if starts is not None and side in ("A", "in"):
+        result = replace(result, initial=_of_initial(adapters, starts, level))
+    if control is not None:
+        against = similarity(
+            a, control, side=side, modules=modules, angles=angles, level=level, device=device
+        )
+        result = replace(result, control=against)
+    return result
+
+
+def count_agreeing(
+    modules: Sequence[ModuleSimilarity], level: float = LEVEL
+) -> list[ModuleSimilarity]:
+    """Fill ``.agreeing``: how many leading directions two adapters share beyond chance.
+
+    phi(k, k) is cumulative, so one shared direction lifts every later k. Here each direction is
+    asked alone: the energy of a's k-th direction within all of b's is exactly Beta under
+    independence. Count the leading k that pass at level/r, stopping at the first failure, a in b
+    and b in a, and take the smaller. Over M modules, Benjamini-Hochberg (1995) selects R of them
+    by their first directions, and the directions of those are tested at level * R / M.
+    """
+    tails: list[tuple[Grid, Grid] | None] = []
+    first = []
+    for m in modules:
+        ra, rb = m.numerical_rank_a, m.numerical_rank_b
+        if not ra or not rb or m.note.startswith("untrained"):
+            tails.append(None)
+            continue
+        in_b = chance.overlap_pvalue(m.overlap_a[:ra], rb, m.d) * ra
+        in_a = chance.overlap_pvalue(m.overlap_b[:rb], ra, m.d) * rb
+        tails.append((in_b, in_a))
+        first.append(max(in_b[0], in_a[0]))
+    ordered = np.sort(np.array(first))
+    passed = np.nonzero(ordered <= level * np.arange(1, len(first) + 1) / max(len(first), 1))[0]
+    selected = int(passed[-1]) + 1 if len(passed) else 0
+    bar = level * selected / max(len(first), 1)
+    counted = []
+    for m, pair in zip(modules, tails, strict=True):
+        count = None if pair is None else min(_leading(p <= bar) for p in pair)
+        counted.append(replace(m, agreeing=count))
+    return counted
+
+
+def _leading(passes: NDArray[np.bool_]) -> int:
+    return int(np.argmin(passes)) if not passes.all() else len(passes)
+
+
+def _shared(a: Adapter, b: Adapter, modules: str | None) -> list[str]:
+    if modules is not None:
+        a, b = a.select(modules), b.select(modules)
+    names = [name for name in a if name in b]
+    if not names:
+        have = "; ".join(
+            f"{x.name!r} has {', '.join(list(x)[:3])}" + (f" and {len(x) - 3} more" * (len(x) > 3))
+            for x in (a, b)
+        )
+        raise UnknownModuleError(f"the two adapters have no module in common: {have}")
+    return names
+
+
+def _check(a: Adapter, b: Adapter, name: str, side: Side) -> None:
+    (out_a, in_a), (out_b, in_b) = a.updates[name].shape, b.updates[name].shape
+    if (out_a, in_a) != (out_b, in_b):
+        raise ShapeError(
+            f"cannot compare side {side} of {name!r}: it is {out_a} x {in_a} in {a.name!r} and "
+            f"{out_b} x {in_b} in {b.name!r}; both must adapt the same base model"
+        )
+
+
+def _initial(
+    adapters: tuple[Adapter, Adapter], names: Sequence[str]
+) -> Mapping[str, list[torch.Tensor]] | None:
+    if any(name not in x.initial for x in adapters for name in names):
+        return None
+    return {name: [x.initial[name] for x in adapters] for name in names}
+
+
+def _of_initial(
+    adapters: tuple[Adapter, Adapter], starts: Mapping[str, list[torch.Tensor]], level: float
+) -> Similarity:
+    """Phi of the two initial A: the same seed and rank start from the same A, phi = 1."""
+    from subspace.adapters import LowRankUpdate
+
+    held = []
+    for n, x in enumerate(adapters):
+        # Only A is compared; a B of ones stands where the real B was zero before training.
+        held.append(
+            Adapter.from_updates(
+                {
+                    name: LowRankUpdate(name, A0[n], torch.ones(1, len(A0[n])), 1.0, "initial A")
+                    for name, A0 in starts.items()
+                },
+                name=f"{x.name} (initial)",
+            )
+        )
+    return similarity(held[0], held[1], side="A", level=level)
+
+
+def _assemble(
+    name: str, side: Side, solved: Solved, untrained: Sequence[bool], *, angles: bool
+) -> ModuleSimilarity:
+    first, second = solved.directions
+    d = first.columns.shape[0]
+    r_a, r_b = len(first.S), len(second.S)
+    rank_a, rank_b = (0 if u else x.rank for x, u in zip(solved.directions, untrained, strict=True))
+    i, j = np.ogrid[1 : r_a + 1, 1 : r_b + 1]
+    real = (i <= rank_a) & (j <= rank_b)
+
+    squares = np.square(solved.overlap(0, 1).numpy())
+    squares = np.where(real, squares, 0.0)
+    phi = squares.cumsum(axis=0).cumsum(axis=1) / np.minimum(i, j)
+    bounds = [x.angle_errors().numpy() for x in solved.directions]
+    error = np.minimum(bounds[0][:, None] + bounds[1][None, :], 1.0)
+    masked = real & (error > CELL_BOUND)
+    known = real & ~masked
+    phi = np.where(known, np.clip(phi, 0.0, 1.0), np.nan)
+    i_grid, j_grid = np.minimum(i, d), np.minimum(j, d)
+
+    result = ModuleSimilarity(
+        module=name,
+        side=side,
+        d=d,
+        rank_a=r_a,
+        rank_b=r_b,
+        numerical_rank_a=rank_a,
+        numerical_rank_b=rank_b,
+        phi=phi,
+        error=np.where(real, error, np.nan),
+        masked=masked,
+        null_mean=chance.phi_mean(i_grid, j_grid, d),
+        null_std=chance.phi_std(i_grid, j_grid, d),
+        pvalue=chance.phi_pvalue(phi, i_grid, j_grid, d),
+        agreeing=None,
+        overlap_a=np.where(np.arange(r_a) < rank_a, squares.sum(axis=1), np.nan),
+        overlap_b=np.where(np.arange(r_b) < rank_b, squares.sum(axis=0), np.nan),
+        rung_a=first.rung,
+        rung_b=second.rung,
+        note=_note(untrained, (rank_a, rank_b), masked),
+    )
+    if angles and rank_a and rank_b:
+        U, V = first.form()[:, :rank_a], second.form()[:, :rank_b]
+        theta = linalg.principal_angles(U, V).numpy()
+        result = replace(
+            result,
+            angles=theta,
+            angle_edge=chance.smallest_angle(rank_a, rank_b, d),
+            distances=distances(theta),
+        )
+    return result
+
+
+def distances(theta: Grid) -> dict[str, float]:
+    """Distances between two subspaces from their p principal angles (radians).
+
+    ``projection`` (chordal; Ham & Lee 2008, and appendix G of the LoRA paper) (sum sin^2)^1/2,
+    ``geodesic`` (sum theta^2)^1/2, ``procrustes`` 2 (sum sin^2(theta/2))^1/2. For subspaces of
+    unequal dimensions p is the smaller: the distance from the smaller one to the nearest subspace
+    of the larger, zero where one contains the other (Ye & Lim 2016, SIAM J. Matrix Anal. 37).
+
+    >>> distances(np.array([0.0, np.pi / 2]))["projection"]
+    1.0
+    """
+    return {
+        "projection": float(np.sqrt(np.square(np.sin(theta)).sum())),
+        "geodesic": float(np.sqrt(np.square(theta).sum())),
+        "procrustes": float(2 * np.sqrt(np.square(np.sin(theta / 2)).sum())),
+    }
+
+
+def _note(untrained: Sequence[bool], ranks: tuple[int, int], masked: NDArray[np.bool_]) -> str:
+    if any(untrained):
+        which = " and ".join(x for x, zero in zip("ab", untrained, strict=True) if zero)
+        return f"untrained: the update of {which} is exactly zero, so it has no directions"
+    if not all(ranks):
+        return "one side has no direction above its rounding level"
+    if masked.any():
+        return f"{int(masked.sum())} cells cut a cluster of equal singular values: undefined there"
+    return ""
