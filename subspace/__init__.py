@@ -34,7 +34,7 @@ _HOME = {
     "spectrum": "subspace.spectra",
 }
 
-__all__ = [  # noqa: PLE0604, F822 - the names of _HOME, spelled out for readers and tools
+__all__ = [
     "Adapter",
     "LowRankUpdate",
     "Similarity",

@@ -23,17 +23,19 @@ def phi_mean(i: ArrayLike, j: ArrayLike, d: int) -> Array:
     >>> float(phi_mean(8, 64, 384))
     0.16666666666666666
     """
-    return np.maximum(i, j) / np.float64(d)
+    larger: Array = np.maximum(i, j) / np.float64(d)
+    return larger
 
 
 def phi_std(i: ArrayLike, j: ArrayLike, d: int) -> Array:
-    """Standard deviation of phi(i, j); zero where a subspace is all of R^d.
+    """Return the standard deviation of phi(i, j); zero where a subspace is all of R^d.
 
     Var = 2ij(d-i)(d-j) / (d^2 (d-1)(d+2) min(i,j)^2).
     """
     i, j = np.asarray(i, dtype=np.float64), np.asarray(j, dtype=np.float64)
     scale = np.float64(d) ** 2 * max(d - 1, 1) * (d + 2) * np.minimum(i, j) ** 2
-    return np.sqrt(2 * i * j * (d - i) * (d - j) / scale)
+    std: Array = np.sqrt(2 * i * j * (d - i) * (d - j) / scale)
+    return std
 
 
 def phi_pvalue(phi: ArrayLike, i: ArrayLike, j: ArrayLike, d: int) -> Array:
@@ -62,13 +64,14 @@ def phi_pvalue(phi: ArrayLike, i: ArrayLike, j: ArrayLike, d: int) -> Array:
 
 
 def phi_quantile(probability: ArrayLike, i: ArrayLike, j: ArrayLike, d: int) -> Array:
-    """Return the phi that chance exceeds with the given probability (the inverse of `phi_pvalue`)."""
+    """Return the phi that chance exceeds with this probability: the inverse of `phi_pvalue`."""
     probability, p, q, i, j = _reduced(probability, i, j, d)
     excess, smaller = np.maximum(i + j - d, 0), np.minimum(p, q)
     with np.errstate(invalid="ignore", divide="ignore"):
         a, b = _beta(p, q, d)
         x = np.where(smaller > 0, betainccinv(a, b, probability), 0.0)
-    return (excess + smaller * x) / np.minimum(i, j)
+    quantile: Array = (excess + smaller * x) / np.minimum(i, j)
+    return quantile
 
 
 def overlap_pvalue(energy: ArrayLike, dimensions: int, d: int) -> Array:

@@ -14,12 +14,14 @@ The ladder (cheapest first; the caller climbs while `Orthogonal.sound` is False)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Rung = Literal[1, 2, 3]
 
@@ -224,4 +226,5 @@ def haar(d: int, k: int, *, seed: int, device: str | torch.device = "cpu") -> Te
     generator = torch.Generator().manual_seed(seed)
     gaussian = torch.randn(d, k, generator=generator, dtype=torch.float64)
     Q, R = torch.linalg.qr(gaussian)
-    return (Q * R.diagonal().sign()).to(device)
+    basis: Tensor = (Q * R.diagonal().sign()).to(device)
+    return basis

@@ -73,10 +73,27 @@ class ModuleSimilarity:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for JSON; undefined is None."""
-        names = (
-            "module side d rank_a rank_b numerical_rank_a numerical_rank_b phi error masked "
-            "null_mean null_std pvalue agreeing overlap_a overlap_b rung_a rung_b note"
-        ).split()
+        names = [
+            "module",
+            "side",
+            "d",
+            "rank_a",
+            "rank_b",
+            "numerical_rank_a",
+            "numerical_rank_b",
+            "phi",
+            "error",
+            "masked",
+            "null_mean",
+            "null_std",
+            "pvalue",
+            "agreeing",
+            "overlap_a",
+            "overlap_b",
+            "rung_a",
+            "rung_b",
+            "note",
+        ]
         out: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.angles is not None:
             out |= {"angles": self.angles, "angle_edge": self.angle_edge}

@@ -1,4 +1,4 @@
-"""Independent answers, numpy only: dense float64 matrices and `np.linalg.svd`. Imports nothing of ours."""
+"""Independent answers: numpy alone, dense float64 matrices, `np.linalg.svd`; nothing of ours."""
 
 import numpy as np
 

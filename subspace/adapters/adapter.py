@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from subspace.errors import UnknownModuleError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 
@@ -65,7 +66,9 @@ class LowRankUpdate:
 
     def __repr__(self) -> str:
         d_out, d_in = self.shape
-        return f"LowRankUpdate({self.name!r}, {d_out}x{d_in}, rank={self.rank}, scale={self.scale:g})"
+        return (
+            f"LowRankUpdate({self.name!r}, {d_out}x{d_in}, rank={self.rank}, scale={self.scale:g})"
+        )
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ class Adapter(Mapping[str, LowRankUpdate]):
     )
 
     @classmethod
-    def from_updates(cls, updates: Mapping[str, LowRankUpdate], *, name: str = "adapter") -> Adapter:
+    def from_updates(
+        cls, updates: Mapping[str, LowRankUpdate], *, name: str = "adapter"
+    ) -> Adapter:
         """Wrap updates that are already in memory, in the order given."""
         held = dict(updates)
         infos = {

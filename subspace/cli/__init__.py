@@ -58,7 +58,7 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="subspace")
-def main(debug: bool) -> None:  # noqa: ARG001 - read from the context by Verbs.invoke
+def main(debug: bool) -> None:
     r"""Measure what trained LoRA adapters learned (Hu et al. 2021, section 7).
 
     \b

@@ -5,7 +5,6 @@ Hu et al. 2021, arXiv:2106.09685, section 7.2 and appendix G.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from subspace.spectra import Solved, equal_chunks, is_zero, over_chunks, solve
 from subspace.spectra.directions import CELL_BOUND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,7 +103,7 @@ def similarity(
         missing = next(x for x in adapters if any(n not in x.initial for n in names))
         raise ArgumentError(
             f"side delta-A needs the initial A of every module, and adapter {missing.name!r} does "
-            "not hold it: `subspace train` stores it as initial_A.safetensors; choose another --side"
+            "not hold it: `subspace train` stores it as initial_A.safetensors; choose another side"
         )
 
     def shape(name: str) -> tuple[int, ...]:

@@ -21,8 +21,8 @@ with other leading directions, unless G is orthogonal or all r directions are ta
 from __future__ import annotations
 
 from subspace.spectra.batches import equal_chunks, over_chunks
+from subspace.spectra.decomposition import Spectrum, spectra, spectrum
 from subspace.spectra.directions import Directions, Solved, is_zero, solve
-from subspace.spectra.spectrum import Spectrum, spectra, spectrum
 
 __all__ = [
     "Directions",

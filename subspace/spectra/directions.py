@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from subspace import linalg
-from subspace.adapters import LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.results import SIDES, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from subspace.adapters import LowRankUpdate
 
 Device = str | torch.device
 
@@ -162,7 +165,7 @@ def _factor(update: LowRankUpdate, which: Literal["A", "B"]) -> _Factor:
 
 
 def _moved(update: LowRankUpdate, A0: Tensor) -> _Factor:
-    """A - A_0: what both lost in storage stays, however small the difference."""
+    """Return A - A_0; what both lost in storage stays, however small the difference."""
     both = (update.A.double(), A0.double())
     norms = [float(torch.linalg.vector_norm(t)) for t in both]
     rounding = _rounding(update.A, norms[0]) + _rounding(A0, norms[1])
@@ -242,7 +245,7 @@ def _split(
 
 
 def _gram(stacks: Sequence[Tensor]) -> Tensor:
-    """A batch of one is one module, which `linalg.gram` takes panel by panel."""
+    """Take a batch of one, that is one large module, panel by panel."""
     return linalg.gram([s[0] for s in stacks])[None] if len(stacks[0]) == 1 else linalg.gram(stacks)
 
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from subspace.adapters import Adapter, LowRankUpdate
 from subspace.spectra.batches import equal_chunks, over_chunks
 from subspace.spectra.directions import Directions, solve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
+    from torch import Tensor
+
+    from subspace.adapters import Adapter, LowRankUpdate
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,61 @@
+"""Factors with known properties, for the tests of the mathematics."""
+
+import numpy as np
+import torch
+
+from subspace.adapters import Adapter, LowRankUpdate
+
+
+def factors(d_out, d_in, r, *, dtype=torch.float64, cond=1.0, scale=1.0, size=1.0, seed=0):
+    """A LowRankUpdate whose A and B each have the condition number 10**cond, well-gapped."""
+    g = torch.Generator().manual_seed(seed)
+    n = {"generator": g, "dtype": torch.float64}
+    S = torch.logspace(0, -cond, r, dtype=torch.float64)
+    mix_a, mix_b = (torch.linalg.qr(torch.randn(r, r, **n))[0] for _ in range(2))
+    A = size * (mix_a * S) @ torch.linalg.qr(torch.randn(d_in, r, **n))[0].T
+    B = size * torch.linalg.qr(torch.randn(d_out, r, **n))[0] @ (mix_b * S).T
+    return LowRankUpdate("q", A.to(dtype), B.to(dtype), scale)
+
+
+def gaussian(d_out, d_in, r, *, dtype=torch.float32, scale=0.5, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    A = torch.randn(r, d_in, generator=g, dtype=torch.float64).to(dtype)
+    B = torch.randn(d_out, r, generator=g, dtype=torch.float64).to(dtype)
+    return LowRankUpdate("q", A, B, scale)
+
+
+def adapter(*updates, name="adapter"):
+    """Wrap updates; a single one is the module q."""
+    names = ["q"] if len(updates) == 1 else [f"layer.{n}.q" for n in range(len(updates))]
+    return Adapter.from_updates(
+        {
+            n: LowRankUpdate(n, u.A, u.B, u.scale, u.source)
+            for n, u in zip(names, updates, strict=True)
+        },
+        name=name,
+    )
+
+
+def dense(update):
+    return (
+        update.A.double().cpu().numpy(),
+        update.B.double().cpu().numpy(),
+        float(update.scale),
+    )
+
+
+def planted(d, r_a, r_b, k, *, seed):
+    """Two A factors that share exactly their k leading directions."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.standard_normal((d, max(k, 1))))[0][:, :k]
+
+    def one(r):
+        rest = rng.standard_normal((d, r - k))
+        rest -= basis @ (basis.T @ rest)
+        V = np.hstack([basis, np.linalg.qr(rest)[0]])
+        mix = np.linalg.qr(rng.standard_normal((r, r)))[0]
+        A = (mix * np.linspace(2.0, 1.0, r)) @ V.T
+        B = rng.standard_normal((d, r))
+        return LowRankUpdate("q", torch.tensor(A), torch.tensor(B), 1.0)
+
+    return one(r_a), one(r_b)

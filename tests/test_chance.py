@@ -1,0 +1,83 @@
+"""The nulls against simulation with the oracle's Haar draws, and against their closed forms."""
+
+import numpy as np
+import oracle
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import betaincc
+
+from subspace import chance
+
+DRAWS = 20_000
+
+
+def simulate(i, j, d, draws=DRAWS, seed=0):
+    """phi(i, j) of independent subspaces; by invariance one of them may be the first axes."""
+    rng = np.random.default_rng(seed)
+    out = np.empty(draws)
+    for start in range(0, draws, 2000):
+        n = min(2000, draws - start)
+        Q = np.linalg.qr(rng.standard_normal((n, d, j)))[0]
+        out[start : start + n] = np.square(Q[:, :i, :]).sum(axis=(1, 2)) / min(i, j)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("i", "j", "d"), [(1, 1, 12), (1, 8, 24), (4, 4, 24), (3, 8, 40), (7, 8, 12), (5, 11, 12)]
+)
+def test_mean_variance_and_quantiles_match_simulation(i, j, d):
+    phi = simulate(i, j, d)
+    mean, std = float(chance.phi_mean(i, j, d)), float(chance.phi_std(i, j, d))
+    error = std / np.sqrt(DRAWS)
+    assert abs(phi.mean() - mean) < 4.5 * error
+    # 4.5 standard errors of a variance whose distribution may be heavy-tailed.
+    spread = np.sqrt(np.var((phi - phi.mean()) ** 2) / DRAWS)
+    assert abs(phi.var() - std**2) < 4.5 * spread
+    exact = min(i, j) == 1 or min(d - i, d - j) == 1
+    for tail, slack in [(0.99, 0.15), (0.01, 0.15), (0.001, 0.45)]:
+        # The probability of exceeding our quantile: binomial noise, and 8 % where not exact.
+        beyond = np.mean(phi >= float(chance.phi_quantile(tail, i, j, d)))
+        noise = 4.5 * np.sqrt(tail * (1 - tail) / DRAWS)
+        assert abs(beyond - tail) < noise + (0 if exact else slack * min(tail, 1 - tail))
+
+
+@pytest.mark.parametrize(("i", "j", "d"), [(1, 5, 30), (6, 6, 30), (20, 25, 30)])
+def test_p_is_uniform_under_the_null(i, j, d):
+    p = chance.phi_pvalue(simulate(i, j, d, seed=1), i, j, d)
+    grid = np.linspace(0.01, 0.99, 50)
+    empirical = np.array([(p <= g).mean() for g in grid])
+    # Kolmogorov-Smirnov at 1e-4, and 0.01 for the Beta that is not exact.
+    assert np.abs(empirical - grid).max() < 2.23 / np.sqrt(DRAWS) + 0.01
+
+
+def test_one_dimension_is_exactly_beta():
+    phi = np.linspace(0, 1, 11)
+    assert_allclose(chance.phi_pvalue(phi, 1, 7, 20), betaincc(3.5, 6.5, phi), rtol=1e-12)
+    assert_allclose(chance.overlap_pvalue(phi, 7, 20), betaincc(3.5, 6.5, phi), rtol=1e-12)
+
+
+def test_a_subspace_that_is_everything_gives_no_evidence():
+    assert chance.phi_pvalue(1.0, 3, 8, 8) == 1.0
+    assert chance.phi_std(3, 8, 8) == 0.0
+    assert chance.overlap_pvalue(1.0, 8, 8) == 1.0
+    assert chance.phi_pvalue(1.0, 1, 1, 1) == 1.0
+
+
+def test_quantile_inverts_pvalue():
+    i, j = np.ogrid[1:9, 1:13]
+    q = chance.phi_quantile(0.01, i, j, 16)
+    assert_allclose(chance.phi_pvalue(q, i, j, 16), 0.01, rtol=1e-6)
+
+
+def test_nan_stays_nan():
+    assert np.isnan(chance.phi_pvalue(np.nan, 2, 2, 9))
+    assert np.isnan(chance.overlap_pvalue(np.nan, 2, 9))
+    assert np.isnan(chance.overlap_pvalue(np.nan, 9, 9))
+
+
+def test_the_edge_is_where_the_largest_cosine_falls():
+    d, r = 384, 64
+    rng = np.random.default_rng(0)
+    top = [np.linalg.svd(oracle.haar(rng, d, r)[:r], compute_uv=False)[0] ** 2 for _ in range(20)]
+    assert abs(np.mean(top) - np.cos(chance.smallest_angle(r, r, d)) ** 2) < 0.02
+    assert chance.smallest_angle(200, 200, 384) == 0.0
