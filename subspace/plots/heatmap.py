@@ -1,0 +1,214 @@
+"""phi(i, j) of one module as a heatmap: the panel that every figure is made of."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from subspace.errors import ArgumentError, ShapeError
+from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, hatch, outline
+from subspace.plots.names import literal, module_label
+from subspace.results import ModuleSimilarity, Side
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    Grid: TypeAlias = NDArray[np.float64]
+    Mask: TypeAlias = NDArray[np.bool_]
+
+# Both maps keep their order in grey and for the common colour deficiencies.
+PHI_MAP = "viridis"
+DIFFERENCE_MAP = "RdBu_r"
+TICK_SIZE, LABEL_SIZE, TITLE_SIZE = 6.5, 7.0, 7.5  # points, at the figure's own size
+
+SIDE_WORDS: dict[Side, str] = {
+    "A": "right-singular vectors of A",
+    "B": "left-singular vectors of B",
+    "in": "right-singular vectors of ΔW = BA",
+    "out": "left-singular vectors of ΔW = BA",
+    "delta-A": "right-singular vectors of A minus its initial value",
+}
+# The paper's zoom looks flipped to many readers; one origin, said on the figure, settles it.
+ORIGIN = "Origin: (i, j) = (1, 1) is the top left cell of every panel; i counts down, j rightwards."
+
+
+def phi_heatmap(
+    phi: ModuleSimilarity | Grid,
+    *,
+    ax: Axes,
+    p: float | None = 0.01,
+    above_chance: bool = False,
+    cells: tuple[int, int] | None = None,
+    triangle: bool = False,
+    names: tuple[str, str] = ("a", "b"),
+    title: str | None = None,
+    most_ticks: tuple[int, int] = (9, 9),
+    most_characters: int = 24,
+) -> Axes:
+    """Draw phi(i, j) with i downwards and j rightwards from (1, 1) at the top left.
+
+    One panel of Figures 3, 4, 6 and 7 of Hu et al. 2021, arXiv:2106.09685. Data coordinates are
+    the paper's i and j: the cell (i, j) is centred on x = j, y = i.
+
+    Parameters
+    ----------
+    phi : ModuleSimilarity or (r_a, r_b) array
+        A bare array has no null: it gets no contour, and `above_chance` is refused.
+    ax
+        What is drawn into, and returned.
+    p
+        Cells with a p-value at or below this are outlined; None draws no outline.
+    above_chance
+        Draw phi - null_mean, on a diverging scale from -1 to 1, instead of phi on 0 to 1.
+    cells : (k, m), optional
+        Show i <= k and j <= m alone.
+    triangle
+        Show j <= i alone: the lower-left triangle of the paper's zoom. Other cells stay blank.
+    names
+        What the two adapters are called on the axes.
+    title
+        Default: the module's layer and kind, and d.
+    most_ticks : (y, x)
+        At most about so many tick labels on each axis.
+    most_characters
+        A longer name or title is shortened in its middle.
+
+    Returns
+    -------
+    Axes
+        `ax`. Its first image holds the drawn values, masked where nothing is drawn; undefined
+        cells are hatched.
+
+    Raises
+    ------
+    ArgumentError
+        p is not between 0 and 1, `cells` is not within the grid, or a bare array is to be drawn
+        above chance.
+    ShapeError
+        The array is not two-dimensional, or empty.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = phi_heatmap(np.array([[0.9, 0.5], [0.1, np.nan]]), ax=Figure().add_subplot())
+    >>> [float(edge) for edge in ax.get_ylim()]  # i = 1 on top
+    [2.5, 0.5]
+    >>> ax.images[0].get_array().tolist()
+    [[0.9, 0.5], [0.1, None]]
+    """
+    values, inside, undefined = _read(phi, p=p, above_chance=above_chance)
+    k, m = _checked_cells(cells, values.shape)
+    values, inside, undefined = values[:k, :m], inside[:k, :m], undefined[:k, :m]
+    blank = np.triu(np.ones((k, m), dtype=bool), 1) if triangle else np.zeros((k, m), dtype=bool)
+    undefined, inside = undefined & ~blank, inside & ~blank
+
+    low, high, cmap = (-1.0, 1.0, DIFFERENCE_MAP) if above_chance else (0.0, 1.0, PHI_MAP)
+    ax.imshow(
+        np.ma.masked_array(values, mask=undefined | blank | ~np.isfinite(values)),
+        cmap=cmap,
+        vmin=low,
+        vmax=high,
+        origin="upper",
+        extent=(0.5, m + 0.5, k + 0.5, 0.5),
+        aspect="auto",
+        interpolation="nearest",  # never mix two cells into a value that neither has
+    )
+    hatch(ax, undefined)
+    outline(ax, inside)
+    if (undefined | blank).all():
+        note = phi.note if isinstance(phi, ModuleSimilarity) else ""
+        ax.text(
+            0.5,
+            0.5,
+            "\n".join(textwrap.wrap(literal(note or "undefined", 80), max(8, most_characters))),
+            transform=ax.transAxes,
+            ha="center",
+            va="center",
+            fontsize=LABEL_SIZE,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            usetex=False,
+        )
+
+    ax.set_xticks(ticks(m, most_ticks[1]))
+    ax.set_yticks(ticks(k, most_ticks[0]))
+    ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
+    a, b = (literal(name, most_characters) for name in names)
+    ax.set_ylabel(f"i ({a})", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
+    ax.set_xlabel(f"j ({b})", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
+    if title is None and isinstance(phi, ModuleSimilarity):
+        title = f"{module_label(phi.module, most_characters)}, d = {phi.d}"
+    ax.set_title(title or "", fontsize=TITLE_SIZE, pad=4, usetex=False)
+    return ax
+
+
+def ticks(n: int, most: int = 9) -> list[int]:
+    """Return 1-based tick positions: all up to 8, else 1 and the multiples of a power of two.
+
+    >>> ticks(4), ticks(64), ticks(64, 5)
+    ([1, 2, 3, 4], [1, 8, 16, 24, 32, 40, 48, 56, 64], [1, 16, 32, 48, 64])
+    """
+    if n <= min(8, most):
+        return list(range(1, n + 1))
+    step = 2
+    while n // step + 1 > max(most, 2):
+        step *= 2
+    return [1, *range(step, n + 1, step)]
+
+
+def legend_handles(*, p: float | None, undefined: bool) -> list[Artist]:
+    """Return what a legend needs to say: the outline's level, and the hatch where it is drawn."""
+    handles: list[Artist] = []
+    if p is not None:
+        label = f"outline: p ≤ {p:g} against random subspaces"
+        handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
+    if undefined:
+        handles.append(
+            Patch(
+                facecolor=UNDEFINED,
+                edgecolor=UNDEFINED_HATCH,
+                hatch=STRIPES,
+                linewidth=0,
+                label="undefined (beyond the numerical rank, or tied singular values)",
+            )
+        )
+    return handles
+
+
+def undefined_cells(result: ModuleSimilarity) -> Mask:
+    """(r_a, r_b): where phi has no value."""
+    return np.asarray(~np.isfinite(result.phi) | result.masked)
+
+
+def _read(
+    phi: ModuleSimilarity | Grid, *, p: float | None, above_chance: bool
+) -> tuple[Grid, Mask, Mask]:
+    """Return what to draw, which cells to outline and which have no value, each (r_a, r_b)."""
+    if p is not None and not 0 < p < 1:
+        raise ArgumentError(f"p = {p!r}: a p-value to outline lies between 0 and 1; None for none")
+    if isinstance(phi, ModuleSimilarity):
+        values = phi.phi - phi.null_mean if above_chance else phi.phi
+        undefined = undefined_cells(phi)
+        # A comparison with NaN is False: an undefined cell is never outlined.
+        inside = ~undefined & (phi.pvalue <= p if p is not None else np.zeros(values.shape, bool))
+        return values, inside, undefined
+    values = np.asarray(phi, dtype=np.float64)
+    if values.ndim != 2 or not values.size:
+        raise ShapeError(f"expected a grid (r_a, r_b) of phi, got shape {values.shape}")
+    if above_chance:
+        raise ArgumentError(
+            "above_chance needs what chance gives: pass the ModuleSimilarity, not its phi alone"
+        )
+    return values, np.zeros(values.shape, dtype=bool), ~np.isfinite(values)
+
+
+def _checked_cells(cells: tuple[int, int] | None, shape: tuple[int, ...]) -> tuple[int, int]:
+    k, m = shape if cells is None else cells
+    if not (1 <= k <= shape[0] and 1 <= m <= shape[1]):
+        raise ArgumentError(f"cells = {cells} reaches outside the grid of {shape[0]} x {shape[1]}")
+    return k, m

@@ -1,0 +1,174 @@
+"""Strangers' names in a picture: escaped, shortened, and split into layer and kind.
+
+Module paths and adapter names come from files that nobody vouches for. A ``$`` would start
+mathtext, a control character would move the text, a glyph that the font lacks would draw a box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
+from subspace.errors import ArgumentError, UnknownModuleError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# The last word of a module path that names the projections of section 7.2, in the spellings of
+# BERT, Llama, T5, DistilBERT, diffusers, loralib's and the original Llama's checkpoints.
+_QUERY = frozenset({"query", "q_proj", "q", "q_lin", "to_q", "wq", "query_proj"})
+_VALUE = frozenset({"value", "v_proj", "v", "v_lin", "to_v", "wv", "value_proj"})
+
+
+@lru_cache(maxsize=4096)
+def _drawable(character: str, path: str) -> bool:
+    return bool(get_font(path).get_char_index(ord(character)))
+
+
+def shorten(text: str, most: int) -> str:
+    """Cut `text` to `most` characters by leaving out its middle, where names differ least.
+
+    >>> shorten("runs/2024-05-01/llama-q_proj-r64", 15)
+    'runs/20…oj-r64'
+    """
+    if len(text) <= most:
+        return text
+    head = max(1, (most - 1) // 2)
+    tail = max(0, most - 2 - head)
+    return f"{text[:head]}…{text[len(text) - tail :]}"
+
+
+def literal(name: object, most: int = 60) -> str:
+    r"""Return `name` as text that matplotlib draws as it is written.
+
+    Control characters and glyphs that the current font lacks are escaped, the middle of a long
+    name is left out, and every ``$`` loses its meaning as the start of mathtext.
+
+    >>> print(literal("runs/$r_8$"))
+    runs/\$r_8\$
+    """
+    path = findfont(FontProperties())
+    pieces = [  # an escape is never cut in two
+        c if _drawable(c, path) else f"\\u{ord(c):04x}" for c in printable(shorten(str(name), 500))
+    ]
+    if sum(map(len, pieces)) > most:
+        while len(pieces) > 2 and sum(map(len, pieces)) >= most:
+            del pieces[len(pieces) // 2]
+        pieces.insert((len(pieces) + 1) // 2, "…")
+    return "".join(pieces).replace("$", r"\$")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module sits: ``encoder.layer.3.attention.self.query`` -> encoder.layer, 3, the rest.
+
+    ``layer`` is None, and ``kind`` the whole path, where no component is a number.
+    """
+
+    prefix: str
+    layer: int | None
+    kind: str
+
+
+def place(module: str) -> Place:
+    """Split a module path at its first component that is a number.
+
+    >>> place("model.layers.12.self_attn.q_proj")
+    Place(prefix='model.layers', layer=12, kind='self_attn.q_proj')
+    """
+    parts = module.split(".")
+    for k, part in enumerate(parts[:-1]):
+        # Not str.isdigit: it takes superscripts, and a name may hold a number of any length.
+        if part.isascii() and part.isdecimal() and len(part) <= 6:
+            return Place(".".join(parts[:k]), int(part), ".".join(parts[k + 1 :]))
+    return Place("", None, module)
+
+
+def module_label(module: str, most: int = 40) -> str:
+    """Name a module by its layer and the last word of its path, escaped.
+
+    >>> module_label("encoder.layer.3.attention.self.query")
+    'layer 3 query'
+    """
+    where = place(module)
+    if where.layer is None:
+        return literal(module, most)
+    return f"layer {where.layer} {literal(where.kind.rsplit('.', 1)[-1], most - 8)}"
+
+
+def kind_labels(kinds: Sequence[str]) -> dict[str, str]:
+    """Give every kind the shortest end of its path that no other kind shares.
+
+    BERT has ``attention.output.dense`` and ``output.dense``: the last word alone misleads.
+
+    >>> kind_labels(["attention.self.query", "attention.output.dense", "intermediate.dense"])
+    {'attention.self.query': 'query', 'attention.output.dense': 'output.dense', \
+'intermediate.dense': 'intermediate.dense'}
+    """
+    labels = {}
+    for kind in kinds:
+        parts = kind.split(".")
+        ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        others = [f".{k}" for k in kinds if k != kind]
+        labels[kind] = next(
+            (e for e in ends if not any(other.endswith(f".{e}") for other in others)), kind
+        )
+    return labels
+
+
+def _pick(modules: Iterable[str], words: frozenset[str]) -> str | None:
+    return next((m for m in modules if m.rsplit(".", 1)[-1].lower() in words), None)
+
+
+def default_modules(modules: Sequence[str]) -> tuple[str, ...]:
+    """Choose the query and the value module of the middle layer, as section 7.2 does.
+
+    The middle is the ceil(n/2)-th of the n layers that hold both (the paper's 48th of 96). Where
+    no layer holds both: the first two modules of the middle layer, or the first two of all.
+
+    >>> default_modules([f"layers.{k}.{w}_proj" for k in range(4) for w in "qkv"])
+    ('layers.1.q_proj', 'layers.1.v_proj')
+    """
+    layers: dict[tuple[str, int], list[str]] = {}
+    for module in modules:
+        where = place(module)
+        if where.layer is not None:
+            layers.setdefault((where.prefix, where.layer), []).append(module)
+    pairs = [(_pick(inside, _QUERY), _pick(inside, _VALUE)) for inside in layers.values()]
+    both = [(q, v) for q, v in pairs if q is not None and v is not None]
+    if both:
+        return both[(len(both) - 1) // 2]
+    inside = list(layers.values())[(len(layers) - 1) // 2] if layers else list(modules)
+    return tuple(inside[:2])
+
+
+def chosen(
+    have: Mapping[str, object], modules: str | Sequence[str] | None, *, most: int = 2
+) -> tuple[str, ...]:
+    """Return the modules to draw: those asked for, or the default ones.
+
+    Raises
+    ------
+    UnknownModuleError
+        A module that was asked for is not there, or there is none at all.
+    ArgumentError
+        More modules than the figure has room for, or none, were asked for.
+    """
+    if not have:
+        raise UnknownModuleError("there is no module to draw: the two adapters share none")
+    if modules is None:
+        return default_modules(list(have))
+    names = (modules,) if isinstance(modules, str) else tuple(modules)
+    for name in names:
+        if name not in have:
+            some = ", ".join(list(have)[:4]) + (", …" if len(have) > 4 else "")
+            raise UnknownModuleError(f"no module {name!r} in this comparison; it has {some}")
+    if not 1 <= len(names) <= most:
+        raise ArgumentError(
+            f"this figure shows 1 to {most} modules, got {len(names)}; "
+            "subspace.plots.layers.layers_figure draws many"
+        )
+    return names
