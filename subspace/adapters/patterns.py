@@ -1,0 +1,132 @@
+r"""Which pattern of a config a module falls under, by PEFT's rule and bounded in time.
+
+PEFT takes the first key of ``rank_pattern`` or ``alpha_pattern`` for which
+``re.match(rf"(.*\.)?({key})$", module)`` holds (peft 0.21.2, ``get_pattern_key``). A key comes
+from a stranger and Python's ``re`` can take for ever, so only keys of plain characters, where
+``.`` alone is special, are matched here; all others go to one child process with a time limit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SECONDS = 2.0
+_PLAIN = re.compile(r"[\w.\-/: ]*")
+_MOST_LOOKS = 20_000_000
+
+# Prints one line a pattern, so that the parent knows which one did not end.
+_CHILD = r"""
+import json, re, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+except Exception:
+    pass
+job = json.load(sys.stdin)
+for key in job["keys"]:
+    try:
+        found = re.compile(r"(.*\.)?(%s)$" % key)
+        line = [i for i, name in enumerate(job["names"]) if found.match(name)]
+    except BaseException as error:
+        line = "%s: %s" % (type(error).__name__, error)
+    print(json.dumps(line), flush=True)
+"""
+
+
+def first_match(keys: Sequence[str], names: Iterable[str], *, where: str) -> dict[str, str]:
+    r"""Map each name that falls under a key to the first such key.
+
+    Parameters
+    ----------
+    keys
+        Regular expressions in the config's order.
+    names
+        Module paths.
+    where
+        File and field, for the error.
+
+    Raises
+    ------
+    FormatError
+        A key is no regular expression, or does not end within 2 seconds; it is named.
+
+    >>> first_match(["0.q", "q", "k.*"], ["h.0.q", "h.1.q", "kk"], where="config")
+    {'h.0.q': '0.q', 'h.1.q': 'q', 'kk': 'k.*'}
+    """
+    names = list(dict.fromkeys(names))
+    # A line break changes what "." and "$" mean: leave those to re itself.
+    broken = any("\n" in name for name in names)
+    plain = [i for i, key in enumerate(keys) if not broken and _PLAIN.fullmatch(key)]
+    rest = sorted(set(range(len(keys))) - set(plain))
+    best: dict[str, int] = {}
+    for name, i in (*_plain(keys, plain, names, where), *_child(keys, rest, names, where)):
+        best[name] = min(i, best.get(name, i))
+    return {name: keys[best[name]] for name in names if name in best}
+
+
+def _plain(
+    keys: Sequence[str], chosen: list[int], names: list[str], where: str
+) -> list[tuple[str, int]]:
+    """Match by table: a key agrees with a dotted tail of its own length, but for its dots."""
+    layouts: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}
+    for i in chosen:
+        dots = tuple(at for at, c in enumerate(keys[i]) if c == ".")
+        layouts.setdefault(len(keys[i]), {}).setdefault(dots, {}).setdefault(keys[i], i)
+    out, looks = [], 0
+    for name in names:
+        tails = [name, *(name[at + 1 :] for at, c in enumerate(name) if c == ".")]
+        for tail in tails:
+            for dots, table in layouts.get(len(tail), {}).items():
+                looks += 1 + len(dots)
+                masked = list(tail)
+                for at in dots:
+                    masked[at] = "."
+                found = table.get("".join(masked))
+                if found is not None:
+                    out.append((name, found))
+        if looks > _MOST_LOOKS:
+            raise FormatError(
+                f"{where}: {len(keys)} patterns for {len(names)} modules are too many"
+            )
+    return out
+
+
+def _child(
+    keys: Sequence[str], chosen: list[int], names: list[str], where: str
+) -> list[tuple[str, int]]:
+    if not chosen or not names:
+        return []
+    job = json.dumps({"keys": [keys[i] for i in chosen], "names": names})
+    try:
+        done = subprocess.run(
+            [sys.executable or "python3", "-I", "-S", "-c", _CHILD],
+            input=job.encode(),
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        lines = done.stdout.splitlines()
+    except subprocess.TimeoutExpired as expired:
+        key = keys[chosen[min((expired.stdout or b"").count(b"\n"), len(chosen) - 1)]]
+        raise FormatError(
+            f"{where}: the pattern {key!r} takes more than {_SECONDS:g} s to match; "
+            "write it without nested repeats, or name the modules plainly"
+        ) from None
+    except OSError as error:
+        raise FormatError(f"{where}: no process to match patterns in ({error})") from None
+    out = []
+    for place, i in enumerate(chosen):
+        found = json.loads(lines[place]) if place < len(lines) else "its process died"
+        if isinstance(found, str):
+            raise FormatError(f"{where}: the pattern {keys[i]!r} cannot be used ({found})")
+        out += [(names[at], i) for at in found]
+    return out

@@ -1,0 +1,221 @@
+"""PEFT's LoRA: from tensor names, shapes and config to modules, factors and scales.
+
+Layout as peft 0.21.2 writes it: ``base_model.model.<path>.lora_A.weight`` (r, d_in) and
+``.lora_B.weight`` (d_out, r); a live state dict has the adapter's name before ``weight``. The
+scale is ``lora_alpha / r``, or ``lora_alpha / sqrt(r)`` with ``use_rslora`` (arXiv:2312.03732).
+``fan_in_fan_out`` says how the base weight is stored, not what the update maps: B @ A is y = B A x
+either way. Everything here looks at names and shapes alone; tensors are read when asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
+from subspace.adapters.order import model_order
+from subspace.adapters.patterns import first_match
+from subspace.adapters.peft_config import LoraConfig, check_peft_type, read_config
+from subspace.adapters.peft_keys import Key, Pair, pairs_of, parse, set_aside
+from subspace.errors import FormatError, UnknownModuleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import torch
+
+    from subspace.tensorfiles import TensorFile
+
+check_config = check_peft_type
+_KINDS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
+
+
+def claims(config: Mapping[str, Any] | None, tensors: TensorFile) -> bool:
+    """Say whether these are PEFT's: by the config's ``peft_type``, else by the tensors' names."""
+    if config is not None and "peft_type" in config:
+        return True
+    return any(parse(name).slot in {"A", "B", "embedding_A", "embedding_B"} for name in tensors)
+
+
+def read(
+    name: str,
+    path: Path,
+    where: str,
+    config: Mapping[str, Any],
+    tensors: TensorFile,
+    *,
+    initial: TensorFile | None,
+    adapter_name: str | None,
+) -> Adapter:
+    """Make an `Adapter` of a PEFT folder, from headers alone.
+
+    Parameters
+    ----------
+    name, path
+        As the adapter calls itself.
+    where
+        The config's file, for messages.
+    config
+        ``adapter_config.json``.
+    tensors
+        The weights.
+    initial
+        A before training, module path -> (r, d_in), where our trainer wrote it.
+    adapter_name
+        Which adapter, if the tensors' names carry several.
+
+    Raises
+    ------
+    FormatError
+        A factor without its partner, shapes that do not fit, a config that makes no sense.
+    """
+    lora = read_config(config, where)
+    keys, others = _one_adapter([parse(t) for t in tensors], adapter_name, tensors.path)
+    pairs, rest = pairs_of(keys, lora, tensors)
+    alphas, ranks = _from_patterns(pairs, lora)
+    updates, notes, disagree = {}, list(lora.notes), []
+    for module in sorted(pairs, key=model_order):
+        info = _info(module, pairs[module], alphas[module], lora, tensors)
+        updates[module] = info
+        if ranks[module] is not None and ranks[module] != info.rank:
+            disagree.append(f"{module} ({ranks[module]}, stored {info.rank})")
+        if pairs[module].groups > 1:
+            notes.append(
+                f"{module}: the base convolution has {pairs[module].groups} groups; PEFT's A "
+                "reads all inputs, so this update is wider than the base weight"
+            )
+    if disagree:
+        more = f" and {len(disagree) - 3} more" if len(disagree) > 3 else ""
+        notes.append(
+            "the config's rank is not that of the tensors, whose rank the scale uses: "
+            + ", ".join(disagree[:3])
+            + more
+        )
+    if not updates:
+        notes.append("no low-rank update is in this file")
+    dora = lora.dora or any(key.slot == "magnitude" for key in rest)
+    if initial is not None:
+        _check_initial(initial, updates)
+
+    def read_update(module: str) -> LowRankUpdate:
+        return _read(module, pairs[module], updates[module].scale, tensors)
+
+    return Adapter(
+        name,
+        path,
+        "PEFT",
+        "DoRA (BA part)" if dora else "rsLoRA" if lora.rslora else "LoRA",
+        MappingProxyType(updates),
+        MappingProxyType(
+            {
+                "base_model": lora.base_model,
+                "stored_transposed": lora.fan_in_fan_out,
+                "weights": str(tensors.path),
+                "config": config,
+            }
+        ),
+        (*(set_aside(key, lora, tensors) for key in rest), *others_aside(others, tensors)),
+        tuple(dict.fromkeys(notes)),
+        MappingProxyType(initial) if initial is not None else {},
+        _read=read_update,
+        _read_tensor=tensors.__getitem__,
+    )
+
+
+def others_aside(keys: list[Key], tensors: TensorFile) -> list[SetAside]:
+    """List the tensors of the adapters that were not asked for."""
+    return [
+        SetAside(
+            key.name,
+            tensors.headers[key.name].shape,
+            tensors.headers[key.name].dtype,
+            f"of another adapter, {key.adapter!r}",
+            module=key.module,
+        )
+        for key in keys
+    ]
+
+
+def _one_adapter(keys: list[Key], wanted: str | None, path: Path) -> tuple[list[Key], list[Key]]:
+    named = dict.fromkeys(key.adapter for key in keys if key.adapter is not None)
+    if wanted is not None and wanted not in named:
+        have = f"those of {', '.join(map(repr, named))}" if named else "no adapter's name in them"
+        raise UnknownModuleError(f"{path}: no adapter {wanted!r}; its tensors have {have}")
+    if wanted is None and len(named) > 1:
+        raise FormatError(
+            f"{path}: holds {len(named)} adapters ({', '.join(map(repr, list(named)[:8]))}); "
+            f"choose with load(…, adapter_name={next(iter(named))!r})"
+        )
+    chosen = wanted if wanted is not None else next(iter(named), None)
+    mine = [key for key in keys if key.adapter in (None, chosen)]
+    return mine, [key for key in keys if key.adapter not in (None, chosen)]
+
+
+def _from_patterns(
+    pairs: Mapping[str, Pair], lora: LoraConfig
+) -> tuple[dict[str, float], dict[str, int | None]]:
+    """Give each module its alpha, and the rank that the config has for it."""
+    targets = {module: pair.target for module, pair in pairs.items()}
+    found = {}
+    for field, table in (
+        ("alpha_pattern", lora.alpha_pattern),
+        ("rank_pattern", lora.rank_pattern),
+    ):
+        match = first_match(list(table), targets.values(), where=f"{lora.where}: {field}")
+        # PEFT looks the module's own path up where no pattern matches.
+        found[field] = {module: match.get(target, target) for module, target in targets.items()}
+    alphas = {m: lora.alpha_pattern.get(k, lora.alpha) for m, k in found["alpha_pattern"].items()}
+    ranks = {m: lora.rank_pattern.get(k, lora.r) for m, k in found["rank_pattern"].items()}
+    return alphas, ranks
+
+
+def _info(
+    module: str, pair: Pair, alpha: float, lora: LoraConfig, tensors: TensorFile
+) -> UpdateInfo:
+    a, b = tensors.headers[pair.a], tensors.headers[pair.b]
+    rank = a.shape[0]
+    return UpdateInfo(
+        module,
+        (b.shape[0], math.prod(a.shape[1:])),
+        rank,
+        alpha / math.sqrt(rank) if lora.rslora else alpha / rank,
+        a.dtype if a.dtype == b.dtype else f"{a.dtype}/{b.dtype}",
+        "embedding" if pair.embedding else _KINDS[len(a.shape)],
+    )
+
+
+def _read(module: str, pair: Pair, scale: float, tensors: TensorFile) -> LowRankUpdate:
+    a, b = tensors[pair.a], tensors[pair.b]
+    a = a.reshape(a.shape[0], -1)  # (r, d_in); a view of what the file holds
+    b = b.reshape(b.shape[0], -1)  # (d_out, r / groups)
+    if pair.groups > 1:
+        b = _ungrouped(b, pair.groups)
+    if pair.diagonal is not None:  # KaSA, arXiv:2412.06071: B diag(d) A
+        b = b * tensors[pair.diagonal].to(b.dtype)
+    return LowRankUpdate(module, a, b, scale, f"{tensors.path} ({pair.a}, {pair.b})")
+
+
+def _ungrouped(b: torch.Tensor, groups: int) -> torch.Tensor:
+    """Lay out B of a grouped convolution, (d_out, r / groups), as block-diagonal (d_out, r)."""
+    full = b.new_zeros(b.shape[0], b.shape[1] * groups)
+    height, width = b.shape[0] // groups, b.shape[1]
+    for group in range(groups):
+        rows = slice(group * height, (group + 1) * height)
+        full[rows, group * width : (group + 1) * width] = b[rows]
+    return full
+
+
+def _check_initial(initial: TensorFile, updates: Mapping[str, UpdateInfo]) -> None:
+    for module, header in initial.headers.items():
+        info = updates.get(module)
+        if info is None:
+            raise FormatError(
+                f"{initial.path}: tensor {module!r} belongs to no module that is read"
+            )
+        if header.shape != (info.rank, info.shape[1]):
+            raise FormatError(
+                f"{initial.path}: tensor {module!r} is {header.shape}, "
+                f"A is {(info.rank, info.shape[1])}; it is not of this adapter"
+            )
