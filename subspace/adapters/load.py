@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> Ad
     FormatError
         A file is damaged or hostile, its parts do not fit together, or its format is not read.
     """
-    place = _place(Path(path), adapter_name)
+    place = find(Path(path), adapter_name)
     config = read_json(place.config) if place.config else None
     if config is not None:
         for format in FORMATS:
@@ -117,7 +117,16 @@ def load(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> Ad
     raise FormatError(f"{place.weights}: {_recognised(tensors)}; what is read: PEFT LoRA")
 
 
-def _place(path: Path, adapter_name: str | None) -> Place:
+def find(path: Path, adapter_name: str | None = None) -> Place:
+    """Find an adapter's files, from names in the folder alone.
+
+    Raises
+    ------
+    MissingFileError
+        No such path, or no adapter in it.
+    FormatError
+        Not a weights file, or several adapters in subfolders.
+    """
     try:
         there, folder = path.exists(), path.is_dir()
     except (OSError, ValueError) as error:

@@ -1,0 +1,214 @@
+"""``subspace inspect``: what is in an adapter, from headers alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from subspace.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from subspace.adapters import Adapter, SetAside, UpdateInfo
+
+
+@click.command()
+@click.argument(
+    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--json", "as_json", is_flag=True, help="Write every module and tensor as JSON.")
+def command(paths: tuple[Path, ...], as_json: bool) -> None:
+    r"""Say what each adapter holds: modules, shapes, ranks, scales, and what is set aside.
+
+    PATH is a folder as PEFT writes it, or its weights file. Only headers are read, so this is
+    quick at any size (a torch .bin file has no header and takes a few seconds).
+
+    \b
+        subspace inspect runs/r8
+        subspace inspect runs/r8 runs/r64/adapter_model.safetensors
+        subspace inspect runs/r8 --json | jq '.adapters[0].modules[].rank'
+    """
+    from subspace.adapters.load import find, load
+    from subspace.tensorfiles import TORCH_SUFFIXES
+
+    adapters = []
+    for path in paths:
+        weights = find(path).weights
+        if weights.suffix in TORCH_SUFFIXES:
+            click.echo(
+                f"{printable(weights)} is a torch pickle: reading it needs torch and takes seconds",
+                err=True,
+            )
+        adapters.append(load(path))
+    if as_json:
+        _warn_unknown(adapters)
+        found = {
+            "schema_version": "1",
+            "kind": "inspect",
+            "adapters": [_plain(adapter) for adapter in adapters],
+        }
+        click.echo(json.dumps(found, indent=2, allow_nan=False))
+        return
+    for i, adapter in enumerate(adapters):
+        if i:
+            click.echo()
+        _show(adapter)
+
+
+def _plain(adapter: Adapter) -> dict[str, Any]:
+    """Return what is shown as plain Python for strict JSON."""
+    return {
+        "name": adapter.name,
+        "path": str(adapter.path),
+        "format": adapter.format,
+        "method": adapter.method,
+        "base_model": adapter.metadata.get("base_model"),
+        "parameters": sum(info.parameters for info in adapter.updates.values()),
+        "initial_A": bool(adapter.initial),
+        "modules": [
+            {
+                "module": info.name,
+                "kind": info.kind,
+                "shape": list(info.shape),
+                "rank": info.rank,
+                "scale": info.scale,
+                "dtype": info.dtype,
+                "parameters": info.parameters,
+            }
+            for info in adapter.updates.values()
+        ],
+        "set_aside": [
+            {
+                "tensor": tensor.name,
+                "module": tensor.module,
+                "shape": list(tensor.shape),
+                "dtype": tensor.dtype,
+                "reason": tensor.reason,
+                "known": tensor.known,
+            }
+            for tensor in adapter.set_aside
+        ],
+        "notes": list(adapter.notes),
+    }
+
+
+def _warn_unknown(adapters: Iterable[Adapter]) -> None:
+    for adapter in adapters:
+        unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
+        if unknown:
+            click.echo(f"Warning: {printable(adapter.name)}: {_unknown(unknown)}", err=True)
+
+
+def _unknown(names: Sequence[str]) -> str:
+    return f"{_count(len(names), 'tensor')} not understood and left out: {_some(names)}"
+
+
+def _show(adapter: Adapter) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe gets whole lines
+        console = Console(highlight=False, width=100_000, color_system=None)
+
+    def say(label: str, text: object, style: str = "") -> None:
+        line = Text.assemble((f"{label:<11}", "dim"), (printable(text), style))
+        console.print(line, soft_wrap=True)
+
+    infos = list(adapter.updates.values())
+    console.print(Text(printable(adapter.path), "bold"), soft_wrap=True)
+    say("format", adapter.format)
+    say("method", adapter.method)
+    say("base model", adapter.metadata.get("base_model") or "not named")
+    say(
+        "updates",
+        f"{_count(len(infos), 'module')}, {sum(i.parameters for i in infos):,} parameters"
+        + (", initial A stored" if adapter.initial else ""),
+    )
+    if infos:
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        table.add_column("module", overflow="fold")
+        for column in ("count", "d_out x d_in", "rank", "scale"):
+            table.add_column(column, justify="right", overflow="fold")
+        table.add_column("dtype", overflow="fold")
+        table.add_column("kind", overflow="fold")
+        for group in _groups(infos):
+            first = group[0]
+            cells = (
+                _pattern([info.name for info in group]),
+                len(group),
+                f"{first.shape[0]} x {first.shape[1]}",
+                first.rank,
+                f"{first.scale:.6g}",
+                first.dtype,
+                first.kind,
+            )
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+        with console.capture() as drawn:
+            console.print(table)
+        rows = [line.rstrip() for line in drawn.get().splitlines()]
+        click.echo("\n".join(line for line in rows if line))
+    for note in adapter.notes:
+        say("note", note, "yellow")
+    for reason, tensors in _by_reason(adapter.set_aside).items():
+        names = [tensor.name for tensor in tensors]
+        say("set aside", f"{_count(len(names), 'tensor')}, {reason}: {_some(names)}")
+    unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
+    if unknown:
+        say("UNKNOWN", _unknown(unknown), "bold red")
+
+
+def _groups(infos: Sequence[UpdateInfo]) -> list[list[UpdateInfo]]:
+    """Put together what differs in the layer's number alone, in order of first appearance."""
+    groups: dict[tuple[object, ...], list[UpdateInfo]] = {}
+    for info in infos:
+        parts = tuple("#" if part.isdecimal() else part for part in info.name.split("."))
+        key = (parts, info.shape, info.rank, info.scale, info.dtype, info.kind)
+        groups.setdefault(key, []).append(info)
+    return list(groups.values())
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """Write module paths that differ in numbers as one, ``h.{0..3,7}.q``.
+
+    >>> _pattern(["h.0.q", "h.1.q", "h.4.q"])
+    'h.{0..1,4}.q'
+    """
+    columns = zip(*(name.split(".") for name in names), strict=True)
+    return ".".join(
+        parts[0] if len(set(parts)) == 1 else "{" + _ranges(sorted({int(p) for p in parts})) + "}"
+        for parts in columns
+    )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(f"{a}..{b}" if b > a else f"{a}" for a, b in runs)
+
+
+def _by_reason(set_aside: Iterable[SetAside]) -> dict[str, list[SetAside]]:
+    out: dict[str, list[SetAside]] = {}
+    for tensor in set_aside:
+        if tensor.known:
+            out.setdefault(tensor.reason, []).append(tensor)
+    return out
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
