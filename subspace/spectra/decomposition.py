@@ -72,6 +72,8 @@ def spectrum(update: LowRankUpdate, *, device: str | torch.device = "cpu") -> Sp
     NonFiniteError
         A factor holds NaN or infinity.
 
+    >>> import torch
+    >>> from subspace import LowRankUpdate
     >>> B, A = torch.tensor([[3.0], [0.0]]), torch.tensor([[0.0, 4.0, 0.0]])
     >>> update = LowRankUpdate("q", A, B, scale=2.0)
     >>> result = spectrum(update)

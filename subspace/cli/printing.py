@@ -1,0 +1,73 @@
+"""How every verb writes to stdout: a readable table, strict JSON, or CSV; nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from subspace.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+
+def echo_json(value: dict[str, Any]) -> None:
+    """Write strict JSON: NaN and infinities must have become null before."""
+    click.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def echo_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write CSV; a text that a spreadsheet would run as a formula gets a leading quote."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([_harmless(value) for value in row])
+    click.echo(text.getvalue(), nl=False)
+
+
+def _harmless(value: object) -> object:
+    if isinstance(value, str):
+        line = printable(value)
+        return f"'{line}" if line[:1] in "=+-@" and line else line
+    return value
+
+
+def echo_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+    """Write a table, the first `left` columns flush left and the others flush right.
+
+    Cells are plain text, never markup. In a pipe no line is wrapped or cut.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for n, name in enumerate(header):
+        table.add_column(Text(name), justify="left" if n < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    out = sys.stdout
+    width = None if out.isatty() else 10_000
+    Console(file=out, width=width, highlight=False, soft_wrap=False).print(table)
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr while at a terminal; yield a function that advances it."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,0 +1,207 @@
+"""``subspace similarity A B``: phi(i, j), what chance gives, and Figure 3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from subspace.cli.printing import echo_csv, echo_json, echo_table, progress
+from subspace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from subspace.results import ModuleSimilarity, Side, Similarity
+
+SIDE_WORDS = {
+    "A": "right singular vectors of A (the paper's choice; depends on the gauge of B A)",
+    "B": "left singular vectors of B (depends on the gauge of B A)",
+    "in": "right singular vectors of delta W = B A",
+    "out": "left singular vectors of delta W = B A",
+    "delta-A": "right singular vectors of A - A_0",
+}
+
+
+@click.command()
+@click.argument("first", metavar="A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.option(
+    "--side",
+    type=click.Choice(tuple(SIDE_WORDS)),
+    default="A",
+    show_default=True,
+    help="Whose directions: of A, of B, of delta W (in, out), or of A minus its start.",
+)
+@click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
+@click.option(
+    "--control",
+    metavar="C",
+    type=click.Path(path_type=Path),
+    help="A third adapter, such as one trained on shuffled labels: A against C stands beside.",
+)
+@click.option("--angles", is_flag=True, help="Also principal angles and distances (JSON).")
+@click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
+@click.option("--json", "as_json", is_flag=True, help="Write everything, every cell, as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j).")
+@click.option(
+    "--out",
+    metavar="FIG",
+    type=click.Path(path_type=Path),
+    help="Draw Figure 3 of the paper as .png, .svg or .pdf.",
+)
+@click.option("--layers", is_flag=True, help="--out draws all modules (Figures 6 and 7).")
+@click.option(
+    "--contour",
+    default=0.01,
+    show_default=True,
+    help="--out draws a contour where p is this; 0 draws none.",
+)
+@click.option("--above-chance", is_flag=True, help="--out draws phi minus what chance gives.")
+@click.option("--initial", is_flag=True, help="--out draws the initial A beside, where stored.")
+@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+def command(
+    first: Path,
+    second: Path,
+    side: Side,
+    modules: str | None,
+    control: Path | None,
+    angles: bool,
+    level: float,
+    as_json: bool,
+    as_csv: bool,
+    out: Path | None,
+    layers: bool,
+    contour: float,
+    above_chance: bool,
+    initial: bool,
+    device: str,
+) -> None:
+    r"""Compare the directions that adapters A and B learned: phi(i, j), Eq. 4 of the LoRA paper.
+
+    phi is 1 where the leading i directions of A and j of B span the same space, and
+    max(i, j)/d by chance. "agree" counts the leading directions that both share beyond chance.
+
+    \b
+        subspace similarity data/adapters/r8 data/adapters/r64
+        subspace similarity runs/r8 runs/r64 --side in --module '*.query'
+        subspace similarity runs/r8 runs/r64 --out fig3.png --above-chance
+        subspace similarity runs/r8 runs/r64 --json | jq '.modules[] | [.module, .agreeing]'
+    """
+    if as_json and as_csv:
+        raise ArgumentError("--json and --csv both write to stdout; choose one")
+    from subspace.adapters import load
+    from subspace.measures.similarity import similarity
+
+    a, b = load(first), load(second)
+    against = None if control is None else load(control)
+    with progress("comparing", len(a)) as advance:
+        result = similarity(
+            a,
+            b,
+            side=side,
+            modules=modules,
+            control=against,
+            angles=angles,
+            level=level,
+            device=device,
+            progress=advance,
+        )
+    if out is not None:
+        draw(
+            result,
+            out,
+            layers=layers,
+            p=contour or None,
+            above_chance=above_chance,
+            initial=initial,
+        )
+    if as_json:
+        echo_json(result.to_dict())
+    elif as_csv:
+        echo_csv(("module", "i", "j", *GRIDS), _cells(result))
+    else:
+        show(result)
+        if out is not None:
+            click.echo(f"wrote {out}", err=True)
+
+
+GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")
+
+
+def draw(
+    result: Similarity,
+    out: Path,
+    *,
+    layers: bool,
+    p: float | None,
+    above_chance: bool,
+    initial: bool,
+) -> None:
+    """Write Figure 3, or all modules at once, to a file."""
+    from subspace.plots.save import save
+
+    if layers:
+        from subspace.plots.layers import layers_figure
+
+        figure = layers_figure(result, p=p, above_chance=above_chance)
+    else:
+        from subspace.plots.figure3 import figure3
+
+        figure = figure3(result, p=p, above_chance=above_chance, initial=initial)
+    save(figure, out)
+
+
+def show(result: Similarity) -> None:
+    """Print one line a module, and what a reader must know to read it."""
+    a, b = result.adapters
+    click.echo(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
+    header = ["module", "phi(1,1)", "chance", "p", "phi(r,r)", "chance", "p", "agree"]
+    extra = [
+        (name, other)
+        for name, other in (("initial", result.initial), ("control", result.control))
+        if other is not None
+    ]
+    header += [f"{name} phi(1,1)" for name, _ in extra]
+    rows = []
+    for name, m in result.items():
+        row = [name, *_cell(m, 0, 0), *_cell(m, -1, -1)]
+        row.append("-" if m.agreeing is None else f"{m.agreeing} of {min(m.rank_a, m.rank_b)}")
+        row += [_phi(other[name].phi[0, 0]) if name in other else "-" for _, other in extra]
+        rows.append(row)
+    echo_table(header, rows)
+    click.echo(
+        f"agree: leading directions shared beyond chance at level {result.level:g}, over "
+        f"{len(result)} modules (Benjamini-Hochberg)"
+    )
+    for name, m in result.items():
+        if m.note:
+            click.echo(f"note: {name}: {m.note}")
+    for note in result.notes:
+        click.echo(f"note: {note}")
+    for adapter, names in zip(result.adapters, result.unmatched, strict=True):
+        if names:
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            click.echo(f"note: only {adapter} has {', '.join(names[:6])}{more}")
+
+
+def _cell(m: ModuleSimilarity, i: int, j: int) -> tuple[str, str, str]:
+    return _phi(m.phi[i, j]), f"{m.null_mean[i, j]:.3f}", _p(m.pvalue[i, j])
+
+
+def _phi(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
+
+
+def _p(value: float) -> str:
+    return "-" if value != value else "< 1e-12" if value < 1e-12 else f"{value:.1e}"
+
+
+def _cells(result: Similarity) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for name, m in result.items():
+        grids = [getattr(m, grid).tolist() for grid in GRIDS]
+        for i in range(m.rank_a):
+            for j in range(m.rank_b):
+                values = [grid[i][j] for grid in grids]
+                rows.append([name, i + 1, j + 1, *("" if v != v else v for v in values)])
+    return rows

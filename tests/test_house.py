@@ -1,0 +1,288 @@
+"""The rooms of the house: who may import whom (the table in CONTRIBUTING), and what stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "subspace"
+
+# room -> rooms it may import, `errors` aside, which all may. A room is a file or folder of
+# `subspace/`. The order is the way of the data: a room imports only rooms above it.
+ROOMS = {
+    "errors": set(),
+    "results": set(),
+    "tensorfiles": set(),
+    "adapters": {"tensorfiles"},
+    "linalg": set(),
+    "chance": set(),
+    "spectra": {"adapters", "linalg", "results"},
+    "measures": {"adapters", "spectra", "linalg", "chance", "results"},
+    "findings": {"results"},
+    "plots": {"results"},
+    "training": {"adapters", "tensorfiles"},
+    "cli": {
+        "adapters",
+        "tensorfiles",
+        "results",
+        "spectra",
+        "measures",
+        "chance",
+        "linalg",
+        "findings",
+        "plots",
+        "training",
+        "__init__",
+    },
+    "__main__": {"cli"},
+    "__init__": {"adapters", "results", "spectra", "measures"},
+}
+
+# What a room may import from outside the standard library at the top of its files.
+OUTSIDE = {
+    "errors": set(),
+    "results": set(),
+    "tensorfiles": set(),
+    "adapters": set(),
+    "linalg": {"torch"},
+    "chance": {"numpy", "scipy"},
+    "spectra": {"torch"},
+    "measures": {"numpy", "torch"},
+    "findings": {"numpy"},
+    "plots": {"numpy", "matplotlib"},
+    "training": set(),
+    "cli": {"click"},
+    "__main__": set(),
+    "__init__": set(),
+}
+
+
+def room(path):
+    part = path.relative_to(ROOT).parts[0]
+    return part.removesuffix(".py")
+
+
+def type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def imports(source, *, top_only=False):
+    """Module names that a file imports; those under TYPE_CHECKING cost nothing and are left out."""
+    found = []
+
+    def walk(nodes):
+        for node in nodes:
+            if type_checking(node):
+                walk(node.orelse)
+                continue
+            if isinstance(node, ast.Import):
+                found.extend(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, "imports are absolute"
+                assert node.module is not None
+                assert all(a.name != "*" for a in node.names), "no star imports"
+                if node.module == "subspace":
+                    found.extend(f"subspace.{a.name}" for a in node.names)
+                else:
+                    found.append(node.module)
+            elif top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            walk(ast.iter_child_nodes(node))
+
+    walk(ast.parse(source).body)
+    return found
+
+
+def targets(source):
+    """Rooms of ours that a file imports."""
+    rooms = {p.name.removesuffix(".py") for p in ROOT.iterdir()}
+    for name in imports(source):
+        if name.split(".")[0] == "subspace":
+            part = name.split(".")[1] if "." in name else "__init__"
+            yield part if part in rooms else "__init__"
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_only_rooms_above_its_own(path):
+    here = room(path)
+    allowed = ROOMS[here] | {here, "errors"}
+    assert set(targets(path.read_text())) <= allowed
+    outside = {
+        name.split(".")[0]
+        for name in imports(path.read_text(), top_only=True)
+        if name.split(".")[0] not in sys.stdlib_module_names | {"subspace"}
+    }
+    assert outside <= OUTSIDE[here], f"import {outside - OUTSIDE[here]} inside the function"
+
+
+def test_rooms_have_no_cycle():
+    order = list(ROOMS)
+    for name, allowed in ROOMS.items():
+        if name != "__init__":  # its imports happen on first use of a name
+            assert all(order.index(other) < order.index(name) for other in allowed - {"__init__"})
+
+
+def test_the_walker_sees_a_forbidden_import():
+    """A guard is itself tested."""
+    assert set(targets("def f():\n    from subspace.cli import main")) == {"cli"}
+    assert set(targets("from subspace import plots, load")) == {"plots", "__init__"}
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"
+    assert imports(typed) == ["typing"]
+    assert imports("def f():\n    import torch", top_only=True) == []
+    with pytest.raises(AssertionError, match="absolute"):
+        imports("from . import x")
+
+
+def test_no_file_is_called_utils():
+    assert not [p for p in FILES if p.stem in {"utils", "helpers", "common", "manager"}]
+
+
+def test_no_torch_load_without_weights_only():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "load_pt"}:
+                assert "weights_only=True" in ast.unparse(node), path
+
+
+HEAVY = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "transformers", "peft")
+
+
+def modules_after(code):
+    """Names in sys.modules after running `code` in a fresh interpreter."""
+    script = f"{code}\nimport sys\nprint('\\n' + ' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def run_cli(*args):
+    return (
+        "from subspace.cli import main\n"
+        f"try:\n    main({list(args)!r})\nexcept SystemExit as e:\n    assert not e.code, e.code"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A PEFT folder written with safetensors alone."""
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    tensors = {
+        f"base_model.model.enc.{n}.query.lora_{x}.weight": rng.standard_normal(shape).astype("f4")
+        for n in range(2)
+        for x, shape in (("A", (2, 6)), ("B", (5, 2)))
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["query"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("args", [("--help",), ("--version",), ("similarity", "--help"), ("-h",)])
+def test_help_and_version_stay_light(args):
+    assert not modules_after(run_cli(*args)) & set(HEAVY)
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_inspect_of_safetensors_stays_light(tiny, option):
+    assert not modules_after(run_cli("inspect", str(tiny), *option)) & set(HEAVY)
+
+
+def test_similarity_without_a_figure_draws_nothing(tiny):
+    loaded = modules_after(run_cli("similarity", str(tiny), str(tiny)))
+    assert "torch" in loaded
+    assert not loaded & {"pandas", "matplotlib", "seaborn", "scipy.stats", "transformers"}
+
+
+def test_import_subspace_is_light_until_a_name_is_used():
+    assert not modules_after("import subspace") & set(HEAVY)
+    assert "torch" in modules_after("import subspace; subspace.similarity")
+    assert "torch" not in modules_after("import subspace; subspace.load")
+
+
+def test_the_lightness_test_can_fail():
+    """It sees an import that happens inside the command."""
+    assert "torch" in modules_after("import subspace.linalg")
+    heavier = (
+        "import subspace.cli.inspect as verb\n"
+        "before = verb.command.callback\n"
+        "def heavy(*a, **k):\n    import torch\n    return before(*a, **k)\n"
+        "verb.command.callback = heavy\n"
+    )
+    with pytest.raises(AssertionError):
+        assert not modules_after(
+            heavier + run_cli("inspect", str(Path(__file__).parent / "nowhere")).replace(
+                "assert not e.code, e.code", "pass"
+            )
+        ) & set(HEAVY)
+
+
+def test_every_verb_has_help_with_an_example():
+    from click.testing import CliRunner
+
+    from subspace.cli import VERBS, main
+
+    for verb in VERBS:
+        done = CliRunner().invoke(main, [verb, "--help"])
+        assert done.exit_code == 0, done.output
+        assert f"subspace {verb} " in done.output.replace("Usage: main", "Usage: subspace", 1)
+        assert done.output.count(f"subspace {verb}") >= 1
+
+
+def test_root_cli_is_a_shim_outside_the_wheel():
+    text = (ROOT.parent / "cli.py").read_text()
+    code = [line for line in text.splitlines() if line and not line.startswith('"""')]
+    assert code == ["from subspace.cli import main", "main()"]
+
+
+def test_public_names_resolve():
+    import subspace
+
+    for name in subspace.__all__:
+        assert getattr(subspace, name) is not None
+    assert set(subspace.__all__) <= set(dir(subspace))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = subspace.nothing
+
+
+def test_an_unexpected_exception_calls_itself_a_bug(monkeypatch):
+    from click.testing import CliRunner
+
+    import subspace.cli.inspect as verb
+    from subspace.cli import main
+
+    def broken(**_):
+        raise ZeroDivisionError("odd \x1b[31m text")
+
+    monkeypatch.setattr(verb.command, "callback", broken)
+    done = CliRunner().invoke(main, ["inspect", "anything"])
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    assert "this is a bug in subspace" in done.output
+    assert "\x1b" not in done.output
+    loud = CliRunner().invoke(main, ["--debug", "inspect", "anything"])
+    assert isinstance(loud.exception, ZeroDivisionError)
+
+
+def test_a_users_error_is_one_line_and_exit_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "subspace", "inspect", str(tmp_path / "missing")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
