@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from subspace.plots.heatmap import SIDE_WORDS
 from subspace.plots.names import chosen, literal, module_label
-from subspace.plots.panels import HEAD_SIZE, Panel, characters, draw_panels, variants, with_zoom
+from subspace.plots.panels import (
+    HEAD_SIZE,
+    Panel,
+    characters,
+    check_width,
+    draw_panels,
+    variants,
+    with_zoom,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +72,7 @@ def figure3(
         More than two modules, a p outside 0 to 1, a width that no page has, or `initial` where
         no initial A was stored.
     """
+    check_width(width)
     names = chosen(similarity, modules)
     rows = [
         with_zoom([module_panel(drawn, name, prefix) for name in names])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import UnknownModuleError
 from subspace.plots.figure3 import dimension, heading, module_panel
 from subspace.plots.names import chosen
-from subspace.plots.panels import Panel, draw_panels, variants
+from subspace.plots.panels import Panel, check_width, draw_panels, variants
 from subspace.results import ModuleSimilarity, Similarity
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def figure4(
     ArgumentError
         As in `subspace.plots.figure3.figure3`.
     """
+    check_width(width)
     if isinstance(random, Similarity):
         if not random:
             raise UnknownModuleError("the comparison of random matrices holds no module")

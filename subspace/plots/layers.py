@@ -9,7 +9,7 @@ from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.figure3 import heading
 from subspace.plots.heatmap import LABEL_SIZE, TITLE_SIZE, phi_heatmap, undefined_cells
 from subspace.plots.names import chosen, kind_labels, literal, place
-from subspace.plots.panels import characters, finish, new_figure
+from subspace.plots.panels import characters, check_width, finish, new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -64,6 +64,7 @@ def layers_figure(
     ArgumentError
         More than 512 panels, a p outside 0 to 1, or a width that no page has.
     """
+    check_width(width)
     names = _names(similarity, modules, layers)
     spots = {name: place(name) for name in names}
     rows: list[Row] = list(dict.fromkeys((s.prefix, s.layer) for s in spots.values()))

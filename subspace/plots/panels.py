@@ -79,16 +79,20 @@ def characters(inches: float, size: float) -> int:
     return max(6, int(inches * 72 / (EM * size)))
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Make a figure outside pyplot.
+def check_width(width: float) -> None:
+    """Refuse a width that no page and no screen has.
 
     Raises
     ------
     ArgumentError
-        The width is no number of inches that a page or a screen has.
+        It is not between 3 and 40 inches.
     """
     if not (math.isfinite(width) and 3 <= width <= 40):
         raise ArgumentError(f"width = {width!r}: a figure is 3 to 40 inches wide")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure outside pyplot."""
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.04, wspace=0.02, hspace=0.03)
     return Figure(figsize=(width, height), layout=engine)
 
