@@ -207,17 +207,17 @@ def _open_safetensors(path: Path) -> TensorFile:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
-        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-            raise FormatError(
-                f"{path}: a torch pickle that calls itself .safetensors; {_RESAVE}, "
-                "or, if you trust its source, rename it to .bin"
-            )
-        if start[:4] == b"GGUF":
-            raise FormatError(f"{path}: a GGUF file that calls itself .safetensors")
         if len(start) < 8:
             raise FormatError(f"{path}: {size} bytes are no safetensors file; download it again")
         length = int.from_bytes(start, "little")
         if length > size - 8 or length > _LONGEST_HEADER:
+            # Read as a length, the first bytes of these are absurd; a sound length is never these.
+            if start.startswith((b"PK\x03\x04", *(bytes([0x80, n]) for n in range(2, 6)))):
+                raise FormatError(
+                    f"{path}: a torch pickle that calls itself .safetensors; {_RESAVE}"
+                )
+            if start.startswith(b"GGUF"):
+                raise FormatError(f"{path}: a GGUF file that calls itself .safetensors")
             raise FormatError(
                 f"{path}: claims a header of {length} bytes in a file of {size}; "
                 "it is truncated or not safetensors: download it again"
@@ -345,8 +345,8 @@ def _look_before_loading(path: Path) -> None:
         module, _, attribute = name.partition(" ")
         if not (module == "torch" and attribute.endswith("Storage") and attribute.isalnum()):
             raise FormatError(
-                f"{path}: its pickle asks to run {name.replace(' ', '.')}, which a file of plain "
-                f"tensors never does; it was not run. If you trust the source, {_RESAVE}"
+                f"{path}: its pickle names {name.replace(' ', '.')}, which a file of plain tensors "
+                f"never does; nothing of it was run. If you trust the source, {_RESAVE}"
             )
 
 

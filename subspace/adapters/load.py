@@ -65,6 +65,7 @@ class Place(NamedTuple):
     folder: Path
     weights: Path
     config: Path | None
+    adapter_name: str | None = None  # still to be looked for, in the tensors' names
 
 
 def load(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> Adapter:
@@ -112,7 +113,7 @@ def load(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> Ad
                 config,
                 tensors,
                 initial=open_tensors(initial) if initial.exists() else None,
-                adapter_name=adapter_name,
+                adapter_name=place.adapter_name,
             )
     raise FormatError(f"{place.weights}: {_recognised(tensors)}; what is read: PEFT LoRA")
 
@@ -141,7 +142,8 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
                 f"{path}: not a weights file; give the adapter's folder or a file that ends in "
                 f"{', '.join(SUFFIXES)}"
             )
-        return _beside(path.absolute().parent.name, path.parent, path)
+        found = _beside(path.absolute().parent.name, path.parent, path)
+        return found._replace(adapter_name=adapter_name)
     name = path.resolve().name
     if adapter_name is not None:
         sub = inside(path, adapter_name)
@@ -156,7 +158,7 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
                 f"{path}: holds {len(subs)} adapters in subfolders ({', '.join(subs[:8])}"
                 f"{', …' if len(subs) > 8 else ''}); give one of them"
             )
-    return _in_folder(name, path)
+    return _in_folder(name, path)._replace(adapter_name=adapter_name)
 
 
 def _in_folder(name: str, folder: Path) -> Place:

@@ -42,8 +42,8 @@ for key in job["keys"]:
 """
 
 
-def first_match(keys: Sequence[str], names: Iterable[str], *, where: str) -> dict[str, str]:
-    r"""Map each name that falls under a key to the first such key.
+def matching(keys: Sequence[str], names: Iterable[str], *, where: str) -> dict[str, list[str]]:
+    r"""Map each name to the keys that it falls under, in the order of `keys`: PEFT takes the first.
 
     Parameters
     ----------
@@ -59,18 +59,18 @@ def first_match(keys: Sequence[str], names: Iterable[str], *, where: str) -> dic
     FormatError
         A key is no regular expression, or does not end within 2 seconds; it is named.
 
-    >>> first_match(["0.q", "q", "k.*"], ["h.0.q", "h.1.q", "kk"], where="config")
-    {'h.0.q': '0.q', 'h.1.q': 'q', 'kk': 'k.*'}
+    >>> matching(["0.q", "q", "k.*"], ["h.0.q", "h.1.q", "kk"], where="config")
+    {'h.0.q': ['0.q', 'q'], 'h.1.q': ['q'], 'kk': ['k.*']}
     """
     names = list(dict.fromkeys(names))
     # A line break changes what "." and "$" mean: leave those to re itself.
     broken = any("\n" in name for name in names)
     plain = [i for i, key in enumerate(keys) if not broken and _PLAIN.fullmatch(key)]
     rest = sorted(set(range(len(keys))) - set(plain))
-    best: dict[str, int] = {}
+    found: dict[str, set[int]] = {name: set() for name in names}
     for name, i in (*_plain(keys, plain, names, where), *_child(keys, rest, names, where)):
-        best[name] = min(i, best.get(name, i))
-    return {name: keys[best[name]] for name in names if name in best}
+        found[name].add(i)
+    return {name: [keys[i] for i in sorted(hits)] for name, hits in found.items()}
 
 
 def _plain(

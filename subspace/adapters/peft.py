@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
 from subspace.adapters.order import model_order
-from subspace.adapters.patterns import first_match
+from subspace.adapters.patterns import matching
 from subspace.adapters.peft_config import LoraConfig, check_peft_type, read_config
 from subspace.adapters.peft_keys import Key, Pair, pairs_of, parse, set_aside
 from subspace.errors import FormatError, UnknownModuleError
@@ -74,24 +74,23 @@ def read(
     lora = read_config(config, where)
     keys, others = _one_adapter([parse(t) for t in tensors], adapter_name, tensors.path)
     pairs, rest = pairs_of(keys, lora, tensors)
-    alphas, ranks = _from_patterns(pairs, lora)
-    updates, notes, disagree = {}, list(lora.notes), []
+    alphas, ranks, unsure = _from_patterns(pairs, lora)
+    updates, disagree = {}, []
+    notes = [*lora.notes, *unsure]
     for module in sorted(pairs, key=model_order):
         info = _info(module, pairs[module], alphas[module], lora, tensors)
         updates[module] = info
-        if ranks[module] is not None and ranks[module] != info.rank:
-            disagree.append(f"{module} ({ranks[module]}, stored {info.rank})")
+        if info.rank not in ranks[module] and ranks[module] != [None]:
+            disagree.append(f"{module} ({ranks[module][0]}, stored {info.rank})")
         if pairs[module].groups > 1:
             notes.append(
                 f"{module}: the base convolution has {pairs[module].groups} groups; PEFT's A "
                 "reads all inputs, so this update is wider than the base weight"
             )
     if disagree:
-        more = f" and {len(disagree) - 3} more" if len(disagree) > 3 else ""
         notes.append(
             "the config's rank is not that of the tensors, whose rank the scale uses: "
-            + ", ".join(disagree[:3])
-            + more
+            + _some(disagree)
         )
     if not updates:
         notes.append("no low-rank update is in this file")
@@ -155,20 +154,35 @@ def _one_adapter(keys: list[Key], wanted: str | None, path: Path) -> tuple[list[
 
 def _from_patterns(
     pairs: Mapping[str, Pair], lora: LoraConfig
-) -> tuple[dict[str, float], dict[str, int | None]]:
-    """Give each module its alpha, and the rank that the config has for it."""
+) -> tuple[dict[str, float], dict[str, list[int]], list[str]]:
+    """Give each module its alpha, the ranks that the config may mean, and what is unsure."""
     targets = {module: pair.target for module, pair in pairs.items()}
-    found = {}
-    for field, table in (
-        ("alpha_pattern", lora.alpha_pattern),
-        ("rank_pattern", lora.rank_pattern),
-    ):
-        match = first_match(list(table), targets.values(), where=f"{lora.where}: {field}")
+
+    def values(
+        field: str, table: Mapping[str, float], default: float | None
+    ) -> dict[str, list[Any]]:
+        found = matching(list(table), targets.values(), where=f"{lora.where}: {field}")
         # PEFT looks the module's own path up where no pattern matches.
-        found[field] = {module: match.get(target, target) for module, target in targets.items()}
-    alphas = {m: lora.alpha_pattern.get(k, lora.alpha) for m, k in found["alpha_pattern"].items()}
-    ranks = {m: lora.rank_pattern.get(k, lora.r) for m, k in found["rank_pattern"].items()}
-    return alphas, ranks
+        return {
+            module: [table[key] for key in found[target]] or [table.get(target, default)]
+            for module, target in targets.items()
+        }
+
+    alphas = values("alpha_pattern", lora.alpha_pattern, lora.alpha)
+    ranks = values("rank_pattern", lora.rank_pattern, lora.r)
+    unsure = [module for module, found in alphas.items() if len(set(found)) > 1]
+    notes = []
+    if unsure:
+        notes.append(
+            f"{_some(unsure)}: several entries of alpha_pattern match; the first in the file is "
+            "taken, as PEFT does on loading, but PEFT sorts them on saving: training may have "
+            "used another"
+        )
+    return {m: found[0] for m, found in alphas.items()}, ranks, notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _info(
