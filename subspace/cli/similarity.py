@@ -21,6 +21,9 @@ SIDE_WORDS = {
     "delta-A": "right singular vectors of A - A_0",
 }
 
+FIGURES = ("3", "4", "layers")
+GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns of --csv
+
 
 @click.command()
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
@@ -47,9 +50,15 @@ SIDE_WORDS = {
     "--out",
     metavar="FIG",
     type=click.Path(path_type=Path),
-    help="Draw Figure 3 of the paper as .png, .svg or .pdf.",
+    help="Draw a figure of the paper as .png, .svg or .pdf.",
 )
-@click.option("--layers", is_flag=True, help="--out draws all modules (Figures 6 and 7).")
+@click.option(
+    "--figure",
+    type=click.Choice(FIGURES),
+    default="3",
+    show_default=True,
+    help="What --out draws: 3 two modules and a zoom, 4 beside random matrices, layers all.",
+)
 @click.option(
     "--contour",
     default=0.01,
@@ -70,7 +79,7 @@ def command(
     as_json: bool,
     as_csv: bool,
     out: Path | None,
-    layers: bool,
+    figure: str,
     contour: float,
     above_chance: bool,
     initial: bool,
@@ -84,7 +93,8 @@ def command(
     \b
         subspace similarity data/adapters/r8 data/adapters/r64
         subspace similarity runs/r8 runs/r64 --side in --module '*.query'
-        subspace similarity runs/r8 runs/r64 --out fig3.png --above-chance
+        subspace similarity runs/r8 runs/r64 --out fig3.png
+        subspace similarity runs/r64 runs/r64-seed1 --out fig4.pdf --figure 4
         subspace similarity runs/r8 runs/r64 --json | jq '.modules[] | [.module, .agreeing]'
     """
     if as_json and as_csv:
@@ -110,7 +120,7 @@ def command(
         draw(
             result,
             out,
-            layers=layers,
+            figure=figure,
             p=contour or None,
             above_chance=above_chance,
             initial=initial,
@@ -125,30 +135,34 @@ def command(
             click.echo(f"wrote {out}", err=True)
 
 
-GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")
-
-
 def draw(
     result: Similarity,
     out: Path,
     *,
-    layers: bool,
-    p: float | None,
-    above_chance: bool,
-    initial: bool,
+    figure: str = "3",
+    p: float | None = 0.01,
+    above_chance: bool = False,
+    initial: bool = False,
 ) -> None:
-    """Write Figure 3, or all modules at once, to a file."""
+    """Write one of `FIGURES` to a file."""
     from subspace.plots.save import save
 
-    if layers:
+    if figure == "layers":
         from subspace.plots.layers import layers_figure
 
-        figure = layers_figure(result, p=p, above_chance=above_chance)
+        drawn = layers_figure(result, p=p, above_chance=above_chance)
+    elif figure == "4":
+        from subspace.measures.similarity import random_pair
+        from subspace.plots.figure4 import figure4
+
+        first = next(iter(result.values()))
+        random = random_pair(first.rank_a, first.rank_b, first.d)
+        drawn = figure4(result, random, p=p, above_chance=above_chance, initial=initial)
     else:
         from subspace.plots.figure3 import figure3
 
-        figure = figure3(result, p=p, above_chance=above_chance, initial=initial)
-    save(figure, out)
+        drawn = figure3(result, p=p, above_chance=above_chance, initial=initial)
+    save(drawn, out)
 
 
 def show(result: Similarity) -> None:

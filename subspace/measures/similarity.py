@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from subspace import chance, linalg
-from subspace.adapters import Adapter
+from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, ShapeError, UnknownModuleError
 from subspace.results import ModuleSimilarity, Side, Similarity
-from subspace.spectra import Solved, equal_chunks, is_zero, over_chunks, solve
+from subspace.spectra import Solved, equal_chunks, is_zero, over_chunks, solve, usable
 from subspace.spectra.directions import CELL_BOUND
 
 if TYPE_CHECKING:
@@ -79,12 +79,13 @@ def similarity(
     ------
     UnknownModuleError
         The adapters share no module, or none matches `modules`.
+    ArgumentError
+        An unknown side, a level that is no probability, a device that this machine lacks.
     ShapeError
         A shared module has different dimensions.
     NonFiniteError
         A factor holds NaN or infinity.
 
-    >>> from subspace.adapters import LowRankUpdate
     >>> B = torch.ones(2, 2)
     >>> p = LowRankUpdate("q", torch.tensor([[2.0, 0, 0], [0, 1, 0]]), B, 1.0)
     >>> q = LowRankUpdate("q", torch.tensor([[1.0, 0, 0], [0, 2, 0]]), B, 1.0)
@@ -94,6 +95,7 @@ def similarity(
     """
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
+    device = usable(device)
     names = _shared(a, b, modules)
     for name in names:
         _check(a, b, name, side)
@@ -211,8 +213,6 @@ def _of_initial(
     adapters: tuple[Adapter, Adapter], starts: Mapping[str, list[torch.Tensor]], level: float
 ) -> Similarity:
     """Phi of the two initial A: the same seed and rank start from the same A, phi = 1."""
-    from subspace.adapters import LowRankUpdate
-
     held = []
     for n, x in enumerate(adapters):
         # Only A is compared; a B of ones stands where the real B was zero before training.
@@ -308,3 +308,31 @@ def _note(untrained: Sequence[bool], ranks: tuple[int, int], masked: NDArray[np.
     if masked.any():
         return f"{int(masked.sum())} cells cut a cluster of equal singular values: undefined there"
     return ""
+
+
+def random_pair(rank_a: int, rank_b: int, d: int, *, seed: int = 0) -> ModuleSimilarity:
+    """Phi of two independent Gaussian matrices, (rank_a, d) and (rank_b, d): Figure 4's last panel.
+
+    Parameters
+    ----------
+    rank_a, rank_b, d
+        Shapes, such as those of the two A that the panel stands beside.
+    seed
+        The same seed gives the same two matrices.
+
+    >>> random_pair(4, 8, 100, seed=1).agreeing
+    0
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pair = [
+        Adapter.from_updates(
+            {
+                "random": LowRankUpdate(
+                    "random", torch.randn(r, d, generator=generator), torch.ones(1, r), 1.0
+                )
+            },
+            name="Gaussian",
+        )
+        for r in (rank_a, rank_b)
+    ]
+    return similarity(*pair)["random"]

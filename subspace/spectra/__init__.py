@@ -20,7 +20,7 @@ with other leading directions, unless G is orthogonal or all r directions are ta
 
 from __future__ import annotations
 
-from subspace.spectra.batches import equal_chunks, over_chunks
+from subspace.spectra.batches import equal_chunks, over_chunks, usable
 from subspace.spectra.decomposition import Spectrum, spectra, spectrum
 from subspace.spectra.directions import Directions, Solved, is_zero, solve
 
@@ -34,4 +34,5 @@ __all__ = [
     "solve",
     "spectra",
     "spectrum",
+    "usable",
 ]

@@ -7,10 +7,30 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from subspace.errors import ArgumentError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 Result = TypeVar("Result")
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """Return the device, once a float64 number has been there and back.
+
+    Raises
+    ------
+    ArgumentError
+        This machine has no such device, or it has no float64 (Apple's mps).
+    """
+    try:
+        float(torch.zeros(1, dtype=torch.float64, device=device))
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(
+            f"device {str(device)!r} cannot be used: {reason}; leave --device out for the CPU"
+        ) from None
+    return torch.device(device)
 
 
 def equal_chunks(

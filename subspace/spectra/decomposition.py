@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from subspace.spectra.batches import equal_chunks, over_chunks
+from subspace.spectra.batches import equal_chunks, over_chunks, usable
 from subspace.spectra.directions import Directions, solve
 
 if TYPE_CHECKING:
@@ -82,11 +82,12 @@ def spectrum(update: LowRankUpdate, *, device: str | torch.device = "cpu") -> Sp
     >>> torch.allclose(result.U * result.S @ result.V.T, update.delta())
     True
     """
-    return _spectra([update], device)[0]
+    return _spectra([update], usable(device))[0]
 
 
 def spectra(adapter: Adapter, *, device: str | torch.device = "cpu") -> dict[str, Spectrum]:
     """`spectrum` of every module of an adapter, modules of equal shape computed together."""
+    device = usable(device)
     chunks = equal_chunks(
         adapter, lambda name: (*adapter.updates[name].shape, adapter.updates[name].rank)
     )

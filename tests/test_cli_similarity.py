@@ -1,0 +1,164 @@
+"""``subspace similarity``: what it prints, what it writes, what bad input gets."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from subspace.cli import main
+
+
+def folder(path, *, r=2, modules=("enc.0.query", "enc.0.value"), d=(5, 7), seed=0, change=None):
+    """A PEFT folder; `change(tensors)` spoils it."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name in modules:
+        for which, shape in (("A", (r, d[1])), ("B", (d[0], r))):
+            key = f"base_model.model.{name}.lora_{which}.weight"
+            tensors[key] = rng.standard_normal(shape).astype("f4")
+    if change:
+        change(tensors)
+    path.mkdir()
+    save_file(tensors, path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": r, "lora_alpha": 16, "target_modules": ["query", "value"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return str(path)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return folder(tmp_path / "r2"), folder(tmp_path / "r3", r=3, seed=1)
+
+
+def run(*args):
+    return CliRunner().invoke(main, ["similarity", *map(str, args)])
+
+
+def test_the_table_names_every_module_and_its_chance(pair):
+    done = run(*pair)
+    assert done.exit_code == 0, done.output
+    assert "phi of r2 (i) and r3 (j), side A: right singular vectors of A" in done.output
+    line = next(text for text in done.output.splitlines() if text.startswith("enc.0.query"))
+    assert "0.143" in line  # chance of phi(1, 1) is 1/7
+    assert "0.429" in line  # chance of phi(2, 3) is 3/7
+    assert "0 of 2" in line
+
+
+def test_json_carries_the_contract(pair):
+    done = run(*pair, "--json", "--side", "in", "--angles")
+    result = json.loads(done.stdout)
+    assert (result["schema_version"], result["kind"], result["side"]) == ("1", "similarity", "in")
+    assert result["adapters"] == ["r2", "r3"]
+    for module in result["modules"]:
+        assert (module["rank_a"], module["rank_b"]) == (2, 3)
+        for grid in ("phi", "null_mean", "pvalue", "error"):
+            assert np.shape(module[grid]) == (2, 3)
+        assert isinstance(module["agreeing"], int)
+        assert len(module["angles"]) == 2
+
+
+def test_csv_is_one_line_a_cell(pair):
+    rows = list(csv.DictReader(io.StringIO(run(*pair, "--csv").stdout)))
+    assert len(rows) == 2 * 2 * 3
+    plain = json.loads(run(*pair, "--json").stdout)["modules"][0]
+    assert float(rows[5]["phi"]) == plain["phi"][1][2]
+    assert (rows[5]["i"], rows[5]["j"]) == ("2", "3")
+
+
+def test_csv_runs_no_formula(tmp_path):
+    a = folder(tmp_path / "a", modules=("=cmd()|x",))
+    rows = list(csv.DictReader(io.StringIO(run(a, a, "--csv").stdout)))
+    assert rows[0]["module"] == "'=cmd()|x"
+
+
+@pytest.mark.parametrize("figure", ["3", "4", "layers"])
+def test_figures_are_written_and_stdout_stays_clean(pair, tmp_path, figure):
+    out = tmp_path / "fig.svg"
+    done = run(*pair, "--out", out, "--figure", figure, "--json")
+    assert done.exit_code == 0, done.output
+    json.loads(done.stdout)
+    assert out.read_text().startswith("<?xml")
+
+
+def test_module_and_control(pair, tmp_path):
+    control = folder(tmp_path / "control", r=4, seed=9)
+    done = run(*pair, "--module", "*.value", "--control", control, "--json")
+    result = json.loads(done.stdout)
+    assert [m["module"] for m in result["modules"]] == ["enc.0.value"]
+    assert result["control"]["adapters"] == ["r2", "control"]
+    assert "control phi(1,1)" in run(*pair, "--control", control).output
+
+
+def refused(done, tmp_path, *words):
+    """One line on stderr, exit code 2, no traceback, nothing written."""
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_no_module_in_common(pair, tmp_path):
+    other = folder(tmp_path / "other", modules=("dec.9.wo",))
+    done = run(pair[0], other, "--out", tmp_path / "f.png")
+    refused(done, tmp_path, "no module in common", "enc.0.query", "dec.9.wo")
+
+
+def test_a_module_whose_d_differs(pair, tmp_path):
+    other = folder(tmp_path / "other", d=(5, 8))
+    done = run(pair[0], other, "--out", tmp_path / "f.png")
+    refused(done, tmp_path, "cannot compare", "enc.0.query", "5 x 7", "5 x 8")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite(pair, tmp_path, value):
+    def spoil(tensors):
+        tensors["base_model.model.enc.0.value.lora_B.weight"][3, 1] = value
+
+    other = folder(tmp_path / "other", change=spoil)
+    done = run(pair[0], other, "--side", "B", "--out", tmp_path / "f.png")
+    refused(
+        done, tmp_path, "1 of 10 entries of B", "enc.0.value", "[3, 1]", "adapter_model.safetensors"
+    )
+
+
+def test_untrained_is_no_error(pair, tmp_path):
+    def untrained(tensors):
+        for key in tensors:
+            if "lora_B" in key:
+                tensors[key][:] = 0
+
+    other = folder(tmp_path / "other", change=untrained)
+    done = run(pair[0], other)
+    assert done.exit_code == 0, done.output
+    assert "untrained: the update of b is exactly zero" in done.output
+    module = json.loads(run(pair[0], other, "--json").stdout)["modules"][0]
+    assert module["agreeing"] is None
+    assert module["phi"] == [[None] * 2] * 2
+
+
+@pytest.mark.parametrize("out", ["f.tiff", "nowhere/f.png", "f"])
+def test_a_figure_that_cannot_be_written_is_refused_before_the_work(pair, tmp_path, out):
+    refused(run(*pair, "--out", tmp_path / out), tmp_path, out)
+
+
+def test_two_outputs_at_once(pair, tmp_path):
+    refused(run(*pair, "--json", "--csv"), tmp_path, "choose one")
+
+
+def test_a_device_that_is_not_there(pair, tmp_path):
+    refused(run(*pair, "--device", "abacus"), tmp_path, "abacus", "--device")
+
+
+def test_delta_a_without_initial(pair, tmp_path):
+    refused(run(*pair, "--side", "delta-A"), tmp_path, "initial_A.safetensors")
+
+
+def test_missing(pair, tmp_path):
+    refused(run(pair[0], tmp_path / "nothing"), tmp_path, "nothing")
