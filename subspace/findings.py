@@ -18,23 +18,18 @@ if TYPE_CHECKING:
 
     from subspace.results import ModuleSimilarity, Similarity
 
+# Agreement in fewer modules than this fraction of the defined ones is called 'only'.
 MOST = 0.5
-"""Agreement in fewer modules than this fraction of the defined ones is called 'only'."""
-
+# Excess, (value - chance) / (1 - chance), up to which the remaining directions are at chance.
 NEAR_CHANCE = 0.05
-"""Excess, (value - chance) / (1 - chance), up to which the remaining directions are at chance."""
-
+# Excess from which the remaining directions are said to agree too.
 AGREE_TOO = 0.5
-"""Excess from which the remaining directions are said to agree too."""
-
+# Excess of phi between two initial A from which they are called one start.
 SAME_START = 0.9
-"""Excess of phi between two initial A from which they are called one start."""
-
+# Medians that differ by less than this many directions are called about as many.
 AS_MANY = 1.0
-"""Medians that differ by less than this many directions are called about as many."""
-
+# Below this a p-value is printed as '< 1e-12': the null's tail is not known any better.
 SMALLEST_P = 1e-12
-"""Below this a p-value is printed as '< 1e-12': the null's tail is not known any better."""
 
 
 def findings(ranks: Similarity, seeds: Similarity) -> tuple[str, str, str]:
@@ -57,9 +52,8 @@ def findings(ranks: Similarity, seeds: Similarity) -> tuple[str, str, str]:
 
     Notes
     -----
-    The words follow from the constants of this file: `MOST`, `NEAR_CHANCE`, `AGREE_TOO`,
-    `SAME_START`, `AS_MANY`. Chance is that of independent random subspaces; it is not yet
-    evidence about a task, which a control with shuffled labels gives.
+    The words follow from the constants of this file. Chance is that of independent random
+    subspaces; only a control with shuffled labels tells what is owed to the task.
 
     Examples
     --------
@@ -96,7 +90,13 @@ def _shared(ranks: Similarity) -> str:
         return _undefined(ranks)
     a, b = _names(ranks)
     some = sum(count > 0 for count in _counts(defined))
-    if not some:
+    if not some and (near := _near(ranks, defined)):
+        said = (
+            f"In none of {_modules(len(defined))} do {a} and {b} share a whole leading direction "
+            f"(level {ranks.level:g}), though the first ones lean together beyond chance in "
+            f"{near}: {_first(defined)}"
+        )
+    elif not some:
         said = (
             f"Nothing beyond chance: in none of {_modules(len(defined))} do {a} and {b} share a "
             f"leading direction (level {ranks.level:g}), and {_first(defined)}"
@@ -136,15 +136,11 @@ def _rest(ranks: Similarity) -> str:
         verdict = "agree in part"
     else:
         verdict = "agree too"
-    which = (
-        f"Beyond those the directions of {a}"
-        if any(_counts(defined))
-        else f"Taken one by one the directions of {a}"
-    )
+    which = "Beyond those" if any(_counts(defined)) else "Taken one by one"
     full = _modules(len(defined) - len(shares))
     none = f" ({full} with none left over not counted)" if len(shares) < len(defined) else ""
     return (
-        f"{which} {verdict}: the share of one that lies within {b} has the median "
+        f"{which} the directions of {a} {verdict}: the share of one that lies within {b} has the median "
         f"{_Middle.of(shares)}, where chance gives {_Middle.of(chances)}{none}{after}"
     )
 
@@ -159,19 +155,15 @@ def _seeds(seeds: Similarity, ranks: Similarity) -> str:
     some = sum(map(bool, _counts(defined)))
     said = f"Two seeds {at} ({a} and {b}) agree "
     if not some:
-        said += f"beyond chance in none of {_modules(len(defined))}"
+        near = _near(seeds, defined)
+        lean = f", though the first ones lean together beyond chance in {near}" if near else ""
+        whole = "in a whole direction" if near else "beyond chance"
+        said += f"{whole} in none of {_modules(len(defined))}{lean}"
     else:
         only = "only in" if some < MOST * len(defined) else "in"
         said += f"beyond chance {only} {some} of {_modules(len(defined))}: {_spread(defined)}"
-    return (
-        said
-        + _relation(defined, _defined(ranks))
-        + f"; {_first(defined)}"
-        + _control(seeds)
-        + _start(seeds)
-        + _left_out(seeds, defined)
-        + "."
-    )
+    said += f"{_relation(defined, _defined(ranks))}; {_first(defined)}"
+    return said + _control(seeds) + _start(seeds) + _left_out(seeds, defined) + "."
 
 
 def _relation(seeds: Sequence[ModuleSimilarity], ranks: Sequence[ModuleSimilarity]) -> str:
@@ -189,6 +181,15 @@ def _relation(seeds: Sequence[ModuleSimilarity], ranks: Sequence[ModuleSimilarit
         words = "more than" if mine > theirs else "fewer than"
     on = "" if len(both) == len(seeds) == len(ranks) else f", on the {_modules(len(both))} of both"
     return f", {words} the two ranks (median {mine:g} against {theirs:g}{on})"
+
+
+def _near(similarity: Similarity, defined: Sequence[ModuleSimilarity]) -> int:
+    """Count the modules whose phi(1, 1) alone is beyond chance, by Bonferroni over modules.
+
+    Two first directions may lean together far beyond chance, 1/d, and still lie too little within
+    all of the other's, r/d, to count as agreeing.
+    """
+    return sum(bool(m.pvalue[0, 0] <= similarity.level / len(defined)) for m in defined)
 
 
 def _first(defined: Sequence[ModuleSimilarity]) -> str:

@@ -91,6 +91,20 @@ def test_first_sentence_is_chosen_by_the_fraction_of_modules(counts, start):
     assert findings(compared(several(counts)), seeds([0]))[0].startswith(start)
 
 
+def test_first_directions_that_lean_together_are_not_called_nothing():
+    """phi(1, 1) = 0.07 is far from 1/d, and yet e_1 may not stand out from r_b/d."""
+    leaning = several([0, 0, 0], phi11=0.07, p=1e-7)
+    first = findings(compared(leaning), seeds([0]))[0]
+    assert first.startswith(
+        "In none of 3 modules do 'r8' and 'r64' share a whole leading direction"
+    )
+    assert "though the first ones lean together beyond chance in 3: " in first
+    third = findings(compared(leaning), seeds([0, 0], phi11=0.07, p=1e-7))[2]
+    assert "agree in a whole direction in none of 2 modules, though the first ones lean" in third
+    barely = several([0] * 4, p=0.004)  # 0.01 of one module, not of four
+    assert findings(compared(barely), seeds([0]))[0].startswith("Nothing beyond chance")
+
+
 def at(excess):
     """The share that stands at this excess over chance."""
     return 64 / D + excess * (1 - 64 / D)

@@ -189,6 +189,17 @@ def test_no_outline_without_p_and_none_where_nothing_passes():
     assert not marks(panel(module(), p=1e-12), "_outline")
 
 
+def test_a_panel_that_passes_as_a_whole_differs_from_one_that_does_not():
+    """Its outline is black along the frame, and the frame itself is grey."""
+    figure = figure3(compared(), p=0.5)
+    for ax in panels(figure):
+        colours = {mpl.colors.to_hex(s.get_edgecolor()) for s in ax.spines.values()}
+        assert colours == {"#b0b0b0"}
+    (outline,) = marks(panels(figure)[0], "_outline")
+    assert mpl.colors.to_hex(outline.get_color()[0]) == "#000000"
+    assert len(outline.get_segments()) == 4
+
+
 def test_undefined_cells_are_striped_and_no_others():
     result = module(real=(5, 50), masked=[(1, 1)])
     ax = panel(result)

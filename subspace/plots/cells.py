@@ -68,7 +68,7 @@ def outline(ax: Axes, inside: Mask) -> None:
         return
     # White beneath black: one of the two stands out from any colour of the map. Thinner where a
     # cell of a panel in print is narrower than the line.
-    thin = 0.6 if max(inside.shape) > 32 else 1.0
+    thin = 0.8 if max(inside.shape) > 32 else 1.0
     for colour, width, label in (
         ("white", 2.0 * thin, "_casing"),
         ("black", 0.9 * thin, "_outline"),

@@ -33,6 +33,7 @@ NARROW = 5.0  # inches: below this a figure is one column of a journal page
 # sentences, rounded up.
 EM = 0.58
 HEAD_SIZE = 8.0  # points
+FRAME = "#b0b0b0"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,8 @@ def finish(
     legend.get_title().set_multialignment("center")
     for ax in axes:
         for spine in ax.spines.values():
-            spine.set_linewidth(0.6)
+            # Grey: a panel that passes as a whole has a black outline where others have none.
+            spine.set(linewidth=0.6, edgecolor=FRAME)
 
 
 def with_zoom(panels: Sequence[Panel]) -> list[Panel]:
