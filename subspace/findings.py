@@ -26,7 +26,7 @@ NEAR_CHANCE = 0.05
 AGREE_TOO = 0.5
 # Excess of phi between two initial A from which they are called one start.
 SAME_START = 0.9
-# Medians that differ by less than this many directions are called about as many.
+# Medians less than this many directions apart are called about as many.
 AS_MANY = 1.0
 # Below this a p-value is printed as '< 1e-12': the null's tail is not known any better.
 SMALLEST_P = 1e-12
@@ -140,8 +140,8 @@ def _rest(ranks: Similarity) -> str:
     full = _modules(len(defined) - len(shares))
     none = f" ({full} with none left over not counted)" if len(shares) < len(defined) else ""
     return (
-        f"{which} the directions of {a} {verdict}: the share of one that lies within {b} has the median "
-        f"{_Middle.of(shares)}, where chance gives {_Middle.of(chances)}{none}{after}"
+        f"{which} the directions of {a} {verdict}: the share of one that lies within {b} "
+        f"has the median {_Middle.of(shares)}, where chance gives {_Middle.of(chances)}{none}{after}"
     )
 
 
