@@ -138,10 +138,10 @@ def _rest(ranks: Similarity) -> str:
         verdict = "agree too"
     which = "Beyond those" if any(_counts(defined)) else "Taken one by one"
     full = _modules(len(defined) - len(shares))
-    none = f" ({full} with none left over not counted)" if len(shares) < len(defined) else ""
+    none = f" ({full} with none left not counted)" if len(shares) < len(defined) else ""
     return (
         f"{which} the directions of {a} {verdict}: the share of one that lies within {b} "
-        f"has the median {_Middle.of(shares)}, where chance gives {_Middle.of(chances)}{none}{after}"
+        f"has the median {_Middle.of(shares)}, chance gives {_Middle.of(chances)}{none}{after}"
     )
 
 
