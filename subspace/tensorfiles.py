@@ -13,6 +13,7 @@ import math
 import os
 import pickletools
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -149,7 +150,7 @@ def inside(folder: Path, name: str) -> Path:
     'student'
     """
     if name in {"", ".", ".."} or any(c in name for c in "/\\\0:"):
-        raise ArgumentError(f"{name!r} is not a plain name: nothing outside {folder} is read")
+        raise ArgumentError(f"{short(name)} is not a plain name: nothing outside {folder} is read")
     return folder / name
 
 
@@ -169,6 +170,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return _json_object(path.read_bytes(), f"{path}")
 
 
+def short(value: object) -> str:
+    """Return the repr of a stranger's value, cut so that a message keeps its end.
+
+    >>> short("x" * 1000) == "'" + "x" * 148 + "…" + "x" * 48 + "'"
+    True
+    """
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:149]}…{text[-49:]}"
+
+
 def _regular(path: Path) -> None:
     # A device or a pipe in a stranger's folder could be read forever.
     try:
@@ -185,9 +196,11 @@ def _json_object(text: bytes, where: str) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(pairs)
         if len(out) < len(pairs):
-            seen: set[str] = set()
-            twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-            raise FormatError(f"{where}: the key {twice!r} is there twice; the file is not sound")
+            counts = Counter(key for key, _ in pairs)
+            raise FormatError(
+                f"{where}: the key {short(counts.most_common(1)[0][0])} is there twice; "
+                "the file is not sound"
+            )
         return out
 
     try:
@@ -231,7 +244,7 @@ def _open_safetensors(path: Path) -> TensorFile:
         raise FormatError(f"{path}: __metadata__ is not a mapping of strings")
     headers, spans = {}, []
     for name, entry in entries.items():
-        headers[name], span = _safetensors_entry(f"{path}: tensor {name!r}", name, entry)
+        headers[name], span = _safetensors_entry(f"{path}: tensor {short(name)}", name, entry)
         spans.append((*span, name))
     _without_gap(path, spans, size - 8 - length)
 
@@ -246,7 +259,7 @@ def _open_safetensors(path: Path) -> TensorFile:
         try:
             tensor: torch.Tensor = handle().get_tensor(name)
         except Exception as error:
-            raise FormatError(f"{path}: tensor {name!r} cannot be read ({error})") from error
+            raise FormatError(f"{path}: tensor {short(name)} cannot be read ({error})") from error
         return tensor
 
     return TensorFile(path, MappingProxyType(headers), MappingProxyType(metadata), read)
@@ -261,17 +274,17 @@ def _safetensors_entry(
         raise FormatError(f"{where}: its header must hold dtype, shape and data_offsets alone")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise FormatError(f"{where}: unknown dtype {dtype!r}")
+        raise FormatError(f"{where}: unknown dtype {short(dtype)}")
     if not _whole(shape):
-        raise FormatError(f"{where}: shape {shape!r} is not a list of sizes")
+        raise FormatError(f"{where}: shape {short(shape)} is not a list of sizes")
     if not _whole(offsets) or len(offsets) != 2:
-        raise FormatError(f"{where}: data_offsets {offsets!r} are not two positions")
+        raise FormatError(f"{where}: data_offsets {short(offsets)} are not two positions")
     stored, bits = _DTYPES[dtype]
     begin, end = offsets
     wanted = math.prod(shape) * bits
     if wanted != 8 * (end - begin):
         raise FormatError(
-            f"{where}: {dtype} of shape {shape} takes {wanted // 8} bytes, "
+            f"{where}: {dtype} of shape {short(shape)} takes {short(wanted // 8)} bytes, "
             f"data_offsets give {end - begin}"
         )
     return TensorHeader(tuple(shape), stored), (begin, end)
@@ -291,11 +304,11 @@ def _without_gap(path: Path, spans: list[tuple[int, int, str]], size: int) -> No
     for begin, end, name in sorted(spans):
         if begin != at:
             what = "overlaps another" if begin < at else "leaves a hole before it"
-            raise FormatError(f"{path}: tensor {name!r} {what} (byte {begin}, expected {at})")
+            raise FormatError(f"{path}: tensor {short(name)} {what} (byte {begin}, expected {at})")
         at = end
         if at > size:
             raise FormatError(
-                f"{path}: tensor {name!r} ends at byte {at} of {size}; the file is truncated: "
+                f"{path}: tensor {short(name)} ends at byte {at} of {size}; the file is truncated: "
                 "download it again"
             )
     if at != size:
@@ -330,7 +343,7 @@ def _look_before_loading(path: Path) -> None:
         size = path.stat().st_size
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise FormatError(f"{path}: entry {entry.filename!r} is compressed; {_RESAVE}")
+                raise FormatError(f"{path}: entry {short(entry.filename)} is compressed; {_RESAVE}")
         if sum(entry.file_size for entry in entries) > size:
             raise FormatError(f"{path}: its entries claim more bytes than the file has")
         pickles = [e for e in entries if e.filename.split("/")[-1] == "data.pkl"]
@@ -375,7 +388,7 @@ def _load_torch(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, dict):
         raise FormatError(f"{path}: holds a {type(loaded).__name__}, not a dict of tensors")
     for name, tensor in loaded.items():
-        where = f"{path}: entry {name!r}"
+        where = f"{path}: entry {short(name)}"
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise FormatError(f"{where} is a {type(tensor).__name__}, not a tensor; {_RESAVE}")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:

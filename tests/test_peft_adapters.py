@@ -64,7 +64,7 @@ def test_rslora_divides_by_the_root_of_the_rank(tmp_path):
     ("ranks", "alphas"),
     [
         ({"layer.0.attention.self.query": 5, "value": 2}, {"query": 11}),
-        ({r"layer\.[01]\..*query": 5, "query": 4}, {r".*\.(value|key)": 3, "0.attention.+query": 13}),
+        ({r"layer\.[01]\..*query": 5, "query": 4}, {r".*\.(value|key)": 3, "0.+query": 13}),
         ({"1.attention.self.value": 6, "value": 2}, {"attention.self.value": 5, "query": 9}),
         ({"self.query$": 5}, {"^bert.encoder.layer.2.attention.self.value": 5, "alue": 99}),
     ],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from subspace.adapters import peft
 from subspace.errors import FormatError, MissingFileError
-from subspace.tensorfiles import SUFFIXES, TensorFile, inside, open_tensors, read_json
+from subspace.tensorfiles import SUFFIXES, TensorFile, inside, open_tensors, read_json, short
 
 if TYPE_CHECKING:
     import os
@@ -131,10 +131,10 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
     try:
         there, folder = path.exists(), path.is_dir()
     except (OSError, ValueError) as error:
-        raise MissingFileError(f"{str(path)!r}: cannot be looked at ({error})") from None
+        raise MissingFileError(f"{short(str(path))}: cannot be looked at ({error})") from None
     if not there:
         raise MissingFileError(
-            f"{path}: no such file or folder (nothing is downloaded: give a local path)"
+            f"no such file or folder (nothing is downloaded, give a local path): {path}"
         )
     if not folder:
         if path.suffix not in SUFFIXES:

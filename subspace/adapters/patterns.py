@@ -15,13 +15,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
+from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _SECONDS = 2.0
 _PLAIN = re.compile(r"[\w.\-/: ]*")
-_MOST_LOOKS = 20_000_000
+_MOST_LOOKS = 5_000_000
 
 # Prints one line a pattern, so that the parent knows which one did not end.
 _CHILD = r"""
@@ -118,7 +119,7 @@ def _child(
     except subprocess.TimeoutExpired as expired:
         key = keys[chosen[min((expired.stdout or b"").count(b"\n"), len(chosen) - 1)]]
         raise FormatError(
-            f"{where}: the pattern {key!r} takes more than {_SECONDS:g} s to match; "
+            f"{where}: the pattern {short(key)} takes more than {_SECONDS:g} s to match; "
             "write it without nested repeats, or name the modules plainly"
         ) from None
     except OSError as error:
@@ -127,6 +128,6 @@ def _child(
     for place, i in enumerate(chosen):
         found = json.loads(lines[place]) if place < len(lines) else "its process died"
         if isinstance(found, str):
-            raise FormatError(f"{where}: the pattern {keys[i]!r} cannot be used ({found})")
+            raise FormatError(f"{where}: the pattern {short(keys[i])} cannot be used ({found})")
         out += [(names[at], i) for at in found]
     return out

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
+from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,7 +111,7 @@ def check_peft_type(config: Mapping[str, Any], where: str) -> None:
         why = f"no low-rank update (it {_NOT_LOW_RANK[found]})"
     else:
         why = "unknown here"
-    raise FormatError(f"{where}: peft_type {found!r} is {why}; what is read: LORA")
+    raise FormatError(f"{where}: peft_type {short(found)} is {why}; what is read: LORA")
 
 
 def read_config(config: Mapping[str, Any], where: str) -> LoraConfig:
@@ -156,9 +157,9 @@ def _notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(init, str):
         known = [text for name, text in _INITS.items() if init.lower().startswith(name)]
         if known:
-            notes.append(f"init_lora_weights = {init!r}: {known[0]}")
+            notes.append(f"init_lora_weights = {short(init)}: {known[0]}")
         elif init.lower() != "gaussian":
-            notes.append(f"init_lora_weights = {init!r} is not known here")
+            notes.append(f"init_lora_weights = {short(init)} is not known here")
     elif init is False:
         notes.append("init_lora_weights = False: B was not zero before training")
     for name, value in config.items():
@@ -177,27 +178,27 @@ def _number(value: object, name: str, where: str) -> float:
             number = math.inf
         if math.isfinite(number):
             return number
-    raise FormatError(f"{where}: {name} = {value!r} is not a number")
+    raise FormatError(f"{where}: {name} = {short(value)} is not a number")
 
 
 def _rank(value: object, name: str, where: str) -> int:
     if type(value) is int and 0 < value < 2**31:
         return value
-    raise FormatError(f"{where}: {name} = {value!r} is not a rank (a whole number from 1)")
+    raise FormatError(f"{where}: {name} = {short(value)} is not a rank (a whole number from 1)")
 
 
 def _flag(config: Mapping[str, Any], name: str, where: str) -> bool:
     value = config.get(name)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise FormatError(f"{where}: {name} = {value!r} is neither true nor false")
+    raise FormatError(f"{where}: {name} = {short(value)} is neither true nor false")
 
 
 def _table(config: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     value = config.get(name)
     if value is None or isinstance(value, dict):
         return value or {}
-    raise FormatError(f"{where}: {name} = {value!r} is not a mapping from pattern to number")
+    raise FormatError(f"{where}: {name} = {short(value)} is not a mapping from pattern to number")
 
 
 def _names(config: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
@@ -208,4 +209,4 @@ def _names(config: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
         return (value,)
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
-    raise FormatError(f"{where}: {name} = {value!r} is not a list of names")
+    raise FormatError(f"{where}: {name} = {short(value)} is not a list of names")

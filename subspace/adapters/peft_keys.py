@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from subspace.adapters.peft_config import LoraConfig
     from subspace.tensorfiles import TensorFile, TensorHeader
 
-_LONGEST_NAME = 2000
+_LONGEST_NAME = 500
 _SLOTS = {
     "lora_A": "A",
     "lora_B": "B",
