@@ -1,0 +1,66 @@
+"""A tensor file as a lazy, safe, read-only mapping from name to tensor.
+
+`open_tensors` reads headers; a tensor is read when it is first asked for. Files come from
+strangers: nothing in them is run, nothing is allocated on their word, and everything that a
+header says is checked against the bytes that are there. A safetensors header is read without
+torch; a torch file needs torch for that, and is opened with ``weights_only=True`` alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subspace.errors import FormatError
+from subspace.tensorfiles.lazy import TensorFile, TensorHeader
+from subspace.tensorfiles.safetensors_file import open_safetensors
+from subspace.tensorfiles.strangers import inside, read_json, regular, short
+from subspace.tensorfiles.torch_file import open_torch
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = [
+    "SUFFIXES",
+    "TORCH_SUFFIXES",
+    "TensorFile",
+    "TensorHeader",
+    "inside",
+    "open_tensors",
+    "read_json",
+    "short",
+]
+
+TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+
+
+def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
+    """Open a tensor file by its suffix and read its headers.
+
+    Parameters
+    ----------
+    path
+        A ``.safetensors`` file, or a torch file (``.bin``, ``.pt``, ``.pth``, ``.ckpt``).
+
+    Returns
+    -------
+    TensorFile
+        In the file's own order. A safetensors file costs its header alone and imports no torch.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such regular file.
+    FormatError
+        The file is damaged or hostile, or its suffix is none of the above.
+    """
+    path = Path(path)
+    regular(path)
+    if path.suffix == ".safetensors":
+        return open_safetensors(path)
+    if path.suffix in TORCH_SUFFIXES:
+        return open_torch(path)
+    raise FormatError(
+        f"{path}: not a tensor file that is read; give one that ends in {', '.join(SUFFIXES)}"
+    )

@@ -1,0 +1,47 @@
+"""`TensorFile`: what every kind of tensor file becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """What a file says of one tensor before its bytes are read."""
+
+    shape: tuple[int, ...]
+    dtype: str  # torch's name without "torch."
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile(Mapping[str, "torch.Tensor"]):
+    """A read-only mapping from tensor name to a CPU tensor in its stored dtype, read when asked.
+
+    Tensors are views of the mapped file: treat them as read-only.
+    """
+
+    path: Path
+    headers: Mapping[str, TensorHeader]
+    metadata: Mapping[str, str]  # safetensors' ``__metadata__``; empty for a torch file
+    _read: Callable[[str], torch.Tensor] = field(repr=False)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.headers:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.headers)
+
+    def __len__(self) -> int:
+        return len(self.headers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.headers  # Mapping's own would read the tensor
