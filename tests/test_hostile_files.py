@@ -138,6 +138,7 @@ def test_an_alpha_that_is_no_number(folder, alpha):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"peft_type": None}, "peft_type None is unknown here"),
         ({"lora_alpha": None}, "has no lora_alpha"),
         ({"r": 0}, "r = 0 is not a rank"),
         ({"r": "8"}, "r = '8' is not a rank"),

@@ -50,11 +50,20 @@ def test_one_line_for_each_kind_of_module(bert):
         [f"{layer}2.attention.self.query", "1", *query, "5", "1.4"],
         [f"{layer}{{0..11}}.output.dense", "12", *dense, "3", scale],
     ):
-        assert [*row, "float32", "linear"] in lines
+        assert [*row, "float32"] in lines
     text = inspected(bert).stdout
     assert "36 modules, " in text
     assert "set aside  2 tensors, a full copy of the module (modules_to_save): " in text
     assert "UNKNOWN" not in text
+
+
+def test_the_kind_is_shown_where_it_matters(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Embedding(17, 5), torch.nn.Linear(5, 3))
+    folder = written(made(model, target_modules=["0", "1"]), tmp_path)
+    lines = [line.split() for line in inspected(folder).stdout.splitlines()]
+    scale = f"{7 / 3:.6g}"
+    assert ["0", "1", "5", "x", "17", "3", scale, "float32", "embedding"] in lines
+    assert ["1", "1", "3", "x", "5", "3", scale, "float32", "linear"] in lines
 
 
 def test_a_pipe_gets_whole_lines(tmp_path):

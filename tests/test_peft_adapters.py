@@ -336,6 +336,32 @@ def test_parameters_of_experts_are_set_aside(tmp_path):
     assert all("target_parameters: experts.gate_up" in t.reason for t in adapter.set_aside)
 
 
+def test_variants_that_are_not_read_are_set_aside(tmp_path):
+    blocks = peft.tuners.lora.config.BdLoraConfig(
+        target_modules_bd_a=["0"], target_modules_bd_b=["2"], nblocks=2
+    )
+    wrapped = made(two_linears(), target_modules=["0", "2"], r=4, use_bdlora=blocks)
+    adapter = subspace.load(written(wrapped, tmp_path / "bd"))
+    assert {why for why, _ in reasons(adapter).values()} == {
+        "block-diagonal factor (BD-LoRA), not read yet"
+    }
+    assert adapter.notes[-1] == "no low-rank update is in this file"
+    for name in ("Monteclora", "Velora"):
+        config = {f"{name.lower()}_config": getattr(peft.tuners.lora.config, f"{name}Config")()}
+        wrapped = made(two_linears(), target_modules=["0", "2"], **config)
+        adapter = subspace.load(written(wrapped, tmp_path / name))
+        assert list(adapter) == ["0", "2"]
+        assert all(known for _, known in reasons(adapter).values())
+        assert name[:4] in adapter.notes[0].title()
+
+
+def test_a_config_without_a_type_is_not_pefts(tmp_path):
+    folder = written(made(two_linears(), target_modules=["0"]), tmp_path)
+    (folder / "adapter_config.json").write_text('{"lora_alpha": 4}')
+    with pytest.raises(subspace.SubspaceError, match="has no peft_type"):
+        subspace.load(folder)
+
+
 def test_unknown_tensors_are_reported_never_dropped(tmp_path):
     folder = written(made(two_linears(), target_modules=["0"]), tmp_path)
     file = folder / "adapter_model.safetensors"

@@ -7,6 +7,7 @@ layers before heads, attention before the feed-forward part, query before key be
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # Siblings in the order in which data meets them; a name that is not here comes between
 # the layers and the attention, in natural order.
@@ -53,12 +54,11 @@ def model_order(name: str) -> tuple[object, ...]:
     >>> sorted(["h.10.v_proj", "h.2.v_proj", "h.2.q_proj", "lm_head", "wte"], key=model_order)
     ['wte', 'h.2.q_proj', 'h.2.v_proj', 'h.10.v_proj', 'lm_head']
     """
-    return tuple(
-        (
-            _RANK.get(part, _OTHERS),
-            tuple(
-                (0, int(p), "") if p.isdecimal() else (1, 0, p) for p in _DIGITS.split(part) if p
-            ),
-        )
-        for part in name.split(".")
-    )
+    return tuple(_part_order(part) for part in name.split("."))
+
+
+@lru_cache(maxsize=4096)
+def _part_order(part: str) -> tuple[object, ...]:
+    pieces = (p for p in _DIGITS.split(part) if p)
+    natural = tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
+    return _RANK.get(part, _OTHERS), natural

@@ -78,6 +78,8 @@ def _plain(
     keys: Sequence[str], chosen: list[int], names: list[str], where: str
 ) -> list[tuple[str, int]]:
     """Match by table: a key agrees with a dotted tail of its own length, but for its dots."""
+    if not chosen:
+        return []
     layouts: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}
     for i in chosen:
         dots = tuple(at for at, c in enumerate(keys[i]) if c == ".")

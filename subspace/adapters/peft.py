@@ -112,7 +112,7 @@ def read(
                 "base_model": lora.base_model,
                 "stored_transposed": lora.fan_in_fan_out,
                 "weights": str(tensors.path),
-                "config": config,
+                "config": MappingProxyType(dict(config)),
             }
         ),
         (*(set_aside(key, lora, tensors) for key in rest), *others_aside(others, tensors)),

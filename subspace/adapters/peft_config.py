@@ -47,7 +47,8 @@ _UNDERSTOOD = frozenset({
     "ensure_weight_tying",
 })  # fmt: skip
 _VARIANTS = {
-    "use_qalora": "A acts on inputs pooled in groups: its d_in is the number of groups",
+    "use_qalora": "on GPTQ layers A acts on inputs pooled in groups, and d_in is "
+    "the number of groups",
     "alora_invocation_tokens": "aLoRA: the update acts on tokens after the invocation alone",
     "layer_replication": "several adapted layers share one base layer: the index in a module's "
     "path is not the index in the base model",

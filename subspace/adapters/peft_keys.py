@@ -23,6 +23,7 @@ _SLOTS = {
     "lora_diag": "diagonal",
     "lora_monteclora_sampler": "sampler",
     "lora_arrow": "arrow",
+    "lora_velora_embed": "velora",
     "trainable_tokens_delta": "tokens",
     "trainable_tokens_original": "tokens",
     "modules_to_save": "saved",
@@ -88,7 +89,7 @@ def parse(name: str) -> Key:
             adapter = tail[0]
         elif tail not in (["weight"], ["bias"]):
             slot = ""
-    elif slot in {"saved", "sampler", "arrow"}:
+    elif slot in {"saved", "sampler", "arrow", "velora"}:
         adapter = tail[0] if slot == "saved" and len(tail) > 1 else None
     elif slot:
         named = [part for part in tail if part != "weight"]
@@ -188,10 +189,13 @@ def _groups(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> int | None:
 
 
 def _not_read_yet(key: Key, lora: LoraConfig) -> str | None:
-    for parameter in lora.target_parameters:
-        owner = parameter.rpartition(".")[0]
-        if f".{key.module}".endswith(f".{owner}"):
-            return f"low-rank update of a parameter (target_parameters: {parameter}), not read yet"
+    owned = [
+        parameter
+        for parameter in lora.target_parameters
+        if f".{key.module}".endswith(f".{parameter.rpartition('.')[0]}")
+    ]
+    if owned:
+        return f"updates of parameters (target_parameters: {', '.join(owned)}), not read yet"
     for pattern in lora.block_diagonal:
         if pattern in key.module:
             return "block-diagonal factor (BD-LoRA), not read yet"
@@ -205,6 +209,7 @@ _REASONS = {
     "saved": "a full copy of the module (modules_to_save)",
     "sampler": "MonteCLoRA's distribution around A, not read",
     "arrow": "Arrow's router, not read",
+    "velora": "VeLoRA's compression of gradients: used in training alone",
 }
 
 

@@ -132,23 +132,25 @@ def _show(adapter: Adapter) -> None:
         + (", initial A stored" if adapter.initial else ""),
     )
     if infos:
-        table = Table(box=box.SIMPLE, pad_edge=False)
-        table.add_column("module", overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+        table.add_column("module", overflow="fold")  # in a narrow terminal this one gives way
         for column in ("count", "d_out x d_in", "rank", "scale"):
-            table.add_column(column, justify="right", overflow="fold")
-        table.add_column("dtype", overflow="fold")
-        table.add_column("kind", overflow="fold")
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("dtype", no_wrap=True)
+        kinds = any(info.kind != "linear" for info in infos)
+        if kinds:
+            table.add_column("kind", no_wrap=True)
         for group in _groups(infos):
             first = group[0]
-            cells = (
+            cells = [
                 _pattern([info.name for info in group]),
                 len(group),
                 f"{first.shape[0]} x {first.shape[1]}",
                 first.rank,
                 f"{first.scale:.6g}",
                 first.dtype,
-                first.kind,
-            )
+                *([first.kind] if kinds else []),
+            ]
             table.add_row(*(Text(printable(cell)) for cell in cells))
         with console.capture() as drawn:
             console.print(table)

@@ -112,7 +112,7 @@ def open_safetensors(path: Path) -> TensorFile:
 def _safetensors_entry(
     where: str, name: str, entry: object
 ) -> tuple[TensorHeader, tuple[int, int]]:
-    if any("\ud800" <= c <= "\udfff" for c in name):
+    if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
         raise FormatError(f"{where}: its name is not valid Unicode")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{where}: its header must hold dtype, shape and data_offsets alone")
