@@ -1,1 +1,25 @@
-"""Tasks and runs that produce the adapters this package analyses."""
+"""Tasks and runs that produce the adapters this package analyses.
+
+One run is `train(TrainConfig(...), out)`: low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)
+of a transformers model for text classification, by peft and transformers' Trainer. A task is a
+function in `tasks.TASKS`. Importing this room imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from subspace.training.config import DEMO, SAMPLES, TrainConfig
+from subspace.training.run import Progress, TrainResult, train
+from subspace.training.tasks import TASKS, Dataset, Split, load_data
+
+__all__ = [
+    "DEMO",
+    "SAMPLES",
+    "TASKS",
+    "Dataset",
+    "Progress",
+    "Split",
+    "TrainConfig",
+    "TrainResult",
+    "load_data",
+    "train",
+]

@@ -1,0 +1,153 @@
+"""All options of one run, checked once, and the settings of the runs that ship with the project."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from subspace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Schedule = Literal["linear", "cosine", "constant_with_warmup"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of one training run. Two runs with equal options give the same adapter.
+
+    Attributes
+    ----------
+    model
+        ``"minilm"`` (the embedded one), a local folder, or a Hugging Face name.
+    data
+        A name in `subspace.training.tasks.TASKS`, a .jsonl or .csv file, or a folder of
+        train, validation and test files.
+    rank
+        r of Eq. 3 (Hu et al. 2021).
+    seed
+        Everything random follows from it: the head's and A's first values, the order of the data,
+        dropout, and the permutation of `shuffle_labels`.
+    targets
+        Ends of module names, or ``"all-linear"``, or ``"re:PATTERN"`` for a full match.
+    alpha
+        A number, or a multiple of the rank such as ``"2r"``. The paper holds it fixed.
+    rslora
+        Scale by alpha / sqrt(r) in place of alpha / r (Kalajdzievski 2023, arXiv:2312.03732).
+    shuffle_labels
+        Permute the training labels once: the control that has the texts but not the task.
+    eval_every
+        Steps between two looks at training and validation texts; 0 looks at the end only.
+    eval_texts
+        How many texts of each such a look takes; test texts are always all used.
+    """
+
+    model: str = "minilm"
+    data: str = "icd10"
+    rank: int = 8
+    seed: int = 0
+    targets: tuple[str, ...] | str = ("query", "value")
+    alpha: float | str = 16.0
+    rslora: bool = False
+    learning_rate: float = 2e-3
+    schedule: Schedule = "linear"
+    steps: int = 300
+    warmup: int = 20
+    batch: int = 32
+    max_length: int = 32
+    shuffle_labels: bool = False
+    eval_every: int = 50
+    eval_texts: int = 420
+    text_column: str = "text"
+    label_column: str = "label"
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ArgumentError(f"{name} is {value!r}; it must be a whole number >= {least}")
+        if not math.isfinite(self.learning_rate) or self.learning_rate <= 0:
+            raise ArgumentError(f"learning rate is {self.learning_rate!r}; it must be above 0")
+        if self.schedule not in get_args(Schedule):
+            known = ", ".join(get_args(Schedule))
+            raise ArgumentError(f"schedule is {self.schedule!r}; choose one of {known}")
+        if self.seed >= 1 << 32:
+            raise ArgumentError(f"seed is {self.seed}; it must be below 2**32")
+        if isinstance(self.targets, list):  # type: ignore[unreachable]
+            object.__setattr__(self, "targets", tuple(self.targets))  # type: ignore[unreachable]
+        if not self.targets or not all(self.targets):
+            raise ArgumentError("no target modules; name some, such as --targets query,value")
+        _ = self.lora_alpha
+
+    @property
+    def lora_alpha(self) -> float:
+        """Alpha as a number at this rank.
+
+        >>> TrainConfig(rank=8, alpha="2r").lora_alpha
+        16.0
+        """
+        text = str(self.alpha).strip().lower()
+        try:
+            alpha = float(text.removesuffix("r") or "1") * (self.rank if text.endswith("r") else 1)
+        except ValueError:
+            alpha = math.nan
+        if not math.isfinite(alpha) or alpha <= 0:
+            raise ArgumentError(
+                f"alpha is {self.alpha!r}; write a number above 0, or 2r for 2 x rank"
+            )
+        return alpha
+
+    @property
+    def cell(self) -> str:
+        """Name of this run's folder among several.
+
+        >>> TrainConfig(rank=8, seed=2, shuffle_labels=True).cell
+        'r8-seed2-shuffled'
+        """
+        return f"r{self.rank}-seed{self.seed}" + ("-shuffled" if self.shuffle_labels else "")
+
+    def to_options(self) -> dict[str, Any]:
+        """Return the options as plain JSON values, without any folder of this machine."""
+        options = asdict(self)
+        options["model"] = Path(self.model).name if Path(self.model).is_dir() else self.model
+        options["data"] = Path(self.data).name if Path(self.data).exists() else self.data
+        if not isinstance(self.targets, str):
+            options["targets"] = list(self.targets)
+        return options
+
+
+# The least value that makes sense, of every option that is a whole number.
+_LEAST = {
+    "rank": 1,
+    "seed": 0,
+    "steps": 1,
+    "warmup": 0,
+    "batch": 1,
+    "max_length": 2,
+    "eval_every": 0,
+    "eval_texts": 1,
+}
+
+
+def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete stored options by the default of every option that is newer than they are."""
+    return {f.name: f.default for f in fields(TrainConfig)} | dict(options)
+
+
+# Each run has a seed of its own: with one seed, A starts alike (at equal ranks everywhere, at
+# different ranks in the first module's leading rows), and similarity would show that too.
+_SEEDS = {"r8": (8, 2), "r64": (64, 0), "r64-seed1": (64, 1)}
+
+DEMO: Mapping[str, TrainConfig] = {
+    name: TrainConfig(rank=rank, seed=seed, steps=200, eval_every=0)
+    for name, (rank, seed) in _SEEDS.items()
+}
+"""What `subspace demo` trains: folder name to options."""
+
+SAMPLES: Mapping[str, TrainConfig] = {
+    name: TrainConfig(rank=rank, seed=seed) for name, (rank, seed) in _SEEDS.items()
+}
+"""How data/adapters was trained: folder name to options."""

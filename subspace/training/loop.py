@@ -1,0 +1,193 @@
+"""transformers' Trainer on one task: batches of like lengths, looks at both splits, no noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subspace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from subspace.training.config import TrainConfig
+    from subspace.training.run import Progress
+    from subspace.training.tasks import Dataset, Split
+
+_POOL = 16  # batches that are sorted by length together
+
+
+def batch_order(lengths: Sequence[int], *, batch: int, steps: int, seed: int) -> list[int]:
+    """Return the index of every text of every batch, in order, for a whole run.
+
+    Each epoch is a permutation. Within pools of 16 batches texts are sorted by length, cut into
+    batches, and the batches shuffled: half the padding of plain shuffling on short texts. The
+    order is a function of its arguments alone, so that a run can start again at any step.
+    """
+    rng = np.random.default_rng([seed, 1])
+    order: list[int] = []
+    while len(order) < batch * steps:
+        epoch = rng.permutation(len(lengths)).tolist()
+        for start in range(0, len(epoch), batch * _POOL):
+            pool = sorted(epoch[start : start + batch * _POOL], key=lengths.__getitem__)
+            batches = [pool[k : k + batch] for k in range(0, len(pool), batch)]
+            # A short batch goes last, or every batch after it would straddle two lengths.
+            whole = len(batches) - (len(batches[-1]) < batch)
+            for k in [*rng.permutation(whole).tolist(), *range(whole, len(batches))]:
+                order.extend(batches[k])
+    return order[: batch * steps]
+
+
+def shuffled(labels: Sequence[int], seed: int) -> list[int]:
+    """Permute labels over texts: the control whose adapter saw the texts but no task."""
+    permutation = np.random.default_rng([seed, 2]).permutation(len(labels))
+    return [labels[k] for k in permutation]
+
+
+class Loop:
+    """Trains an adapted model on a data set, and tests it."""
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - a peft model
+        tokenizer: Any,  # noqa: ANN401 - transformers' own
+        data: Dataset,
+        config: TrainConfig,
+        folder: Path,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments
+
+        self.config = config
+        train = self._encode(tokenizer, data.train)
+        labels = data.train.labels
+        if config.shuffle_labels:
+            labels = tuple(shuffled(labels, config.seed))
+        train = [text | {"label": label} for text, label in zip(train, labels, strict=True)]
+        lengths = [len(text["input_ids"]) for text in train]
+        order = batch_order(lengths, batch=config.batch, steps=config.steps, seed=config.seed)
+        validation = self._encode(tokenizer, data.validation)
+        self._test = _by_length(self._encode(tokenizer, data.test))
+        looks = {"train": train, "validation": validation}
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=config.steps,
+            per_device_train_batch_size=config.batch,
+            per_device_eval_batch_size=max(64, config.batch),
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.schedule,
+            warmup_steps=config.warmup,
+            weight_decay=0.0,
+            optim="adamw_torch",
+            seed=config.seed,
+            logging_steps=max(1, min(10, config.steps)),
+            eval_strategy="steps",
+            eval_steps=config.eval_every or config.steps,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            dataloader_pin_memory=False,
+        )
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1  # several would each take a batch of their own
+        self._trainer = _trainer_class()(
+            model=model,
+            args=arguments,
+            train_dataset=[train[k] for k in order],
+            eval_dataset={n: _by_length(_sample(t, config.eval_texts)) for n, t in looks.items()},
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=_accuracy,
+            callbacks=[_teller(tell, config.steps)],
+        )
+        self._trainer.remove_callback(PrinterCallback)
+
+    def _encode(self, tokenizer: Any, split: Split) -> list[dict[str, Any]]:  # noqa: ANN401
+        limit = self.config.max_length
+        # Some tokenizers name a limit of their own, some 10**30.
+        limit = min(limit, getattr(tokenizer, "model_max_length", limit))
+        encoded = tokenizer(list(split.texts), truncation=True, max_length=limit)
+        keys = [key for key in encoded if key in ("input_ids", "attention_mask", "token_type_ids")]
+        texts = [
+            {key: encoded[key][k] for key in keys} | {"label": label}
+            for k, label in enumerate(split.labels)
+        ]
+        if not all(text["input_ids"] for text in texts):
+            raise ArgumentError(
+                "the tokenizer makes nothing of some texts; is it this model's own?"
+            )
+        return texts
+
+    def test(self) -> dict[str, float]:
+        """Loss and accuracy on all test texts."""
+        found = self._trainer.evaluate(self._test, metric_key_prefix="eval")
+        return {"loss": found["eval_loss"], "accuracy": found["eval_accuracy"]}
+
+    def train(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Train; return what the looks found, by step, and the training loss every few steps."""
+        self._trainer.state.log_history.clear()
+        self._trainer.train()
+        looks: dict[int, dict[str, Any]] = {}
+        losses = []
+        for entry in self._trainer.state.log_history:
+            step = entry["step"]
+            if "loss" in entry:
+                names = ("loss", "learning_rate", "grad_norm")
+                losses.append({"step": step} | {n: entry[n] for n in names if n in entry})
+            for name, value in entry.items():
+                what = name.removeprefix("eval_")
+                if what.endswith(("_loss", "_accuracy")) and what != name:
+                    looks.setdefault(step, {"step": step})[what] = value
+        return list(looks.values()), losses
+
+
+def _sample(texts: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    # The same texts for every seed, so that runs can be compared pair by pair.
+    chosen = np.random.default_rng(0).permutation(len(texts))[:count]
+    return [texts[k] for k in sorted(chosen.tolist())]
+
+
+def _by_length(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(texts, key=lambda text: len(text["input_ids"]))
+
+
+def _accuracy(found: Any) -> dict[str, float]:  # noqa: ANN401 - transformers' EvalPrediction
+    scores = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
+    return {"accuracy": float(np.mean(np.argmax(scores, axis=-1) == found.label_ids))}
+
+
+def _trainer_class() -> Any:  # noqa: ANN401 - a subclass of a class imported here
+    from torch.utils.data import SequentialSampler
+    from transformers import Trainer
+
+    class InOrder(Trainer):  # type: ignore[misc,unused-ignore]
+        """Takes the training texts in the order given; `batch_order` has chosen it."""
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:  # noqa: ANN401
+            return SequentialSampler(train_dataset or self.train_dataset)
+
+    return InOrder
+
+
+def _teller(tell: Callable[[Progress], None], steps: int) -> Any:  # noqa: ANN401 - a TrainerCallback
+    from transformers import TrainerCallback
+
+    from subspace.training.run import Progress
+
+    class Teller(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        """Passes each step on, with the last loss and validation accuracy."""
+
+        loss: float | None = None
+        accuracy: float | None = None
+
+        def on_log(self, *_: object, logs: dict[str, float], **_more: object) -> None:
+            self.loss = logs.get("loss", self.loss)
+            self.accuracy = logs.get("eval_validation_accuracy", self.accuracy)
+
+        def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:  # noqa: ANN401
+            tell(Progress("training", state.global_step, steps, self.loss, self.accuracy))
+
+    return Teller()
