@@ -290,6 +290,12 @@ def test_a_pattern_that_never_ends(folder, field, pattern, monkeypatch):
     assert f"{field}: the pattern {pattern!r}" in line
 
 
+def test_without_a_process_to_match_in(folder, monkeypatch):
+    monkeypatch.setattr(patterns.sys, "executable", str(folder / "nowhere"))
+    edited(folder, alpha_pattern={"[02]": 5})
+    assert "alpha_pattern: no process to match patterns in" in refused(folder)
+
+
 def test_many_plain_patterns_are_quick_or_refused(folder):
     tensors = {
         f"layer.{i}.{j}.lora_{f}.weight": torch.ones(1, 1)

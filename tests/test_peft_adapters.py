@@ -51,6 +51,30 @@ def test_the_weights_file_is_as_good_as_its_folder(tmp_path):
     assert torch.equal(by_file["0"].delta(), subspace.load(folder)["0"].delta())
 
 
+def test_a_checkpoint_is_named_with_its_run(tmp_path):
+    folder = tmp_path / "run" / "checkpoint-100"
+    adapter = subspace.load(written(made(two_linears(), target_modules=["0"]), folder))
+    assert adapter.name == "run/checkpoint-100"
+
+
+def test_an_adapter_is_a_read_only_mapping(tmp_path):
+    adapter = subspace.load(written(made(two_linears(), target_modules=["0"]), tmp_path / "run"))
+    assert "0" in adapter
+    assert "1" not in adapter
+    assert repr(adapter) == "Adapter('run', LoRA, 1 modules, rank 3)"
+    assert repr(adapter["0"]) == "LowRankUpdate('0', 10x6, rank=3, scale=2.33333)"
+    with pytest.raises(KeyError, match="no module '1'; list what it has with `subspace inspect"):
+        adapter["1"]
+    with pytest.raises(subspace.SubspaceError, match="no module of adapter 'run' matches 'x'"):
+        adapter.select("x")
+    with pytest.raises(TypeError):
+        adapter["0"] = adapter["0"]
+    with pytest.raises(TypeError):
+        adapter.updates["0"] = None
+    with pytest.raises(TypeError):
+        adapter.metadata["config"]["r"] = 1
+
+
 def test_rslora_divides_by_the_root_of_the_rank(tmp_path):
     wrapped = made(two_linears(), target_modules=["0", "2"], use_rslora=True)
     adapter = subspace.load(written(wrapped, tmp_path))
@@ -134,7 +158,7 @@ def test_grouped_convolution_is_what_peft_computes(tmp_path):
     wrapped = made(model, target_modules=["0"], r=4, lora_alpha=6)
     adapter = subspace.load(written(wrapped, tmp_path))
     assert adapter.updates["0"].shape == (6, 36)  # A reads all four inputs
-    assert any("2 groups" in note for note in adapter.notes)
+    assert any("0: a convolution in groups" in note for note in adapter.notes)
     x = torch.randn(1, 4, 5, 5)
     with torch.no_grad():
         with_adapter = wrapped(x)

@@ -339,3 +339,29 @@ def test_a_long_name_does_not_hide_the_message(tmp_path):
     header = {"x" * 10_000: F32 | {"dtype": "F" * 10_000}}
     with pytest.raises(FormatError, match=r"…x+': unknown dtype 'F+…F+'$"):
         open_tensors(file_of(tmp_path, safetensors_bytes(header, bytes(8))))
+
+
+def test_without_torch_a_torch_file_says_what_is_missing(torch_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"reading a torch file needs torch >= 2\.10"):
+        open_tensors(torch_file)
+
+
+def test_a_config_of_gigabytes_is_not_read(tmp_path):
+    path = tmp_path / "adapter_config.json"
+    with path.open("wb") as file:
+        file.truncate(2**33)  # sparse: takes no room
+    with pytest.raises(FormatError, match="which no config is"):
+        read_json(path)
+
+
+def test_two_pickles_in_a_torch_file_are_refused(torch_file):
+    with zipfile.ZipFile(torch_file, "a") as archive:
+        archive.writestr("other/data.pkl", b"N.")
+    with pytest.raises(FormatError, match=r"holds 2 entries data\.pkl"):
+        open_tensors(torch_file)
+
+
+def test_a_damaged_pickle_is_refused(torch_file):
+    with pytest.raises(FormatError, match="its pickle is damaged"):
+        open_tensors(rezipped(torch_file, lambda program: program[:-3]))

@@ -142,9 +142,9 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
                 f"{path}: not a weights file; give the adapter's folder or a file that ends in "
                 f"{', '.join(SUFFIXES)}"
             )
-        found = _beside(path.absolute().parent.name, path.parent, path)
+        found = _beside(_name(path.parent), path.parent, path)
         return found._replace(adapter_name=adapter_name)
-    name = path.resolve().name
+    name = _name(path)
     if adapter_name is not None:
         sub = inside(path, adapter_name)
         if (sub / CONFIG).is_file():
@@ -159,6 +159,12 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
                 f"{', …' if len(subs) > 8 else ''}); give one of them"
             )
     return _in_folder(name, path)._replace(adapter_name=adapter_name)
+
+
+def _name(folder: Path) -> str:
+    folder = folder.resolve() if folder.name in {"", ".."} else folder.absolute()
+    alone = not folder.name.startswith("checkpoint-")  # of the trainer: every run has these
+    return folder.name if alone else f"{folder.parent.name}/{folder.name}"
 
 
 def _in_folder(name: str, folder: Path) -> Place:

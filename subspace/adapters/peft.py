@@ -82,15 +82,16 @@ def read(
         updates[module] = info
         if info.rank not in ranks[module] and ranks[module] != [None]:
             disagree.append(f"{module} ({ranks[module][0]}, stored {info.rank})")
-        if pairs[module].groups > 1:
-            notes.append(
-                f"{module}: the base convolution has {pairs[module].groups} groups; PEFT's A "
-                "reads all inputs, so this update is wider than the base weight"
-            )
     if disagree:
         notes.append(
             "the config's rank is not that of the tensors, whose rank the scale uses: "
             + _some(disagree)
+        )
+    grouped = [module for module in updates if pairs[module].groups > 1]
+    if grouped:
+        notes.append(
+            f"{_some(grouped)}: a convolution in groups, of which PEFT's A reads all inputs, so "
+            "the update is wider than the base weight"
         )
     if not updates:
         notes.append("no low-rank update is in this file")
