@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from made import adapter, dense, factors, gaussian, planted
 from numpy.testing import assert_allclose
 from scipy.linalg import subspace_angles
+from scipy.special import betaincinv
 
 from subspace import similarity
 from subspace.adapters import Adapter, LowRankUpdate
@@ -188,6 +189,44 @@ def test_agreeing_stops_at_the_first_failure():
     broken = got.overlap_a.copy()
     broken[2] = 0.0
     assert count_agreeing([replace(got, overlap_a=broken)])[0].agreeing == 2
+
+
+def energies(got, *values):
+    """The result with a's directions lying within b by these energies, b's wholly within a."""
+    from dataclasses import replace
+
+    overlap = np.array([*values, *got.overlap_a[len(values) :]])
+    return replace(got, overlap_a=overlap, overlap_b=np.ones_like(got.overlap_b))
+
+
+def test_a_direction_passes_at_level_over_r():
+    """Bonferroni within a module: p between level/r and level is no agreement."""
+    got = compare(*planted(100, 5, 5, 0, seed=1))
+    at = {p: betaincinv(2.5, 47.5, 1 - p) for p in (0.0019, 0.0021)}
+    assert count_agreeing([energies(got, at[0.0019], 0.0)])[0].agreeing == 1
+    assert count_agreeing([energies(got, at[0.0021], 0.0)])[0].agreeing == 0
+
+
+def test_a_direction_passes_at_level_times_the_selected_modules():
+    """Benjamini-Hochberg over modules: of ten, one selected is tested at a tenth of the level."""
+    got = compare(*planted(100, 5, 5, 0, seed=1))
+    clear, near = 1.0, betaincinv(2.5, 47.5, 1 - 0.0005)  # 0.0005 is 0.01/5 over 4, not over 10
+    rest = [energies(got, 0.0)] * 9
+    counted = count_agreeing([energies(got, clear, near, 0.0), *rest])
+    assert counted[0].agreeing == 1
+    assert count_agreeing([energies(got, clear, near, 0.0), *rest[:3]])[0].agreeing == 2
+
+
+@pytest.mark.parametrize(("gap", "masked"), [(1e-7, False), (1e-11, True)])
+def test_a_cell_is_masked_when_its_error_passes_the_bound(gap, masked):
+    """Error about eps / gap: 4e-9 and 4e-5, on either side of 1e-6."""
+    rng = np.random.default_rng(0)
+    A = (oracle.haar(rng, 3, 3) * [1.0, 1.0 - gap, 0.5]) @ oracle.haar(rng, 20, 3).T
+    u = LowRankUpdate("q", torch.tensor(A), torch.ones(20, 3).double(), 1.0)
+    got = compare(u, factors(20, 20, 2, seed=1))
+    assert bool(got.masked[0, 0]) is masked
+    assert np.isnan(got.phi[0, 0]) == masked
+    assert not got.masked[1:].any()
 
 
 @pytest.mark.parametrize("side", ["A", "in"])

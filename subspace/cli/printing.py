@@ -16,6 +16,8 @@ from subspace.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from subspace.training import Progress
+
 
 def echo_json(value: dict[str, Any]) -> None:
     """Write strict JSON: NaN and infinities must have become null before."""
@@ -71,3 +73,25 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+@contextlib.contextmanager
+def training_progress(label: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Show one training run's phase, step, loss and time left on stderr while at a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+
+        def tell(now: Progress) -> None:
+            loss = "" if now.loss is None else f", loss {now.loss:.2f}"
+            words = f"{label}: {now.phase}{loss}"
+            bar.update(task, description=words, completed=now.step, total=now.steps)
+
+        yield tell

@@ -51,13 +51,10 @@ class Directions:
         """Bound sin(Theta) of the leading i directions, for i = 1 ... r (Wedin 1972, BIT 12).
 
         ``e / (g_i - e)`` with g_i = sigma_i - sigma_(i+1) and g_r = sigma_r; infinite where
-        e >= g_i / 2, since such an i cuts a cluster of singular values. All d directions of R^d
-        are always known.
+        e >= g_i / 2, since such an i cuts a cluster of singular values.
         """
         gaps = self.S - torch.cat([self.S[1:], self.S.new_zeros(1)])
-        bound = torch.where(2 * self.error < gaps, self.error / (gaps - self.error), torch.inf)
-        bound[self.columns.shape[0] - 1 :] = 0.0
-        return bound
+        return torch.where(2 * self.error < gaps, self.error / (gaps - self.error), torch.inf)
 
 
 @dataclass(frozen=True, eq=False)
