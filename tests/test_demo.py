@@ -1,20 +1,43 @@
-"""``subspace demo`` on the real model and data, with fewer steps than a user's."""
+"""``subspace demo`` on the real model and some of the real texts, with fewer steps than a user's."""
 
-import os
+import json
+import sys
 from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
+from subspace import training
 from subspace.cli import main
 
 
-@pytest.mark.slow
-def test_demo_trains_compares_draws_and_reuses(tmp_path, monkeypatch):
-    import subspace.training as training
+@pytest.fixture
+def short(tmp_path, monkeypatch):
+    """The demo's runs, cut to what a test has time for: 3 steps, 126 texts."""
+    whole = training.load_data("icd10")
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("train", "validation", "test"):
+        split = getattr(whole, name)
+        rows = zip(split.texts, split.labels, strict=True)
+        seen: dict[int, list[str]] = {}
+        for text, label in rows:
+            seen.setdefault(label, []).append(text)
+        lines = [
+            json.dumps({"text": text, "label": whole.labels[label]})
+            for label, texts in sorted(seen.items())
+            for text in texts[:2]
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    runs = {
+        name: replace(config, steps=3, warmup=1, batch=8, data=str(folder))
+        for name, config in training.DEMO.items()
+    }
+    monkeypatch.setattr(training, "DEMO", runs)
 
-    short = {name: replace(c, steps=3, warmup=1) for name, c in training.DEMO.items()}
-    monkeypatch.setattr(training, "DEMO", short)
+
+@pytest.mark.slow
+def test_demo_trains_compares_draws_and_reuses(short, tmp_path):
     first = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
     assert first.exit_code == 0, first.output
     for name in ("r8", "r64", "r64-seed1"):
@@ -25,23 +48,22 @@ def test_demo_trains_compares_draws_and_reuses(tmp_path, monkeypatch):
     assert "phi of r8 (i) and r64 (j)" in first.output
     assert "phi of r64 (i) and r64-seed1 (j)" in first.output
 
-    written = os.stat(tmp_path / "demo" / "adapters" / "r8" / "training.json").st_mtime_ns
+    record = tmp_path / "demo" / "adapters" / "r8" / "training.json"
+    written = record.stat().st_mtime_ns
     again = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
     assert again.exit_code == 0, again.output
     assert again.output.count("used again") == 3
-    assert os.stat(tmp_path / "demo" / "adapters" / "r8" / "training.json").st_mtime_ns == written
+    assert record.stat().st_mtime_ns == written
     # All but the words on reuse is the same: the demo is deterministic.
     assert again.output.replace(" (trained before, used again)", "") == first.output
 
 
 def test_demo_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):
     """As on a core install: the task's package cannot be found."""
-    import sys
-
-    monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
     from subspace.training.icd10 import icd10_texts
 
-    getattr(icd10_texts, "cache_clear", lambda: None)()
+    monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
+    icd10_texts.cache_clear()
     done = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
     assert done.exit_code == 2
     assert "lora-subspace[demo]" in done.output

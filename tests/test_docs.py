@@ -15,8 +15,8 @@ README = (ROOT / "README.md").read_text()
 
 def sessions(text):
     """(command, expected output) of every ``$ subspace …`` in a console block."""
-    for block in re.findall(r"```console\n(.*?)```", text, flags=re.S):
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+    for block in re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             yield command, output
 
@@ -40,7 +40,7 @@ def test_readme_has_blocks_to_run():
     assert README.count("```python") >= 1
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.S))
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
 def test_python_blocks_run(block, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     exec(compile(block.replace("fig3.png", str(tmp_path / "fig3.png")), "README.md", "exec"), {})
@@ -51,7 +51,7 @@ def test_every_figure_names_the_command_that_wrote_it():
     text = (ROOT / "figures" / "README.md").read_text()
     for file in (ROOT / "figures").iterdir():
         if file.name != "README.md":
-            assert re.search(rf"^\s+subspace .*--out figures/{re.escape(file.name)}\b", text, re.M)
+            assert re.search(rf"^\s+subspace .*--out figures/{re.escape(file.name)}\b", text, re.MULTILINE)
 
 
 def test_every_figure_is_what_its_command_writes(monkeypatch, tmp_path):
@@ -63,7 +63,7 @@ def test_every_figure_is_what_its_command_writes(monkeypatch, tmp_path):
         pytest.skip(f"matplotlib {matplotlib.__version__} is not the release's; it may draw alike")
     monkeypatch.chdir(ROOT)
     text = (ROOT / "figures" / "README.md").read_text()
-    commands = re.findall(r"^\s+(subspace .*--out figures/(\S+).*)$", text, flags=re.M)
+    commands = re.findall(r"^\s+(subspace .*--out figures/(\S+).*)$", text, flags=re.MULTILINE)
     assert commands
     for command, name in commands:
         out = tmp_path / name
