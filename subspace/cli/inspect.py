@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from subspace.cli.printing import echo_json, echo_table
 from subspace.errors import printable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
             "kind": "inspect",
             "adapters": [_plain(adapter) for adapter in adapters],
         }
-        click.echo(json.dumps(found, indent=2, allow_nan=False))
+        echo_json(found)
         return
     for i, adapter in enumerate(adapters):
         if i:
@@ -108,9 +108,7 @@ def _unknown(names: Sequence[str]) -> str:
 
 
 def _show(adapter: Adapter) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -132,30 +130,23 @@ def _show(adapter: Adapter) -> None:
         + (", initial A stored" if adapter.initial else ""),
     )
     if infos:
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
-        table.add_column("module", overflow="fold")  # in a narrow terminal this one gives way
-        for column in ("count", "d_out x d_in", "rank", "scale"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("dtype", no_wrap=True)
         kinds = any(info.kind != "linear" for info in infos)
-        if kinds:
-            table.add_column("kind", no_wrap=True)
+        header = ["module", "count", "d_out x d_in", "rank", "scale", "dtype"]
+        rows = []
         for group in _groups(infos):
             first = group[0]
-            cells = [
-                _pattern([info.name for info in group]),
-                len(group),
-                f"{first.shape[0]} x {first.shape[1]}",
-                first.rank,
-                f"{first.scale:.6g}",
-                first.dtype,
-                *([first.kind] if kinds else []),
-            ]
-            table.add_row(*(Text(printable(cell)) for cell in cells))
-        with console.capture() as drawn:
-            console.print(table)
-        rows = [line.rstrip() for line in drawn.get().splitlines()]
-        click.echo("\n".join(line for line in rows if line))
+            rows.append(
+                [
+                    _pattern([info.name for info in group]),
+                    str(len(group)),
+                    f"{first.shape[0]} x {first.shape[1]}",
+                    str(first.rank),
+                    f"{first.scale:.6g}",
+                    first.dtype,
+                    *([first.kind] if kinds else []),
+                ]
+            )
+        echo_table([*header, "kind"] if kinds else header, rows)
     for note in adapter.notes:
         say("note", note, "yellow")
     for reason, tensors in _by_reason(adapter.set_aside).items():

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -51,14 +51,20 @@ def echo_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: in
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for n, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if n < left else "right", overflow="fold")
+        # In a narrow terminal the first column, the long one, gives way.
+        justify: Literal["left", "right"] = "left" if n < left else "right"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=n > 0)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    out = sys.stdout
-    width = None if out.isatty() else 10_000
-    Console(file=out, width=width, highlight=False, soft_wrap=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=100_000, color_system=None)
+    with console.capture() as drawn:
+        console.print(table)
+    lines = [line.rstrip() for line in drawn.get().splitlines()]
+    click.echo("\n".join(line for line in lines if line))
 
 
 @contextlib.contextmanager

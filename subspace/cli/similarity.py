@@ -169,7 +169,9 @@ def show(result: Similarity) -> None:
     """Print one line a module, and what a reader must know to read it."""
     a, b = result.adapters
     click.echo(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
-    header = ["module", "phi(1,1)", "chance", "p", "phi(r,r)", "chance", "p", "agree"]
+    ranks = {(m.rank_a, m.rank_b) for m in result.values()}
+    last = "phi({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "phi(r_a,r_b)"
+    header = ["module", "phi(1,1)", "chance", "p", last, "chance", "p", "agree"]
     extra = [
         (name, other)
         for name, other in (("initial", result.initial), ("control", result.control))
