@@ -69,8 +69,10 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ArgumentError(f"{name} is {value!r}; it must be a whole number >= {least}")
-        if not math.isfinite(self.learning_rate) or self.learning_rate <= 0:
-            raise ArgumentError(f"learning rate is {self.learning_rate!r}; it must be above 0")
+        if not 0 < self.learning_rate <= 100:
+            raise ArgumentError(
+                f"learning rate is {self.learning_rate!r}; it must be above 0 and at most 100"
+            )
         if self.schedule not in get_args(Schedule):
             known = ", ".join(get_args(Schedule))
             raise ArgumentError(f"schedule is {self.schedule!r}; choose one of {known}")
@@ -80,6 +82,8 @@ class TrainConfig:
             object.__setattr__(self, "targets", tuple(self.targets))  # type: ignore[unreachable]
         if not self.targets or not all(self.targets):
             raise ArgumentError("no target modules; name some, such as --targets query,value")
+        if not str(self.alpha).strip().lower().endswith("r"):
+            object.__setattr__(self, "alpha", self.lora_alpha)  # "16" and 16 are one option
         _ = self.lora_alpha
 
     @property

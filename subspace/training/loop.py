@@ -86,6 +86,7 @@ class Loop:
             eval_strategy="steps",
             eval_steps=config.eval_every or config.steps,
             save_strategy="no",
+            logging_nan_inf_filter=False,  # a loss that is no number must be seen
             report_to=[],
             disable_tqdm=True,
             remove_unused_columns=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,11 +131,18 @@ def load_classifier(base: BaseModel, labels: tuple[str, ...]) -> tuple[Any, Any]
 
 def require_train() -> None:
     """Raise `MissingExtraError` unless the packages of the extra ``train`` are there."""
-    missing = [name for name in ("transformers", "peft", "accelerate") if find_spec(name) is None]
+    missing = [name for name in ("transformers", "peft", "accelerate") if not _installed(name)]
     if missing:
         raise MissingExtraError(
             f"training needs {', '.join(missing)}: pip install 'lora-subspace[train]'"
         )
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # imported by hand, without a spec
+        return name in sys.modules
 
 
 @contextmanager

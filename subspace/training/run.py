@@ -126,7 +126,9 @@ def _run(
     after = loop.test()
     for step, loss in ((entry["step"], entry["loss"]) for entry in losses):
         if not loss < float("inf"):
-            raise AnalysisError(f"the loss is {loss} at step {step}; lower the learning rate")
+            raise AnalysisError(
+                f"the loss is {loss} at step {step}; lower the learning rate, or look at the model"
+            )
     if not all(bool(torch.isfinite(p).all()) for p in adapted.parameters() if p.requires_grad):
         raise AnalysisError("the trained weights are no longer finite; lower the learning rate")
 
@@ -215,6 +217,8 @@ def _save(adapted: Any, base: BaseModel, work: Path) -> None:  # noqa: ANN401 - 
         if isinstance(written.get(key), list):
             written[key] = sorted(written[key])
     folders.write_json(work / folders.CONFIG, written)
+    for name in (folders.WEIGHTS, folders.INITIAL_A):  # safetensors shuts others out
+        (work / name).chmod((work / folders.CONFIG).stat().st_mode & 0o777)
 
 
 def _version(package: str) -> str | None:
