@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from subspace.spectra.batches import equal_chunks, over_chunks, usable
 from subspace.spectra.decomposition import Spectrum, spectra, spectrum
-from subspace.spectra.directions import Directions, Solved, is_zero, solve
+from subspace.spectra.directions import Directions, Solved, is_zero, solve, solve_sides
 
 __all__ = [
     "Directions",
@@ -32,6 +32,7 @@ __all__ = [
     "is_zero",
     "over_chunks",
     "solve",
+    "solve_sides",
     "spectra",
     "spectrum",
     "usable",

@@ -13,19 +13,16 @@ import torch
 from torch import Tensor
 
 from subspace import linalg
-from subspace.errors import ArgumentError, NonFiniteError
+from subspace.errors import ArgumentError
 from subspace.results import SIDES, Side
+from subspace.spectra.factors import Core, Device, Factor, Splitter, moved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from subspace.adapters import LowRankUpdate
 
-Device = str | torch.device
-
 CELL_BOUND = 1e-6  # a rung whose error bound on some phi(i, j) is larger is left for the next
-_UNIT_ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24}
-_HALF_SUBNORMAL = 2.0**-25  # half the spacing of float16's subnormals
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,24 +103,55 @@ def solve(
     ArgumentError
         An unknown side, or ``delta-A`` without the initial A.
     """
-    if side not in SIDES:
-        raise ArgumentError(f"side is {side!r}; it is one of {', '.join(SIDES)}")
-    if side == "delta-A":
-        if initial is None:
-            raise ArgumentError(
-                "side delta-A compares A - A_0 and needs the initial A of both adapters, which "
-                "`subspace train` stores as initial_A.safetensors"
-            )
-        near = [
-            [_moved(u, A0) for u, A0 in zip(row, row0, strict=True)]
-            for row, row0 in zip(modules, initial, strict=True)
-        ]
-    else:
-        near = [[_factor(u, "B" if side in ("B", "out") else "A") for u in row] for row in modules]
-    far = None
-    if side in ("in", "out"):
-        far = [[_factor(u, "A" if side == "out" else "B") for u in row] for row in modules]
+    return solve_sides(modules, (side,), device, initial)[side]
 
+
+def solve_sides(
+    modules: Sequence[Sequence[LowRankUpdate]],
+    sides: Sequence[Side],
+    device: Device = "cpu",
+    initial: Sequence[Sequence[Tensor]] | None = None,
+) -> dict[Side, list[Solved]]:
+    """`solve` on several sides at once, reading each factor once for all of them.
+
+    ``out`` (or ``in``) gives both spectra and, as partners, the directions of the other side.
+    """
+    for side in sides:
+        if side not in SIDES:
+            raise ArgumentError(f"side is {side!r}; it is one of {', '.join(SIDES)}")
+    A, B = ([[_factor(u, which) for u in row] for row in modules] for which in ("A", "B"))
+    split = Splitter(device)
+    solved: dict[Side, list[Solved]] = {}
+    # A and B first: their singular values spare in and out a decomposition.
+    for side in sorted(sides, key=("delta-A", "A", "B", "in", "out").index):
+        near = B if side in ("B", "out") else A
+        if side == "delta-A":
+            if initial is None:
+                raise ArgumentError(
+                    "side delta-A compares A - A_0 and needs the initial A of both adapters, "
+                    "which `subspace train` stores as initial_A.safetensors"
+                )
+            near = [
+                [moved(u, A0) for u, A0 in zip(row, row0, strict=True)]
+                for row, row0 in zip(modules, initial, strict=True)
+            ]
+        far = {"in": B, "out": A}.get(side)
+        solved[side] = _climb(modules, near, far, device, split)
+    return {side: solved[side] for side in sides}
+
+
+def _factor(update: LowRankUpdate, which: Literal["A", "B"]) -> Factor:
+    return Factor(update.B if which == "B" else update.A.mT, which, update)
+
+
+def _climb(
+    modules: Sequence[Sequence[LowRankUpdate]],
+    near: Sequence[Sequence[Factor]],
+    far: Sequence[Sequence[Factor]] | None,
+    device: Device,
+    split: Splitter,
+) -> list[Solved]:
+    """Solve on the first rung; hand on to the next what it cannot vouch for."""
     results: dict[int, Solved] = {}
     todo = list(range(len(modules)))
     cuda = torch.device(device).type == "cuda"
@@ -132,7 +160,7 @@ def solve(
         if not todo:
             break
         chosen = ([near[n] for n in todo], None if far is None else [far[n] for n in todo])
-        solved = _on_rung([modules[n] for n in todo], *chosen, rung, device)
+        solved = _on_rung([modules[n] for n in todo], *chosen, rung, device, split)
         left = []
         for n, (result, sound) in zip(todo, solved, strict=True):
             if sound or rung == rungs[-1]:
@@ -143,168 +171,51 @@ def solve(
     return [results[n] for n in range(len(modules))]
 
 
-@dataclass(frozen=True, eq=False)
-class _Factor:
-    """A tall factor (d, r), with what its storage rounded away if that is not the dtype's own."""
-
-    tall: Tensor
-    which: Literal["A", "B"]
-    update: LowRankUpdate
-    rounding: float | None = None
-
-    def rounded(self, norm: float) -> float:
-        """Frobenius bound of what storing this factor, of the given norm, changed."""
-        return _rounding(self.tall, norm) if self.rounding is None else self.rounding
-
-
-def _factor(update: LowRankUpdate, which: Literal["A", "B"]) -> _Factor:
-    return _Factor(update.B if which == "B" else update.A.mT, which, update)
-
-
-def _moved(update: LowRankUpdate, A0: Tensor) -> _Factor:
-    """Return A - A_0; what both lost in storage stays, however small the difference."""
-    both = (update.A.double(), A0.double())
-    norms = [float(torch.linalg.vector_norm(t)) for t in both]
-    rounding = _rounding(update.A, norms[0]) + _rounding(A0, norms[1])
-    return _Factor((both[0] - both[1]).mT, "A", update, rounding)
-
-
-def _rounding(factor: Tensor, norm: float) -> float:
-    unit = _UNIT_ROUNDOFF.get(factor.dtype, 2.0**-53)
-    extra = _HALF_SUBNORMAL * math.sqrt(factor.numel()) if factor.dtype == torch.float16 else 0.0
-    return unit * norm + extra
-
-
 def _on_rung(
     modules: Sequence[Sequence[LowRankUpdate]],
-    near: Sequence[Sequence[_Factor]],
-    far: Sequence[Sequence[_Factor]] | None,
+    near: Sequence[Sequence[Factor]],
+    far: Sequence[Sequence[Factor]] | None,
     rung: linalg.Rung,
     device: Device,
+    split: Splitter | None = None,
 ) -> list[tuple[Solved, bool]]:
     """Solve a batch on one rung; False beside a module whose cells want the next one."""
-    near_parts, grams = _split(near, rung, device)
-    far_parts = [None] * len(near_parts) if far is None else _split(far, rung, device)[0]
-    cores = [_core(a, b) for a, b in zip(near_parts, far_parts, strict=True)]
-    mixed = [p.transform @ c.X for p, c in zip(near_parts, cores, strict=True)]  # (n, m, r)
+    split = split or Splitter(device)
+    here = split(near, rung)
+    there = None if far is None else split(far, rung)
+    if there is None:
+        cores = here.cores
+    else:
+        cores = [Core.of_update(*pair) for pair in zip(here.parts, there.parts, strict=True)]
+    mixed = [p.transform @ c.X for p, c in zip(here.parts, cores, strict=True)]  # (n, m, r)
     joined = _block_diagonal(mixed)
-    overlaps = (joined.mT @ grams @ joined).cpu()
+    overlaps = (joined.mT @ here.grams @ joined).cpu()
     results = []
     for at, row in enumerate(modules):
         directions, partners, sound = [], [], True
         for n, update in enumerate(row):
-            core, part, other = cores[n], near_parts[n], far_parts[n]
+            core = cores[n]
             S, error = core.S[at], float(core.error[at])
-            level = near[at][n].rounded(float(core.norms[0][at]))
+            level = near[at][n].rounded(float(here.norms[n][at]))
             gain = 1.0
-            if far is not None:
-                e1, e2 = level, far[at][n].rounded(float(core.norms[1][at]))
-                s1, s2 = float(core.tops[0][at]), float(core.tops[1][at])
+            if far is not None and there is not None:
+                e1, e2 = level, far[at][n].rounded(float(there.norms[n][at]))
+                s1, s2 = float(here.tops[n][at]), float(there.tops[n][at])
                 level, gain = e1 * s2 + s1 * e2 + e1 * e2, abs(update.scale)
             # What the rung leaves uncertain cannot be told from zero either.
             rank = int((max(level, error) < S).sum())
             facts = (S * gain, rank, level * gain, error * gain, rung if float(S[0]) > 0 else 0)
-            directions.append(Directions(part.columns[at], mixed[n][at], *facts))
-            if other is not None:
+            directions.append(Directions(here.parts[n].columns[at], mixed[n][at], *facts))
+            if there is not None:
                 # U belongs to the near side, V to the far one: V takes a negative scale's sign.
-                turned = other.transform[at] @ core.Z[at] * math.copysign(1.0, update.scale)
+                other, sign = there.parts[n], math.copysign(1.0, update.scale)
+                turned = other.transform[at] @ core.Z[at] * sign
                 partners.append(Directions(other.columns[at], turned, *facts))
             if facts[-1]:
                 sure = directions[-1].angle_errors()[:rank] <= CELL_BOUND / 2
                 sound = sound and bool(core.sound[at]) and bool(sure.all())
         results.append((Solved(tuple(directions), tuple(partners), overlaps[at]), sound))
     return results
-
-
-def _split(
-    factors: Sequence[Sequence[_Factor]], rung: linalg.Rung, device: Device
-) -> tuple[list[linalg.Orthogonal], Tensor]:
-    """Split every adapter's factors, batched over modules; Gram (n, R, R) of all their columns."""
-    stacks = []
-    for n in range(len(factors[0])):
-        talls = [row[n].tall.to(device) for row in factors]
-        stacks.append(talls[0][None] if len(talls) == 1 else torch.stack(talls))
-    if rung == 1 and all(s.dtype != torch.float64 for s in stacks):
-        # 32 bits or fewer: no square overflows or vanishes, so one pass over the factors is all.
-        grams = _gram(stacks)
-        if not bool(torch.isfinite(grams.diagonal(dim1=-2, dim2=-1)).all()):
-            _refuse_non_finite(factors)
-        parts, at = [], 0
-        for stack in stacks:
-            stop = at + stack.shape[-1]
-            parts.append(linalg.from_gram(stack, grams[:, at:stop, at:stop]))
-            at = stop
-        return parts, grams
-    if not all(bool(torch.isfinite(stack).all()) for stack in stacks):
-        _refuse_non_finite(factors)
-    parts = [linalg.orthogonalise(stack, rung) for stack in stacks]
-    return parts, _gram([part.columns for part in parts])
-
-
-def _gram(stacks: Sequence[Tensor]) -> Tensor:
-    """Take a batch of one, that is one large module, panel by panel."""
-    return linalg.gram([s[0] for s in stacks])[None] if len(stacks[0]) == 1 else linalg.gram(stacks)
-
-
-def _refuse_non_finite(factors: Sequence[Sequence[_Factor]]) -> None:
-    for row in factors:
-        for factor in row:
-            stored = factor.update.A if factor.which == "A" else factor.update.B
-            bad = ~torch.isfinite(stored)
-            if bool(bad.any()):
-                first = [int(x) for x in bad.nonzero()[0]]
-                raise NonFiniteError(
-                    f"{int(bad.sum())} of {bad.numel()} entries of {factor.which} in module "
-                    f"{factor.update.name!r} are NaN or infinite, the first at index {first} "
-                    f"({factor.update.source or 'in memory'}): the run that wrote it diverged or "
-                    "the file is damaged"
-                )
-    raise NonFiniteError("the initial A holds NaN or infinity")
-
-
-@dataclass(frozen=True, eq=False)
-class _Core:
-    """SVD of the small core of a batch; all on the CPU but X and Z."""
-
-    X: Tensor  # (n, k, r)
-    S: Tensor  # (n, r)
-    Z: Tensor  # (n, k', r)
-    error: Tensor  # (n,)
-    sound: Tensor  # (n,)
-    norms: tuple[Tensor, Tensor]  # (n,) Frobenius norms of the near and the far factor
-    tops: tuple[Tensor, Tensor]  # (n,) their largest singular values
-
-
-def _core(near: linalg.Orthogonal, far: linalg.Orthogonal | None) -> _Core:
-    """SVD of R (one factor) or of R_near R_far^T (the update), with a bound on its error."""
-    r = near.R.shape[-1]
-    root = math.sqrt(r) * linalg.EPS
-    if far is None:
-        X, S, Z = linalg.svd(near.R)
-        relative = linalg.EPS * near.kappa.square() if near.rung == 1 else root
-        error, scale, sound = relative * S[..., 0], near.scale, near.sound
-        norms = tops = (torch.linalg.matrix_norm(near.R) * scale, torch.ones_like(scale))
-    else:
-        X, S, Z = linalg.svd(near.R @ far.R.mT)
-        # Rounding is columnwise, so the bound must not see how a gauge spreads a scale between
-        # the columns of B and the rows of A: sum_j |B_j| |A_j| and not |B| |A|.
-        lengths = [torch.linalg.vector_norm(part.R, dim=-2) for part in (near, far)]
-        error = 2 * root * (lengths[0] * lengths[1]).sum(-1)
-        if near.rung == 1:
-            error = error + linalg.EPS * (near.kappa.square() + far.kappa.square()) * S[..., 0]
-        scale, sound = near.scale * far.scale, near.sound & far.sound
-        norms = tuple(torch.linalg.matrix_norm(p.R) * p.scale for p in (near, far))
-        tops = tuple(torch.linalg.matrix_norm(p.R, 2) * p.scale for p in (near, far))
-    S = torch.nn.functional.pad(S * scale[..., None], (0, r - S.shape[-1]))
-    return _Core(
-        torch.nn.functional.pad(X, (0, r - X.shape[-1])),
-        S.cpu(),
-        torch.nn.functional.pad(Z, (0, r - Z.shape[-1])),
-        (error * scale).cpu(),
-        sound.cpu(),
-        (norms[0].cpu(), norms[1].cpu()),
-        (tops[0].cpu(), tops[1].cpu()),
-    )
 
 
 def _block_diagonal(blocks: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,183 @@
+"""Tall factors of a batch of modules: read once, split on a rung, their small cores decomposed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from subspace import linalg
+from subspace.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from subspace.adapters import LowRankUpdate
+
+Device = str | torch.device
+
+_UNIT_ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24}
+_HALF_SUBNORMAL = 2.0**-25  # half the spacing of float16's subnormals
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A tall factor (d, r), with what its storage rounded away if that is not the dtype's own."""
+
+    tall: Tensor
+    which: Literal["A", "B"]
+    update: LowRankUpdate
+    rounding: float | None = None
+
+    def rounded(self, norm: float) -> float:
+        """Frobenius bound of what storing this factor, of the given norm, changed."""
+        return _rounding(self.tall, norm) if self.rounding is None else self.rounding
+
+
+def moved(update: LowRankUpdate, A0: Tensor) -> Factor:
+    """Return A - A_0; what both lost in storage stays, however small the difference."""
+    both = (update.A.double(), A0.double())
+    norms = [float(torch.linalg.vector_norm(t)) for t in both]
+    rounding = _rounding(update.A, norms[0]) + _rounding(A0, norms[1])
+    return Factor((both[0] - both[1]).mT, "A", update, rounding)
+
+
+def _rounding(factor: Tensor, norm: float) -> float:
+    unit = _UNIT_ROUNDOFF.get(factor.dtype, 2.0**-53)
+    extra = _HALF_SUBNORMAL * math.sqrt(factor.numel()) if factor.dtype == torch.float16 else 0.0
+    return unit * norm + extra
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One factor of N adapters, batched over n modules and split on one rung.
+
+    Several sides ask the same questions of it, so the answers stay.
+    """
+
+    parts: Sequence[linalg.Orthogonal]  # N of them
+    grams: Tensor  # (n, R, R) of all their columns side by side
+
+    @cached_property
+    def cores(self) -> Sequence[Core]:
+        """SVDs of the factors themselves."""
+        return [Core.of_factor(part) for part in self.parts]
+
+    @cached_property
+    def norms(self) -> Sequence[Tensor]:
+        """Frobenius norms of the factors, (n,) on the CPU."""
+        return [(torch.linalg.matrix_norm(p.R) * p.scale).cpu() for p in self.parts]
+
+    @cached_property
+    def tops(self) -> Sequence[Tensor]:
+        """Largest singular values of the factors, (n,) on the CPU."""
+        if "cores" in self.__dict__:
+            return [core.S[..., 0] for core in self.cores]
+        # The largest eigenvalue of a Gram is sure to rounding, at half the cost of an SVD.
+        squares = [torch.linalg.eigvalsh(p.R @ p.R.mT)[..., -1] for p in self.parts]
+        return [
+            (x.clamp(min=0).sqrt() * p.scale).cpu()
+            for x, p in zip(squares, self.parts, strict=True)
+        ]
+
+
+class Splitter:
+    """Split factors on a rung; what was split before is not read again."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._done: dict[tuple[object, ...], Split] = {}
+
+    def __call__(self, factors: Sequence[Sequence[Factor]], rung: linalg.Rung) -> Split:
+        """Split row n's factors of N adapters, equal shapes over rows, together."""
+        key = (rung, *(factor for row in factors for factor in row))
+        if key not in self._done:
+            self._done[key] = _split(factors, rung, self._device)
+        return self._done[key]
+
+
+def _split(factors: Sequence[Sequence[Factor]], rung: linalg.Rung, device: Device) -> Split:
+    stacks = []
+    for n in range(len(factors[0])):
+        talls = [row[n].tall.to(device) for row in factors]
+        stacks.append(talls[0][None] if len(talls) == 1 else torch.stack(talls))
+    if rung == 1 and all(s.dtype != torch.float64 for s in stacks):
+        # 32 bits or fewer: no square overflows or vanishes, so one pass over the factors is all.
+        grams = _gram(stacks)
+        if not bool(torch.isfinite(grams.diagonal(dim1=-2, dim2=-1)).all()):
+            _refuse_non_finite(factors)
+        parts, at = [], 0
+        for stack in stacks:
+            stop = at + stack.shape[-1]
+            parts.append(linalg.from_gram(stack, grams[:, at:stop, at:stop]))
+            at = stop
+        return Split(parts, grams)
+    if not all(bool(torch.isfinite(stack).all()) for stack in stacks):
+        _refuse_non_finite(factors)
+    parts = [linalg.orthogonalise(stack, rung) for stack in stacks]
+    return Split(parts, _gram([part.columns for part in parts]))
+
+
+def _gram(stacks: Sequence[Tensor]) -> Tensor:
+    """Take a batch of one, that is one large module, panel by panel."""
+    return linalg.gram([s[0] for s in stacks])[None] if len(stacks[0]) == 1 else linalg.gram(stacks)
+
+
+def _refuse_non_finite(factors: Sequence[Sequence[Factor]]) -> None:
+    for row in factors:
+        for factor in row:
+            stored = factor.update.A if factor.which == "A" else factor.update.B
+            bad = ~torch.isfinite(stored)
+            if bool(bad.any()):
+                first = [int(x) for x in bad.nonzero()[0]]
+                raise NonFiniteError(
+                    f"{int(bad.sum())} of {bad.numel()} entries of {factor.which} in module "
+                    f"{factor.update.name!r} are NaN or infinite, the first at index {first} "
+                    f"({factor.update.source or 'in memory'}): the run that wrote it diverged or "
+                    "the file is damaged"
+                )
+    raise NonFiniteError("the initial A holds NaN or infinity")
+
+
+@dataclass(frozen=True, eq=False)
+class Core:
+    """SVD of the small core of a batch of n; all on the CPU but X and Z."""
+
+    X: Tensor  # (n, k, r)
+    S: Tensor  # (n, r)
+    Z: Tensor  # (n, k', r)
+    error: Tensor  # (n,) bound on the error of S
+    sound: Tensor  # (n,)
+
+    @classmethod
+    def of_factor(cls, part: linalg.Orthogonal) -> Core:
+        """SVD of R, whose left vectors mix Q into the factor's own directions."""
+        X, S, Z = linalg.svd(part.R)
+        r = part.R.shape[-1]
+        relative = linalg.EPS * (part.kappa.square() if part.rung == 1 else math.sqrt(r))
+        error = relative * S[..., 0] * part.scale
+        return cls._padded(X, S * part.scale[..., None], Z, r, error=error, sound=part.sound)
+
+    @classmethod
+    def of_update(cls, near: linalg.Orthogonal, far: linalg.Orthogonal) -> Core:
+        """SVD of ``R_near @ R_far.T``, the update between both bases."""
+        X, S, Z = linalg.svd(near.R @ far.R.mT)
+        # Rounding is columnwise, so the bound must not see how a gauge spreads a scale between
+        # the columns of B and the rows of A: sum_j |B_j| |A_j| and not |B| |A|.
+        lengths = [torch.linalg.vector_norm(part.R, dim=-2) for part in (near, far)]
+        r = near.R.shape[-1]
+        error = 2 * math.sqrt(r) * linalg.EPS * (lengths[0] * lengths[1]).sum(-1)
+        if near.rung == 1:
+            error = error + linalg.EPS * (near.kappa.square() + far.kappa.square()) * S[..., 0]
+        scale, sound = near.scale * far.scale, near.sound & far.sound
+        return cls._padded(X, S * scale[..., None], Z, r, error=error * scale, sound=sound)
+
+    @classmethod
+    def _padded(cls, X: Tensor, S: Tensor, Z: Tensor, r: int, **facts: Tensor) -> Core:
+        """Fill up to r columns, those beyond the rank that d allows being zero."""
+        X, S, Z = (torch.nn.functional.pad(each, (0, r - S.shape[-1])) for each in (X, S, Z))
+        return cls(X, S.cpu(), Z, **{name: fact.cpu() for name, fact in facts.items()})
