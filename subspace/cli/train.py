@@ -78,7 +78,7 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
     help="A number for every rank (the paper's way), or a multiple of it, such as 2r.",
 )
 @click.option("--rslora", is_flag=True, help="Scale by alpha / sqrt(r) in place of alpha / r.")
-@click.option("--lr", "learning_rate", default=2e-3, show_default=True, help="Learning rate.")
+@click.option("--lr", "learning_rate", default=4e-3, show_default=True, help="Learning rate.")
 @click.option(
     "--schedule",
     type=click.Choice(("linear", "cosine", "constant_with_warmup")),
