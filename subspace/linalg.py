@@ -39,6 +39,7 @@ class Orthogonal:
     ----------
     columns : (..., d, m)
         F / scale in its stored dtype (rung 1, m = r) or Q in float64 (rungs 2 and 3, m = k).
+        On rung 1 also a sequence of (d, r): large factors are never copied into one batch.
     transform : (..., m, k) float64
         ``Q = columns @ transform``; the identity on rungs 2 and 3.
     R : (..., k, r) float64
@@ -51,7 +52,7 @@ class Orthogonal:
         Whether this rung can be trusted for this factor.
     """
 
-    columns: Tensor
+    columns: Tensor | Sequence[Tensor]
     transform: Tensor
     R: Tensor
     scale: Tensor
@@ -98,8 +99,10 @@ def gram(talls: Sequence[Tensor]) -> Tensor:
     return out
 
 
-def from_gram(tall: Tensor, own: Tensor) -> Orthogonal:
+def from_gram(tall: Tensor | Sequence[Tensor], own: Tensor) -> Orthogonal:
     """Rung 1: read Q and R of `tall` (..., d, r) out of its Gram `own` (..., r, r).
+
+    `tall` may be a sequence of n factors (d, r) with `own` (n, r, r).
 
     Cholesky of the Gram scaled to a unit diagonal is accurate to eps * kappa**2 where kappa is
     the condition number *after* the best column scaling, nearly (van der Sluis 1969).
@@ -109,7 +112,8 @@ def from_gram(tall: Tensor, own: Tensor) -> Orthogonal:
     scaled = own / safe[..., :, None] / safe[..., None, :]
     L, info = torch.linalg.cholesky_ex(scaled)
     eye = torch.eye(own.shape[-1], dtype=own.dtype, device=own.device).expand_as(own)
-    good = (info == 0) & (norms > 0).all(-1) & (tall.shape[-2] >= tall.shape[-1])
+    d = tall.shape[-2] if isinstance(tall, Tensor) else tall[0].shape[-2]
+    good = (info == 0) & (norms > 0).all(-1) & (d >= own.shape[-1])
     L = torch.where(good[..., None, None], L, eye)
     inverse = torch.linalg.solve_triangular(L, eye, upper=False)
     kappa = torch.linalg.matrix_norm(L) * torch.linalg.matrix_norm(inverse)

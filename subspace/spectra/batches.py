@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+IN_CACHE = 1 << 20  # stored values of a chunk that one batched product takes
+_IN_MEMORY = 1 << 23  # and of any chunk of more than one module: 64 MB in float64
+_CORES = 8  # large modules whose cores are solved together; more gains nothing
+
 
 def usable(device: str | torch.device) -> torch.device:
     """Return the device, once a float64 number has been there and back.
@@ -33,15 +37,14 @@ def usable(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
-def equal_chunks(
-    names: Iterable[str], shape: Callable[[str], tuple[int, ...]], *, entries: int = 1 << 20
-) -> list[list[str]]:
-    """Group names into chunks of equal shape (d_out, d_in, rank, …), small enough for the cache.
+def equal_chunks(names: Iterable[str], shape: Callable[[str], tuple[int, ...]]) -> list[list[str]]:
+    """Group names into chunks of equal shape (d_out, d_in, rank, …).
 
-    Small modules win 3-5x from batching; at d = 4096 and r = 64 batching gains nothing and spoils
-    the cache, so that a chunk there is one module. `entries` bounds a chunk's stored values.
+    Small modules win 3-5x from one batched product, as long as a chunk stays in the cache. Large
+    ones are read one by one, but their r x r cores are still solved together: at r = 64 a call of
+    torch costs as much as the arithmetic in it.
 
-    >>> equal_chunks("abc", lambda name: (4, 4, 2), entries=32)
+    >>> equal_chunks("abc", lambda name: (2048, 2048, 1024))
     [['a', 'b'], ['c']]
     """
     groups: dict[tuple[int, ...], list[str]] = {}
@@ -49,7 +52,8 @@ def equal_chunks(
         groups.setdefault(shape(name), []).append(name)
     chunks = []
     for (d_out, d_in, *ranks), members in groups.items():
-        size = max(1, entries // max(1, (d_out + d_in) * sum(ranks)))
+        stored = max(1, (d_out + d_in) * sum(ranks))
+        size = max(1, IN_CACHE // stored, min(_CORES, _IN_MEMORY // stored))
         chunks += [members[at : at + size] for at in range(0, len(members), size)]
     return chunks
 

@@ -48,10 +48,18 @@ class Directions:
         """Bound sin(Theta) of the leading i directions, for i = 1 ... r (Wedin 1972, BIT 12).
 
         ``e / (g_i - e)`` with g_i = sigma_i - sigma_(i+1) and g_r = sigma_r; infinite where
-        e >= g_i / 2, since such an i cuts a cluster of singular values.
+        e >= g_i / 2, since such an i cuts a cluster of singular values. All d directions of R^d
+        are always known.
         """
-        gaps = self.S - torch.cat([self.S[1:], self.S.new_zeros(1)])
-        return torch.where(2 * self.error < gaps, self.error / (gaps - self.error), torch.inf)
+        return _angle_errors(self.S, self.S.new_tensor(self.error), self.columns.shape[0])
+
+
+def _angle_errors(S: Tensor, error: Tensor, d: int) -> Tensor:
+    gaps = S - torch.nn.functional.pad(S[..., 1:], (0, 1))
+    error = error.to(S)[..., None]
+    bound = torch.where(2 * error < gaps, error / (gaps - error), torch.inf)
+    bound[..., d - 1 :] = 0.0
+    return bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,32 +198,51 @@ def _on_rung(
     mixed = [p.transform @ c.X for p, c in zip(here.parts, cores, strict=True)]  # (n, m, r)
     joined = _block_diagonal(mixed)
     overlaps = (joined.mT @ here.grams @ joined).cpu()
-    results = []
-    for at, row in enumerate(modules):
-        directions, partners, sound = [], [], True
-        for n, update in enumerate(row):
-            core = cores[n]
-            S, error = core.S[at], float(core.error[at])
-            level = near[at][n].rounded(float(here.norms[n][at]))
-            gain = 1.0
-            if far is not None and there is not None:
-                e1, e2 = level, far[at][n].rounded(float(there.norms[n][at]))
-                s1, s2 = float(here.tops[n][at]), float(there.tops[n][at])
-                level, gain = e1 * s2 + s1 * e2 + e1 * e2, abs(update.scale)
-            # What the rung leaves uncertain cannot be told from zero either.
-            rank = int((max(level, error) < S).sum())
-            facts = (S * gain, rank, level * gain, error * gain, rung if float(S[0]) > 0 else 0)
-            directions.append(Directions(here.parts[n].columns[at], mixed[n][at], *facts))
-            if there is not None:
-                # U belongs to the near side, V to the far one: V takes a negative scale's sign.
-                other, sign = there.parts[n], math.copysign(1.0, update.scale)
-                turned = other.transform[at] @ core.Z[at] * sign
-                partners.append(Directions(other.columns[at], turned, *facts))
-            if facts[-1]:
-                sure = directions[-1].angle_errors()[:rank] <= CELL_BOUND / 2
-                sound = sound and bool(core.sound[at]) and bool(sure.all())
-        results.append((Solved(tuple(directions), tuple(partners), overlaps[at]), sound))
-    return results
+    found: list[tuple[list[Directions], list[Directions]]] = [([], []) for _ in modules]
+    sound = torch.ones(len(modules), dtype=torch.bool)
+    for n, core in enumerate(cores):
+        updates = [row[n] for row in modules]
+        level = _levels([row[n] for row in near], here.norms[n])
+        gain = torch.ones_like(level)
+        turned = None
+        if far is not None and there is not None:
+            e1, e2 = level, _levels([row[n] for row in far], there.norms[n])
+            level = e1 * there.tops[n] + here.tops[n] * e2 + e1 * e2
+            gain = torch.tensor([abs(u.scale) for u in updates], dtype=torch.float64)
+            # U belongs to the near side, V to the far one: V takes a negative scale's sign.
+            signs = torch.tensor([math.copysign(1.0, u.scale) for u in updates]).to(core.Z)
+            turned = there.parts[n].transform @ core.Z * signs[:, None, None]
+        # What the rung leaves uncertain cannot be told from zero either.
+        ranks = (torch.maximum(level, core.error)[:, None] < core.S).sum(-1)
+        empty = core.S[:, 0] == 0
+        d = len(here.parts[n].columns[0])
+        unsure = _angle_errors(core.S, core.error, d) > CELL_BOUND / 2
+        unsure &= torch.arange(core.S.shape[1]) < ranks[:, None]
+        sound &= empty | (core.sound & ~unsure.any(-1))
+        facts = zip(
+            core.S * gain[:, None],
+            ranks.tolist(),
+            (level * gain).tolist(),
+            (core.error * gain).tolist(),
+            [0 if zero else rung for zero in empty.tolist()],
+            strict=True,
+        )
+        for at, each in enumerate(facts):
+            found[at][0].append(Directions(here.parts[n].columns[at], mixed[n][at], *each))
+            if turned is not None and there is not None:
+                found[at][1].append(Directions(there.parts[n].columns[at], turned[at], *each))
+    return [
+        (Solved(tuple(directions), tuple(partners), overlap), certain)
+        for (directions, partners), overlap, certain in zip(
+            found, overlaps, sound.tolist(), strict=True
+        )
+    ]
+
+
+def _levels(factors: Sequence[Factor], norms: Tensor) -> Tensor:
+    """Bound what storing each factor changed, given its norm."""
+    pairs = zip(factors, norms.tolist(), strict=True)
+    return torch.tensor([factor.rounded(norm) for factor, norm in pairs], dtype=torch.float64)
 
 
 def _block_diagonal(blocks: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from subspace import linalg
 from subspace.errors import NonFiniteError
+from subspace.spectra.batches import IN_CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,30 +102,33 @@ class Splitter:
 
 
 def _split(factors: Sequence[Sequence[Factor]], rung: linalg.Rung, device: Device) -> Split:
-    stacks = []
-    for n in range(len(factors[0])):
-        talls = [row[n].tall.to(device) for row in factors]
-        stacks.append(talls[0][None] if len(talls) == 1 else torch.stack(talls))
-    if rung == 1 and all(s.dtype != torch.float64 for s in stacks):
+    # adapter by adapter, the tall factors of all modules
+    talls = [[row[n].tall.to(device) for row in factors] for n in range(len(factors[0]))]
+    if rung == 1 and all(t[0].dtype != torch.float64 for t in talls):
         # 32 bits or fewer: no square overflows or vanishes, so one pass over the factors is all.
-        grams = _gram(stacks)
+        grams = _grams(talls)
         if not bool(torch.isfinite(grams.diagonal(dim1=-2, dim2=-1)).all()):
             _refuse_non_finite(factors)
         parts, at = [], 0
-        for stack in stacks:
-            stop = at + stack.shape[-1]
-            parts.append(linalg.from_gram(stack, grams[:, at:stop, at:stop]))
+        for tall in talls:
+            stop = at + tall[0].shape[-1]
+            parts.append(linalg.from_gram(tall, grams[:, at:stop, at:stop]))
             at = stop
         return Split(parts, grams)
+    stacks = [torch.stack(tall) for tall in talls]
     if not all(bool(torch.isfinite(stack).all()) for stack in stacks):
         _refuse_non_finite(factors)
     parts = [linalg.orthogonalise(stack, rung) for stack in stacks]
-    return Split(parts, _gram([part.columns for part in parts]))
+    return Split(parts, _grams([tuple(part.columns) for part in parts]))
 
 
-def _gram(stacks: Sequence[Tensor]) -> Tensor:
-    """Take a batch of one, that is one large module, panel by panel."""
-    return linalg.gram([s[0] for s in stacks])[None] if len(stacks[0]) == 1 else linalg.gram(stacks)
+def _grams(talls: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Gram (n, R, R) of N adapters' n modules: one product of all, or large ones one by one."""
+    n, first = len(talls[0]), talls[0][0]
+    stored = n * len(first) * sum(tall[0].shape[-1] for tall in talls)
+    if n > 1 and (first.device.type == "cuda" or stored <= IN_CACHE):
+        return linalg.gram([torch.stack(tuple(tall)) for tall in talls])
+    return torch.stack([linalg.gram(module) for module in zip(*talls, strict=True)])
 
 
 def _refuse_non_finite(factors: Sequence[Sequence[Factor]]) -> None:
