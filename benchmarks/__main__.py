@@ -1,0 +1,42 @@
+"""Run a benchmark: ``python -m benchmarks pair-7b``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks import synthetic
+from benchmarks.pair_7b import run
+from benchmarks.printing import table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=["pair-7b", "pair-minilm"])
+    parser.add_argument("--layers", type=int, help="how many layers (default: all of the model's)")
+    parser.add_argument("--hidden", type=int, help="the model's width instead of the real one")
+    parser.add_argument("--inner", type=int, help="the width of a 7B model's mlp (default 11008)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--out-dir", type=Path, help="keep the adapters here and use them again")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions; the best counts")
+    parser.add_argument("--no-dense", action="store_true", help="leave the dense SVD out")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    chosen = parser.parse_args(arguments)
+    given = {
+        name: getattr(chosen, name)
+        for name in ("layers", "hidden", "inner")
+        if getattr(chosen, name) is not None
+    }
+    if chosen.name == "pair-7b":
+        family = synthetic.llama_7b(dtype=chosen.dtype, **given)
+    elif "inner" in given:
+        parser.error("--inner is an option of pair-7b")
+    else:
+        family = synthetic.minilm(dtype=chosen.dtype, **given)
+    out = run(family, out_dir=chosen.out_dir, repeat=chosen.repeat, dense=not chosen.no_dense)
+    print(json.dumps(out, indent=1, allow_nan=False) if chosen.json else table(out))
+
+
+if __name__ == "__main__":
+    main()

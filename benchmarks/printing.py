@@ -1,0 +1,68 @@
+"""The table of one run, in words: what each row is, and what was not measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ROWS = {
+    "ours": "ours: phi on A and B, both spectra (S of delta W), loading included",
+    "ours_with_in_out": "ours: the same, and phi on in and out",
+    "ours_similarity_A": "similarity(side='A'): with null, p-values, errors, agreeing",
+    "ours_similarity_B": "similarity(side='B'): likewise",
+    "ours_spectra": "spectra(a), spectra(b): called alone",
+    "qr_float32": "float32 Householder QR loop, torch's own threads",
+    "qr_float32_one_thread_a_core": "float32 QR, one Python thread a core, one BLAS thread each",
+    "floor": "the machine's floor: the two below, the better layout",
+    "floor_read": "  every mapped byte read once",
+    "floor_gram_rows": "  float64 Gram products alone, stored by rows",
+    "floor_gram_columns": "  float64 Gram products alone, stored by columns",
+}
+
+
+def table(out: dict[str, Any]) -> str:
+    """Render what `pair_7b.run` gives."""
+    machine, family, times = out["machine"], out["family"], out["times"]
+    ranks = " and ".join(map(str, family["ranks"]))
+    lines = [
+        f"{family['name']}: {family['modules']} modules, r = {ranks}, {family['dtype']}, "
+        f"{family['bytes'] / 1e6:.0f} MB mapped from disk, page cache {out['page_cache']}",
+        f"{machine['date']}, {machine['cpu']}, {machine['threads']} threads, "
+        f"Python {machine['python']}, torch {machine['torch']}, subspace {machine['subspace']}, "
+        f"load average before {machine['load_average_before']}; best of {out['repeat']}, "
+        "interleaved",
+        "",
+        f"{'wall s':>9} {'CPU s':>9}",
+    ]
+    lines += [
+        f"{times[name]['wall_s']:9.3f} {times[name]['cpu_s']:9.3f}  {words}"
+        for name, words in ROWS.items()
+    ]
+    if "dense_svd" in out:
+        dense = out["dense_svd"]
+        some = ", ".join(
+            f"{m['shape'][0]} x {m['shape'][1]} in {m['wall_s']:.2f} s"
+            for m in dense["measured_modules"]
+        )
+        lines.append(
+            f"{dense['wall_s']:9.0f} {'':>9}  dense float32 SVD of every delta W, EXTRAPOLATED "
+            f"from {some}"
+        )
+    ratios, accuracy = out["ratios"], out["accuracy"]
+    lines += ["", "ratios           wall    CPU"]
+    for name, words in (
+        ("ours_over_floor", "ours / floor"),
+        ("qr_over_ours", "QR loop / ours"),
+        ("best_qr_over_ours", "better QR / ours"),
+    ):
+        lines.append(f"{words:16} {ratios[name + '_wall']:5.2f}  {ratios[name + '_cpu']:5.2f}")
+    if "dense_over_ours_wall" in ratios:
+        lines.append(f"dense / ours     {ratios['dense_over_ours_wall']:5.0f}         extrapolated")
+    lines += ["", f"max |phi - phi of float64 QR| over {accuracy['modules']} modules"]
+    for side, worst in accuracy["ours"].items():
+        loose = accuracy["qr_float32"].get(side)
+        lines.append(
+            f"  side {side:3} ours {worst:.1e} (it states at most "
+            f"{accuracy['stated_bound'][side]:.1e})"
+            + ("" if loose is None else f", float32 QR {loose:.1e}")
+        )
+    return "\n".join(lines)
