@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -322,6 +323,14 @@ def test_an_option_newer_than_the_record_has_its_default(config, tmp_path):
     assert train(short, tmp_path / "run").reused
 
 
+def test_the_current_folder_may_be_the_run(config, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    train(replace(config, steps=1, warmup=0, eval_every=0), ".")
+    assert (tmp_path / "here" / "training.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 def test_what_is_no_run_is_never_deleted(config, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("…")
@@ -418,6 +427,23 @@ def test_the_settings_that_ship_have_a_seed_for_each_run():
         assert list(runs) == ["r8", "r64", "r64-seed1"]
         assert [c.rank for c in runs.values()] == [8, 64, 64]
         assert len({c.seed for c in runs.values()}) == 3
+
+
+@pytest.mark.parametrize("name", list(SAMPLES))
+def test_the_sample_adapters_are_what_their_settings_say(name):
+    """`train` takes them as finished runs: options, model and data are the ones on record."""
+    folder = Path(__file__).parent.parent / "data" / "adapters" / name
+    result = train(SAMPLES[name], folder)
+    assert result.reused
+    assert result.before < 0.1 < 0.6 < result.after
+    assert (
+        f"{result.after:.1%}".replace("%", " %") in (folder.parent.parent / "README.md").read_text()
+    )
+
+
+def test_the_sample_adapters_stay_small():
+    folder = Path(__file__).parent.parent / "data" / "adapters"
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6
 
 
 # The command

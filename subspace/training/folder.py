@@ -106,6 +106,7 @@ def write_json(path: Path, value: object) -> None:
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder`; it takes that name if the block ends well."""
+    folder = folder.resolve()  # "." has no name and no parent
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
