@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; the best counts")
     parser.add_argument("--no-dense", action="store_true", help="leave the dense SVD out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--paste", type=Path, help="put the table between its marks in this file")
     chosen = parser.parse_args(arguments)
     given = {
         name: getattr(chosen, name)
@@ -35,7 +36,18 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         family = synthetic.minilm(dtype=chosen.dtype, **given)
     out = run(family, out_dir=chosen.out_dir, repeat=chosen.repeat, dense=not chosen.no_dense)
+    if chosen.paste is not None:
+        paste(chosen.name, table(out), chosen.paste)
     print(json.dumps(out, indent=1, allow_nan=False) if chosen.json else table(out))
+
+
+def paste(name: str, text: str, page: Path) -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``."""
+    before, mark, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end {name} -->")
+    if not mark or not end:
+        raise SystemExit(f"{page}: no marks <!-- {name} --> and <!-- end {name} -->")
+    page.write_text(f"{before}{mark}\n```text\n{text}\n```\n\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -12,17 +12,19 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 import subspace
 from benchmarks import rivals, synthetic
+from subspace.chance import phi_pvalue
 from subspace.spectra import equal_chunks, over_chunks, solve_sides, spectra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from subspace.adapters import Adapter
-    from subspace.results import Side
+    from subspace.results import ModuleSimilarity, Side
 
 CHECKED = 4  # modules whose phi is held against float64 QR
 
@@ -49,11 +51,15 @@ def run(
         tensors = [t for pair in first + second for t in pair[:2]]
         both = sum(family.ranks)
         grams = [(d, both) for _, d_out, d_in in family.paths() for d in (d_out, d_in)]
+        done = list(subspace.similarity(a, b, side="A").values())
         rows: dict[str, Callable[[], object]] = {
             "ours": lambda: _ours(paths, ("A", "B", "out")),
             "ours_with_in_out": lambda: _ours(paths, ("A", "B", "in", "out")),
             "ours_similarity_A": lambda: subspace.similarity(a, b, side="A"),
             "ours_similarity_B": lambda: subspace.similarity(a, b, side="B"),
+            "ours_p_values": lambda: rivals.in_threads(
+                lambda n: _p_values(done[n], family.ranks), len(done)
+            ),
             "ours_spectra": lambda: (spectra(a), spectra(b)),
             "qr_float32": lambda: [
                 rivals.qr_module(*pair) for pair in zip(first, second, strict=True)
@@ -113,6 +119,11 @@ def _ours(paths: tuple[Path, Path], sides: tuple[Side, ...]) -> list[object]:
         return [grids, [[x.S for x in one.directions] for one in solved["out"]]]
 
     return over_chunks(equal_chunks(adapters[0], shape), work)
+
+
+def _p_values(module: ModuleSimilarity, ranks: tuple[int, int]) -> object:
+    i, j = np.ogrid[1 : ranks[0] + 1, 1 : ranks[1] + 1]
+    return phi_pvalue(module.phi, i, j, module.d)
 
 
 def _timed(rows: dict[str, Callable[[], object]], repeat: int) -> dict[str, tuple[float, float]]:

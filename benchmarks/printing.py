@@ -9,6 +9,7 @@ ROWS = {
     "ours_with_in_out": "ours: the same, and phi on in and out",
     "ours_similarity_A": "similarity(side='A'): with null, p-values, errors, agreeing",
     "ours_similarity_B": "similarity(side='B'): likewise",
+    "ours_p_values": "  the p-values of one side alone, every (i, j) cell",
     "ours_spectra": "spectra(a), spectra(b): called alone",
     "qr_float32": "float32 Householder QR loop, torch's own threads",
     "qr_float32_one_thread_a_core": "float32 QR, one Python thread a core, one BLAS thread each",

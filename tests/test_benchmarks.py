@@ -82,3 +82,13 @@ def test_rivals_know_nothing_of_ours():
         for line in Path(rivals.__file__).read_text().splitlines()
         if line.startswith(("import ", "from "))
     }
+
+
+def test_a_table_is_pasted_between_its_marks_alone(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("a\n<!-- x -->\nold\n<!-- end x -->\nb\n")
+    for text in ("first", "second"):
+        command.paste("x", text, page)
+        assert page.read_text() == f"a\n<!-- x -->\n\n```text\n{text}\n```\n\n<!-- end x -->\nb\n"
+    with pytest.raises(SystemExit, match="no marks <!-- y -->"):
+        command.paste("y", "", page)
