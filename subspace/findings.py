@@ -248,7 +248,7 @@ def _start(similarity: Similarity) -> str:
 
 
 def _closest(m: ModuleSimilarity) -> float:
-    # One seed at two ranks draws the same first rows: the whole may agree where (1, 1) does not.
+    # An A made of another (cut, padded, rotated) agrees as a whole where (1, 1) need not.
     corners = [(0, 0), (m.numerical_rank_a - 1, m.numerical_rank_b - 1)]
     found = [_excess(m.phi[c], m.null_mean[c]) for c in corners]
     return max((x for x in found if math.isfinite(x)), default=0.0)

@@ -215,20 +215,3 @@ def principal_angles(U: Tensor, V: Tensor) -> Tensor:
         small, torch.asin(sines.clamp(max=1.0)), torch.acos(cosines.clamp(-1.0, 1.0))
     )
     return angles.sort().values
-
-
-def haar(d: int, k: int, *, seed: int, device: str | torch.device = "cpu") -> Tensor:
-    """Draw an orthonormal (d, k) float64 basis of a uniformly random subspace.
-
-    QR of a Gaussian matrix with the sign of R's diagonal fixed (Mezzadri 2007, Notices AMS 54).
-    The same seed gives the same basis on every device.
-
-    >>> U = haar(5, 2, seed=0)
-    >>> torch.allclose(U.T @ U, torch.eye(2, dtype=torch.float64))
-    True
-    """
-    generator = torch.Generator().manual_seed(seed)
-    gaussian = torch.randn(d, k, generator=generator, dtype=torch.float64)
-    Q, R = torch.linalg.qr(gaussian)
-    basis: Tensor = (Q * R.diagonal().sign()).to(device)
-    return basis

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from subspace.errors import UnknownModuleError
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -116,7 +118,13 @@ class Similarity(Mapping[str, ModuleSimilarity]):
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, module: str) -> ModuleSimilarity:
+        if module not in self.modules:
+            have = ", ".join(list(self.modules)[:4])
+            raise UnknownModuleError(f"module {module!r} was not compared; {have}, … were")
         return self.modules[module]
+
+    def __contains__(self, module: object) -> bool:
+        return module in self.modules
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.modules)

@@ -117,15 +117,29 @@ def test_a_module_whose_d_differs(pair, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_non_finite(pair, tmp_path, value):
+@pytest.mark.parametrize("side", ["A", "B", "in", "out"])
+@pytest.mark.parametrize(("which", "index"), [("A", (1, 6)), ("B", (3, 1))])
+def test_non_finite_in_either_factor_on_every_side(pair, tmp_path, value, side, which, index):
     def spoil(tensors):
-        tensors["base_model.model.enc.0.value.lora_B.weight"][3, 1] = value
+        tensors[f"base_model.model.enc.0.value.lora_{which}.weight"][index] = value
 
     other = folder(tmp_path / "other", change=spoil)
-    done = run(pair[0], other, "--side", "B", "--out", tmp_path / "f.png")
-    refused(
-        done, tmp_path, "1 of 10 entries of B", "enc.0.value", "[3, 1]", "adapter_model.safetensors"
-    )
+    done = run(pair[0], other, "--side", side, "--out", tmp_path / "f.png")
+    words = (f"entries of {which}", "enc.0.value", str(list(index)), "adapter_model.safetensors")
+    refused(done, tmp_path, *words)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("side", ["A", "delta-A"])
+def test_non_finite_initial_a_is_named(pair, tmp_path, bad, side):
+    from pathlib import Path
+
+    start = {f"enc.0.{n}": np.ones((2, 7), dtype="f4") for n in ("query", "value")}
+    save_file(start, Path(pair[0]) / "initial_A.safetensors")
+    other = folder(tmp_path / "other", seed=5)
+    start["enc.0.value"][1, 1] = bad
+    save_file(start, Path(other) / "initial_A.safetensors")
+    refused(run(pair[0], other, "--side", side), tmp_path, "initial A of", "enc.0.value")
 
 
 def test_untrained_is_no_error(pair, tmp_path):
@@ -137,15 +151,109 @@ def test_untrained_is_no_error(pair, tmp_path):
     other = folder(tmp_path / "other", change=untrained)
     done = run(pair[0], other)
     assert done.exit_code == 0, done.output
-    assert "untrained: the update of b is exactly zero" in done.output
+    assert "untrained: the update of other is exactly zero" in done.output
     module = json.loads(run(pair[0], other, "--json").stdout)["modules"][0]
     assert module["agreeing"] is None
     assert module["phi"] == [[None] * 2] * 2
 
 
 @pytest.mark.parametrize("out", ["f.tiff", "nowhere/f.png", "f"])
-def test_a_figure_that_cannot_be_written_is_refused_before_the_work(pair, tmp_path, out):
+def test_a_figure_that_cannot_be_written_is_refused_before_the_work(
+    pair, tmp_path, out, monkeypatch
+):
+    import subspace.measures.similarity as measure
+
+    def too_late(*_, **__):
+        raise AssertionError("compared before the figure's place was checked")
+
+    monkeypatch.setattr(measure, "similarity", too_late)
     refused(run(*pair, "--out", tmp_path / out), tmp_path, out)
+
+
+@pytest.mark.parametrize(
+    "option", [("--figure", "4"), ("--above-chance",), ("--contour", "0.5"), ("--initial",)]
+)
+def test_an_option_of_a_figure_without_one_is_said(pair, tmp_path, option):
+    refused(run(*pair, *option), tmp_path, option[0], "--out")
+
+
+def test_angles_stand_in_the_table(pair):
+    output = run(*pair, "--angles").output
+    assert "least angle" in output
+    assert "°" in output
+
+
+def test_a_strangers_names_never_reach_the_terminal(tmp_path):
+    """Escape sequences and newlines in module names, in every place that shows one."""
+    evil = "a\x1b[31mRED\nlayer"
+
+    def untrained(tensors):
+        for key in tensors:
+            if "lora_B" in key:
+                tensors[key][:] = 0
+
+    a = folder(tmp_path / "a", modules=(evil, "only\x1b[31m.a"), change=untrained)
+    b = folder(tmp_path / "b", modules=(evil,), seed=1)
+    done = run(a, b)
+    assert done.exit_code == 0, done.output
+    assert "\x1b" not in done.output
+    assert "note: a\\x1b[31mRED\\x0alayer: untrained" in done.output
+    assert "only a has only\\x1b[31m.a" in done.output
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path):
+    (tmp_path / "seed0").mkdir()
+    (tmp_path / "seed1").mkdir()
+    a, b = folder(tmp_path / "seed0" / "r2"), folder(tmp_path / "seed1" / "r2", seed=1)
+    assert "phi of seed0/r2 (i) and seed1/r2 (j)" in run(a, b).output
+    assert "phi of r2 (i) and r2 (j)" in run(a, a).output
+
+
+def test_a_rank_deficient_module_says_so(pair, tmp_path):
+    def flatten(tensors):
+        for key, value in tensors.items():
+            if "lora_A" in key:
+                value[1] = value[0]
+
+    other = folder(tmp_path / "other", change=flatten)
+    output = run(other, pair[1]).output
+    assert "note: enc.0.query: numerical rank 1 of 2 in other, undefined beyond" in output
+    assert "0 of 1" in output
+
+
+def test_figure_4_draws_random_matrices_of_the_drawn_modules_shape(tmp_path, monkeypatch):
+    """The first module of an adapter may be an embedding of quite another size."""
+    import subspace.measures.similarity as measure
+
+    shapes = []
+    real = measure.random_pair
+
+    def seen(*shape, **options):
+        shapes.append(shape)
+        return real(*shape, **options)
+
+    monkeypatch.setattr(measure, "random_pair", seen)
+
+    def widen(tensors):
+        rng = np.random.default_rng(3)
+        tensors["base_model.model.embed.lora_A.weight"] = rng.standard_normal((6, 50)).astype("f4")
+        tensors["base_model.model.embed.lora_B.weight"] = rng.standard_normal((5, 6)).astype("f4")
+
+    a = folder(tmp_path / "a", change=widen)
+    done = run(a, a, "--figure", "4", "--out", tmp_path / "f.svg")
+    assert done.exit_code == 0, done.output
+    assert shapes == [(2, 2, 7)]
+
+
+def test_what_cannot_be_written_to_is_no_bug(pair, monkeypatch):
+    import click
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(click, "echo", full)
+    done = CliRunner().invoke(main, ["similarity", *pair], catch_exceptions=True)
+    assert done.exit_code == 1
 
 
 def test_two_outputs_at_once(pair, tmp_path):

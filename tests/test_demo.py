@@ -1,4 +1,4 @@
-"""``subspace demo`` on the real model and some of the real texts, with fewer steps than a user's."""
+"""``subspace demo`` on the real model and some of the real texts, with fewer steps."""
 
 import json
 import sys
@@ -37,7 +37,8 @@ def short(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_demo_trains_compares_draws_and_reuses(short, tmp_path):
+@pytest.mark.usefixtures("short")
+def test_demo_trains_compares_draws_and_reuses(tmp_path):
     first = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
     assert first.exit_code == 0, first.output
     for name in ("r8", "r64", "r64-seed1"):

@@ -51,7 +51,9 @@ def test_every_figure_names_the_command_that_wrote_it():
     text = (ROOT / "figures" / "README.md").read_text()
     for file in (ROOT / "figures").iterdir():
         if file.name != "README.md":
-            assert re.search(rf"^\s+subspace .*--out figures/{re.escape(file.name)}\b", text, re.MULTILINE)
+            assert re.search(
+                rf"^\s+subspace .*--out figures/{re.escape(file.name)}\b", text, re.MULTILINE
+            )
 
 
 def test_every_figure_is_what_its_command_writes(monkeypatch, tmp_path):

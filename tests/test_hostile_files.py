@@ -239,9 +239,11 @@ def test_groups_that_would_multiply_the_bytes(folder):
     assert "32768 groups of a convolution are too many to lay out" in refused(folder)
 
 
-def test_factors_that_are_not_floating_point(folder):
-    tensors = tensors_of(folder) | {A0: torch.ones(3, 6, dtype=torch.int8)}
-    assert f"'{A0}' holds int8, not floating point" in refused(stored(folder, tensors))
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.complex64])
+def test_factors_of_a_dtype_that_is_not_read(folder, dtype):
+    tensors = tensors_of(folder) | {A0: torch.ones(3, 6).to(dtype)}
+    name = str(dtype).removeprefix("torch.")
+    assert f"'{A0}' holds {name}; factors of float64, float32" in refused(stored(folder, tensors))
 
 
 def test_two_names_for_one_factor(folder):

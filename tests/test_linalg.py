@@ -78,17 +78,6 @@ def test_small_angles_keep_their_digits():
     assert 1e-11 < float(near[-1]) < 1e-9
 
 
-def test_haar_is_orthonormal_seeded_and_uniform():
-    U = linalg.haar(6, 3, seed=5)
-    assert_allclose(U.T @ U, np.eye(3), atol=1e-14)
-    assert torch.equal(U, linalg.haar(6, 3, seed=5))
-    # E[u u^T] = I/d: 4.5 standard errors of a squared coordinate's mean over 4000 draws.
-    first = torch.stack([linalg.haar(6, 1, seed=n)[:, 0] for n in range(4000)])
-    second_moment = (first.T @ first / 4000).numpy()
-    assert_allclose(second_moment, np.eye(6) / 6, atol=4.5 * np.sqrt(2 * 5 / (36 * 8) / 4000))
-    assert abs(float(first[:, 0].mean())) < 4.5 / np.sqrt(6 * 4000)  # the sign is free too
-
-
 def test_orthonormal_repairs_what_rung_one_left():
     F = tall(50, 5, 2.8)
     split = linalg.orthogonalise(F[None], 1)

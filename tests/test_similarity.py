@@ -43,6 +43,35 @@ def test_phi_is_the_oracles_within_its_own_error(side, dtype, cond, size, device
     assert (known == (~got.masked & np.isfinite(got.error))).all()
 
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_rank_deficient_factors_agree_with_the_oracle(side, dtype):
+    """Rank 3 stored as rank 6: what is defined is right, in units of the rounding that made it."""
+    g = torch.Generator().manual_seed(0)
+    n = {"generator": g, "dtype": torch.float64}
+    A = torch.randn(6, 3, **n) @ torch.randn(3, 40, **n)
+    B = torch.randn(50, 3, **n) @ torch.randn(3, 6, **n)
+    u = LowRankUpdate("q", A.to(dtype), B.to(dtype), 1.0)
+    v = factors(50, 40, 4, seed=2)
+    got = compare(u, v, side)
+    want = oracle.phi(oracle.directions(*dense(u), side)[0], oracle.directions(*dense(v), side)[0])
+    assert got.numerical_rank_a == 3
+    assert np.isfinite(got.phi[:3]).all()
+    off = np.abs(got.phi - want)[:3]
+    assert (off <= np.maximum(got.error[:3], 1e-9)).all()
+
+
+@pytest.mark.parametrize("size", [1e-140, 1e-50, 1e60, 1e140])
+@pytest.mark.parametrize("side", SIDES)
+def test_tiny_and_huge_factors_agree_with_the_oracle(size, side):
+    u, v = factors(30, 20, 3, size=size, seed=1), factors(30, 20, 4, seed=2)
+    got = compare(u, v, side)
+    A, B, s = dense(u)
+    unit = (A / size, B / size, s)  # the oracle's own products stay in range
+    want = oracle.phi(oracle.directions(*unit, side)[0], oracle.directions(*dense(v), side)[0])
+    assert_allclose(got.phi, want, atol=1e-9)
+
+
 @pytest.mark.parametrize("size", [1e-150, 1e-50, 1e60, 1e150])
 @pytest.mark.parametrize("side", SIDES)
 def test_scale_of_the_factors_does_not_matter(size, side):
@@ -148,7 +177,7 @@ def test_untrained_is_no_error():
         assert got.agreeing is None
         assert np.isnan(got.phi).all()
         assert got.numerical_rank_a == 0
-        assert got.note.startswith("untrained: the update of a")
+        assert got.note.startswith("untrained: the update of u")
 
 
 @pytest.mark.parametrize("k", [0, 1, 3, 8])
@@ -227,6 +256,48 @@ def test_a_cell_is_masked_when_its_error_passes_the_bound(gap, masked):
     assert bool(got.masked[0, 0]) is masked
     assert np.isnan(got.phi[0, 0]) == masked
     assert not got.masked[1:].any()
+
+
+def test_tied_directions_are_not_counted():
+    """Four equal singular values around one shared direction: which leads is anyone's guess."""
+    rng = np.random.default_rng(0)
+    V = oracle.haar(rng, 60, 7)
+    tied = LowRankUpdate("q", torch.tensor(V[:, :4].T.copy()), torch.ones(5, 4).double(), 1.0)
+    own = torch.tensor((V[:, [0, 4, 5, 6]] * [4.0, 3.0, 2.0, 1.0]).T.copy())
+    other = LowRankUpdate("q", own, torch.ones(5, 4).double(), 1.0)
+    got = compare(tied, other)
+    assert got.agreeing is None
+    assert np.isnan(got.overlap_a).all()
+    # A tie further down leaves what leads: own[0] shared and alone, then two equal ones.
+    S = torch.tensor([4.0, 2.0, 2.0, 1.0]).double()
+    later = LowRankUpdate("q", own / own.norm(dim=1, keepdim=True) * S[:, None], other.B, 1.0)
+    got = compare(later, later)
+    assert got.agreeing == 1
+    assert np.isnan(got.overlap_a).tolist() == [False, True, True, False]
+
+
+def test_all_of_space_is_surely_known():
+    """i = d cuts nothing, however small the last singular value."""
+    u, v = factors(9, 4, 4, cond=11, seed=1), factors(9, 4, 4, cond=1, seed=2)
+    got = compare(u, v)
+    assert got.phi[3, 3] == pytest.approx(1.0, abs=1e-9)
+    assert got.error[3, 3] == 0.0
+
+
+def test_a_scale_of_zero_is_no_update():
+    u = gaussian(7, 9, 3)
+    nothing = LowRankUpdate("q", u.A, u.B, 0.0)
+    got = compare(nothing, u)
+    assert got.agreeing is None
+    assert np.isnan(got.phi).all()
+
+
+def test_an_unknown_module_is_our_error():
+    got = similarity(adapter(gaussian(7, 9, 2)), adapter(gaussian(7, 9, 2)))
+    assert "q" in got
+    assert "typo" not in got
+    with pytest.raises(UnknownModuleError, match="'typo' was not compared; q"):
+        got["typo"]
 
 
 @pytest.mark.parametrize("side", ["A", "in"])

@@ -58,6 +58,8 @@ def test_zero_is_rank_zero_and_no_error():
     assert got.S.tolist() == [0.0] * 4
     assert_allclose(got.U.T @ got.U, np.eye(4))
     assert is_zero(update)
+    unscaled = spectrum(LowRankUpdate("q", torch.randn(4, 9), torch.randn(7, 4), 0.0))
+    assert (unscaled.rank, unscaled.rung, float(unscaled.S[0])) == (0, 0, 0.0)
     assert is_zero(LowRankUpdate("q", torch.ones(1, 2), torch.ones(2, 1), 0.0))
     late = torch.zeros(7, 4)
     late[6, 3] = 1e-30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -10,7 +11,6 @@ from subspace.errors import FormatError, MissingFileError
 from subspace.tensorfiles import SUFFIXES, TensorFile, inside, open_tensors, read_json, short
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
     from subspace.adapters.adapter import Adapter
@@ -144,6 +144,8 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
             )
         found = _beside(_name(path.parent), path.parent, path)
         return found._replace(adapter_name=adapter_name)
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise MissingFileError(f"{path}: cannot be read, permission denied")
     name = _name(path)
     if adapter_name is not None:
         sub = inside(path, adapter_name)

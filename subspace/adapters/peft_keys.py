@@ -41,7 +41,7 @@ _EMBEDDINGS = {
     *("embed_tokens", "lm_head", "wte", "word_embeddings", "shared", "embed_in", "embed_out"),
     *("tok_embeddings", "embedding", "embeddings", "decoder", "output_layer"),
 }
-_FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 # A grouped convolution's B is laid out in full when read, which multiplies its bytes by the groups.
 _LARGEST_UNGROUPED = 2**28
 
@@ -165,7 +165,10 @@ def _pair(place: dict[str, Key], embedding: bool, tensors: TensorFile) -> Pair:
                 "(shards of DeepSpeed or FSDP that were not gathered look so)"
             )
         if header.dtype not in _FLOATS:
-            raise FormatError(f"{path}: {key.name!r} holds {header.dtype}, not floating point")
+            raise FormatError(
+                f"{path}: {key.name!r} holds {header.dtype}; "
+                "factors of float64, float32, float16 and bfloat16 are read, convert it to one"
+            )
     if len(shape_a) != len(shape_b) or any(n != 1 for n in shape_b[2:]):
         raise FormatError(f"{both} are not the two factors of one layer")
     rank, width = shape_a[0], shape_b[1]

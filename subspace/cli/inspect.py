@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Write every module and tensor as JSON.")
 def command(paths: tuple[Path, ...], as_json: bool) -> None:
-    r"""Say what each adapter holds: modules, shapes, ranks, scales, and what is set aside.
+    """Say what each adapter holds: modules, shapes, ranks, scales, and what is set aside.
 
     PATH is a folder as PEFT writes it, or its weights file. Only headers are read, so this is
     quick at any size (a torch .bin file has no header and takes a few seconds).
@@ -31,7 +31,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
         subspace inspect runs/r8
         subspace inspect runs/r8 runs/r64/adapter_model.safetensors
         subspace inspect runs/r8 --json | jq '.adapters[0].modules[].rank'
-    """
+    """  # noqa: D301 - click wants the real character
     from subspace.adapters.load import find, load
     from subspace.tensorfiles import TORCH_SUFFIXES
 

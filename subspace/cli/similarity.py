@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from subspace.cli.printing import echo_csv, echo_json, echo_table, progress
-from subspace.errors import ArgumentError
+from subspace.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
     from subspace.results import ModuleSimilarity, Side, Similarity
@@ -22,6 +23,7 @@ SIDE_WORDS = {
 }
 
 FIGURES = ("3", "4", "layers")
+OF_FIGURES = ("--figure", "--contour", "--above-chance", "--initial")
 GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns of --csv
 
 
@@ -42,7 +44,9 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
     type=click.Path(path_type=Path),
     help="A third adapter, such as one trained on shuffled labels: A against C stands beside.",
 )
-@click.option("--angles", is_flag=True, help="Also principal angles and distances (JSON).")
+@click.option(
+    "--angles", is_flag=True, help="Also principal angles; all of them and distances in JSON."
+)
 @click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything, every cell, as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j).")
@@ -61,6 +65,7 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
 )
 @click.option(
     "--contour",
+    type=click.FloatRange(0, 1, max_open=True),
     default=0.01,
     show_default=True,
     help="--out draws a contour where p is this; 0 draws none.",
@@ -85,7 +90,7 @@ def command(
     initial: bool,
     device: str,
 ) -> None:
-    r"""Compare the directions that adapters A and B learned: phi(i, j), Eq. 4 of the LoRA paper.
+    """Compare the directions that adapters A and B learned: phi(i, j), Eq. 4 of the LoRA paper.
 
     phi is 1 where the leading i directions of A and j of B span the same space, and
     max(i, j)/d by chance. "agree" counts the leading directions that both share beyond chance.
@@ -96,9 +101,17 @@ def command(
         subspace similarity runs/r8 runs/r64 --out fig3.png
         subspace similarity runs/r64 runs/r64-seed1 --out fig4.pdf --figure 4
         subspace similarity runs/r8 runs/r64 --json | jq '.modules[] | [.module, .agreeing]'
-    """
+    """  # noqa: D301 - click wants the real character
     if as_json and as_csv:
         raise ArgumentError("--json and --csv both write to stdout; choose one")
+    if out is not None:
+        from subspace.plots.save import check
+
+        check(out)
+    else:
+        ignored = [n for n in OF_FIGURES if not _is_default(n)]
+        if ignored:
+            raise ArgumentError(f"{', '.join(ignored)} is for a figure: give --out FIG too")
     from subspace.adapters import load
     from subspace.measures.similarity import similarity
 
@@ -154,8 +167,9 @@ def draw(
     elif figure == "4":
         from subspace.measures.similarity import random_pair
         from subspace.plots.figure4 import figure4
+        from subspace.plots.names import chosen
 
-        first = next(iter(result.values()))
+        first = result[chosen(result, None)[0]]
         random = random_pair(first.rank_a, first.rank_b, first.d)
         drawn = figure4(result, random, p=p, above_chance=above_chance, initial=initial)
     else:
@@ -168,10 +182,12 @@ def draw(
 def show(result: Similarity) -> None:
     """Print one line a module, and what a reader must know to read it."""
     a, b = result.adapters
-    click.echo(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
+    _say(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
     ranks = {(m.rank_a, m.rank_b) for m in result.values()}
     last = "phi({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "phi(r_a,r_b)"
     header = ["module", "phi(1,1)", "chance", "p", last, "chance", "p", "agree"]
+    angles = any(m.angles is not None for m in result.values())
+    header += ["least angle", "by chance"] if angles else []
     extra = [
         (name, other)
         for name, other in (("initial", result.initial), ("control", result.control))
@@ -180,24 +196,41 @@ def show(result: Similarity) -> None:
     header += [f"{name} phi(1,1)" for name, _ in extra]
     rows = []
     for name, m in result.items():
-        row = [name, *_cell(m, 0, 0), *_cell(m, -1, -1)]
-        row.append("-" if m.agreeing is None else f"{m.agreeing} of {min(m.rank_a, m.rank_b)}")
+        real = (m.numerical_rank_a, m.numerical_rank_b)
+        corner = tuple(rank - 1 for rank in real) if all(real) else (-1, -1)
+        row = [name, *_cell(m, 0, 0), *_cell(m, *corner)]
+        row.append("-" if m.agreeing is None else f"{m.agreeing} of {min(real)}")
+        if angles:
+            row += [_degrees(None if m.angles is None else m.angles[0]), _degrees(m.angle_edge)]
         row += [_phi(other[name].phi[0, 0]) if name in other else "-" for _, other in extra]
         rows.append(row)
     echo_table(header, rows)
-    click.echo(
+    _say(
         f"agree: leading directions shared beyond chance at level {result.level:g}, over "
         f"{len(result)} modules (Benjamini-Hochberg)"
     )
     for name, m in result.items():
         if m.note:
-            click.echo(f"note: {name}: {m.note}")
+            _say(f"note: {name}: {m.note}")
     for note in result.notes:
-        click.echo(f"note: {note}")
+        _say(f"note: {note}")
     for adapter, names in zip(result.adapters, result.unmatched, strict=True):
         if names:
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-            click.echo(f"note: only {adapter} has {', '.join(names[:6])}{more}")
+            _say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
+
+
+def _say(line: str) -> None:
+    click.echo(printable(line))  # names in it are strangers'
+
+
+def _is_default(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option[2:].replace("-", "_"))
+    return source is click.core.ParameterSource.DEFAULT
+
+
+def _degrees(angle: float | None) -> str:
+    return "-" if angle is None else f"{math.degrees(angle):.1f}°"
 
 
 def _cell(m: ModuleSimilarity, i: int, j: int) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ Hu et al. 2021, arXiv:2106.09685, section 7.2 and appendix G.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,17 @@ import torch
 from subspace import chance, linalg
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, ShapeError, UnknownModuleError
+from subspace.measures.agreement import LEVEL, count_agreeing
 from subspace.results import ModuleSimilarity, Side, Similarity
-from subspace.spectra import Solved, equal_chunks, is_zero, over_chunks, solve, usable
+from subspace.spectra import (
+    Solved,
+    equal_chunks,
+    is_zero,
+    over_chunks,
+    require_finite,
+    solve,
+    usable,
+)
 from subspace.spectra.directions import CELL_BOUND
 
 if TYPE_CHECKING:
@@ -24,8 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Grid = NDArray[np.float64]
-
-LEVEL = 0.01  # at which directions are said to agree beyond chance
 
 
 def similarity(
@@ -100,6 +108,7 @@ def similarity(
     for name in names:
         _check(a, b, name, side)
     adapters = (a, b)
+    labels = _labels(adapters)
     starts = _initial(adapters, names)
     if side == "delta-A" and starts is None:
         missing = next(x for x in adapters if any(n not in x.initial for n in names))
@@ -114,10 +123,13 @@ def similarity(
 
     def work(chunk: list[str]) -> list[ModuleSimilarity]:
         rows = [[x[name] for x in adapters] for name in chunk]
+        if side not in ("in", "out"):  # the factor that this side does not read
+            for update in itertools.chain(*rows):
+                require_finite(update, "A" if side == "B" else "B")
         before = None if side != "delta-A" or starts is None else [starts[n] for n in chunk]
         solved = solve(rows, side, device, before)
         return [
-            _assemble(name, side, one, [is_zero(u) for u in row], angles=angles)
+            _assemble(name, side, one, labels, [is_zero(u) for u in row], angles=angles)
             for name, one, row in zip(chunk, solved, rows, strict=True)
         ]
 
@@ -125,12 +137,16 @@ def similarity(
     found = {m.module: m for part in parts for m in part}
     counted = count_agreeing([found[name] for name in names], level)
     result = Similarity(
-        adapters=(a.name, b.name),
+        adapters=labels,
         side=side,
         modules={m.module: m for m in counted},
         level=level,
         unmatched=(tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)),
-        notes=tuple(f"{x.name}: {note}" for x in adapters for note in x.notes),
+        notes=tuple(
+            f"{label}: {note}"
+            for label, x in zip(labels, adapters, strict=True)
+            for note in x.notes
+        ),
     )
     if starts is not None and side in ("A", "in"):
         result = replace(result, initial=_of_initial(adapters, starts, level))
@@ -140,43 +156,6 @@ def similarity(
         )
         result = replace(result, control=against)
     return result
-
-
-def count_agreeing(
-    modules: Sequence[ModuleSimilarity], level: float = LEVEL
-) -> list[ModuleSimilarity]:
-    """Fill ``.agreeing``: how many leading directions two adapters share beyond chance.
-
-    phi(k, k) is cumulative, so one shared direction lifts every later k. Here each direction is
-    asked alone: the energy of a's k-th direction within all of b's is exactly Beta under
-    independence. Count the leading k that pass at level/r, stopping at the first failure, a in b
-    and b in a, and take the smaller. Over M modules, Benjamini-Hochberg (1995) selects R of them
-    by their first directions, and the directions of those are tested at level * R / M.
-    """
-    tails: list[tuple[Grid, Grid] | None] = []
-    first = []
-    for m in modules:
-        ra, rb = m.numerical_rank_a, m.numerical_rank_b
-        if not ra or not rb or m.note.startswith("untrained"):
-            tails.append(None)
-            continue
-        in_b = chance.overlap_pvalue(m.overlap_a[:ra], rb, m.d) * ra
-        in_a = chance.overlap_pvalue(m.overlap_b[:rb], ra, m.d) * rb
-        tails.append((in_b, in_a))
-        first.append(max(in_b[0], in_a[0]))
-    ordered = np.sort(np.array(first))
-    passed = np.nonzero(ordered <= level * np.arange(1, len(first) + 1) / max(len(first), 1))[0]
-    selected = int(passed[-1]) + 1 if len(passed) else 0
-    bar = level * selected / max(len(first), 1)
-    counted = []
-    for m, pair in zip(modules, tails, strict=True):
-        count = None if pair is None else min(_leading(p <= bar) for p in pair)
-        counted.append(replace(m, agreeing=count))
-    return counted
-
-
-def _leading(passes: NDArray[np.bool_]) -> int:
-    return int(np.argmin(passes)) if not passes.all() else len(passes)
 
 
 def _shared(a: Adapter, b: Adapter, modules: str | None) -> list[str]:
@@ -190,6 +169,18 @@ def _shared(a: Adapter, b: Adapter, modules: str | None) -> list[str]:
         )
         raise UnknownModuleError(f"the two adapters have no module in common: {have}")
     return names
+
+
+def _labels(adapters: tuple[Adapter, Adapter]) -> tuple[str, str]:
+    """Name both adapters; folders of one name are told apart by the folders that hold them."""
+    a, b = (x.name for x in adapters)
+    paths = [x.path.absolute() for x in adapters if x.path is not None]
+    if a != b or len(paths) < 2 or paths[0] == paths[1]:
+        return a, b
+    parents = [list(path.parts[:-1]) for path in paths]
+    while a == b and all(parents):
+        a, b = (f"{rest.pop()}/{name}" for rest, name in zip(parents, (a, b), strict=True))
+    return a, b
 
 
 def _check(a: Adapter, b: Adapter, name: str, side: Side) -> None:
@@ -219,7 +210,9 @@ def _of_initial(
         held.append(
             Adapter.from_updates(
                 {
-                    name: LowRankUpdate(name, A0[n], torch.ones(1, len(A0[n])), 1.0, "initial A")
+                    name: LowRankUpdate(
+                        name, A0[n], torch.ones(1, len(A0[n])), 1.0, f"initial A of {x.name}"
+                    )
                     for name, A0 in starts.items()
                 },
                 name=f"{x.name} (initial)",
@@ -229,7 +222,13 @@ def _of_initial(
 
 
 def _assemble(
-    name: str, side: Side, solved: Solved, untrained: Sequence[bool], *, angles: bool
+    name: str,
+    side: Side,
+    solved: Solved,
+    labels: tuple[str, str],
+    untrained: Sequence[bool],
+    *,
+    angles: bool,
 ) -> ModuleSimilarity:
     first, second = solved.directions
     d = first.columns.shape[0]
@@ -263,11 +262,11 @@ def _assemble(
         null_std=chance.phi_std(i_grid, j_grid, d),
         pvalue=chance.phi_pvalue(phi, i_grid, j_grid, d),
         agreeing=None,
-        overlap_a=np.where(np.arange(r_a) < rank_a, squares.sum(axis=1), np.nan),
-        overlap_b=np.where(np.arange(r_b) < rank_b, squares.sum(axis=0), np.nan),
+        overlap_a=np.where(_single(bounds[0], rank_a), squares.sum(axis=1), np.nan),
+        overlap_b=np.where(_single(bounds[1], rank_b), squares.sum(axis=0), np.nan),
         rung_a=first.rung,
         rung_b=second.rung,
-        note=_note(untrained, (rank_a, rank_b), masked),
+        note=_note(labels, untrained, ((rank_a, r_a), (rank_b, r_b)), masked),
     )
     if angles and rank_a and rank_b:
         U, V = first.form()[:, :rank_a], second.form()[:, :rank_b]
@@ -299,15 +298,31 @@ def distances(theta: Grid) -> dict[str, float]:
     }
 
 
-def _note(untrained: Sequence[bool], ranks: tuple[int, int], masked: NDArray[np.bool_]) -> str:
+def _single(bounds: Grid, rank: int) -> NDArray[np.bool_]:
+    """Say which directions stand alone: real, and cut off surely from the one before and after."""
+    sure = bounds <= CELL_BOUND
+    alone: NDArray[np.bool_] = sure & np.concatenate([[True], sure[:-1]])
+    alone[rank:] = False
+    return alone
+
+
+def _note(
+    labels: tuple[str, str],
+    untrained: Sequence[bool],
+    ranks: tuple[tuple[int, int], tuple[int, int]],
+    masked: NDArray[np.bool_],
+) -> str:
     if any(untrained):
-        which = " and ".join(x for x, zero in zip("ab", untrained, strict=True) if zero)
+        which = " and ".join(x for x, zero in zip(labels, untrained, strict=True) if zero)
         return f"untrained: the update of {which} is exactly zero, so it has no directions"
-    if not all(ranks):
-        return "one side has no direction above its rounding level"
+    notes = [
+        f"numerical rank {rank} of {r} in {label}, undefined beyond"
+        for label, (rank, r) in zip(labels, ranks, strict=True)
+        if rank < r
+    ]
     if masked.any():
-        return f"{int(masked.sum())} cells cut a cluster of equal singular values: undefined there"
-    return ""
+        notes.append(f"{int(masked.sum())} cells cut a cluster of equal singular values, undefined")
+    return "; ".join(notes)
 
 
 def random_pair(rank_a: int, rank_b: int, d: int, *, seed: int = 0) -> ModuleSimilarity:

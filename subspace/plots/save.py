@@ -63,16 +63,10 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 200) -> P
     subspace.errors.ArgumentError: cannot write 'figure.tiff': a figure ends in .png, .svg or .pdf
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ArgumentError(f"cannot write {str(path)!r}: a figure ends in .png, .svg or .pdf")
+    check(path)
     if not 10 <= dpi <= 2400:
         raise ArgumentError(f"dpi = {dpi!r}: expected 10 to 2400")
-    if not path.parent.is_dir():
-        raise MissingFileError(
-            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}"
-        )
-    data = rendered(figure, suffix, dpi=dpi)
+    data = rendered(figure, path.suffix.lower(), dpi=dpi)
     temporary = path.parent / f".subspace-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:  # not tempfile: its 0600 would outlive the rename
@@ -83,6 +77,24 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 200) -> P
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def check(path: Path) -> None:
+    """Refuse a place or suffix that `save` could not write to, before the work is done.
+
+    Raises
+    ------
+    ArgumentError
+        The suffix is none of .png, .svg and .pdf.
+    MissingFileError
+        The folder does not exist.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ArgumentError(f"cannot write {str(path)!r}: a figure ends in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise MissingFileError(
+            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}"
+        )
 
 
 def rendered(figure: Figure, suffix: str, *, dpi: float = 200) -> bytes:

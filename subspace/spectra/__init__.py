@@ -23,6 +23,7 @@ from __future__ import annotations
 from subspace.spectra.batches import equal_chunks, over_chunks, usable
 from subspace.spectra.decomposition import Spectrum, spectra, spectrum
 from subspace.spectra.directions import Directions, Solved, is_zero, solve, solve_sides
+from subspace.spectra.factors import require_finite
 
 __all__ = [
     "Directions",
@@ -31,6 +32,7 @@ __all__ = [
     "equal_chunks",
     "is_zero",
     "over_chunks",
+    "require_finite",
     "solve",
     "solve_sides",
     "spectra",

@@ -214,7 +214,8 @@ def _on_rung(
             turned = there.parts[n].transform @ core.Z * signs[:, None, None]
         # What the rung leaves uncertain cannot be told from zero either.
         ranks = (torch.maximum(level, core.error)[:, None] < core.S).sum(-1)
-        empty = core.S[:, 0] == 0
+        empty = (core.S[:, 0] == 0) | (gain == 0)
+        ranks[empty] = 0
         d = len(here.parts[n].columns[0])
         unsure = _angle_errors(core.S, core.error, d) > CELL_BOUND / 2
         unsure &= torch.arange(core.S.shape[1]) < ranks[:, None]

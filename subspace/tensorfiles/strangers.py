@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,8 @@ def regular(path: Path) -> None:
         raise MissingFileError(f"{path}: no such file")
     if not regular:
         raise MissingFileError(f"{path}: not a regular file")
+    if not os.access(path, os.R_OK):
+        raise MissingFileError(f"{path}: cannot be read, permission denied")
 
 
 def json_object(text: bytes, where: str) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def json_object(text: bytes, where: str) -> dict[str, Any]:
         return out
 
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=once)
     except RecursionError:
         raise FormatError(f"{where}: JSON nested too deep to be sound") from None
     except FormatError:
