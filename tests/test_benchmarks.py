@@ -37,8 +37,8 @@ def test_the_dense_svd_says_that_it_is_extrapolated(out):
     dense = out["dense_svd"]
     assert dense["extrapolated"] is True
     assert [m["shape"] for m in dense["measured_modules"]] == [[96, 96], [96, 160]]
-    square, wide = (m["wall_s"] for m in dense["measured_modules"])
-    assert dense["wall_s"] == pytest.approx(2 * (4 * square + 3 * wide))
+    square, wide = (m["cpu_s"] for m in dense["measured_modules"])
+    assert dense["cpu_s"] == pytest.approx(2 * (4 * square + 3 * wide))
 
 
 def test_ratios_are_of_the_times_beside_them(out):
@@ -47,7 +47,7 @@ def test_ratios_are_of_the_times_beside_them(out):
         times["ours"]["wall_s"] / times["floor"]["wall_s"]
     )
     assert ratios["best_qr_over_ours_wall"] <= ratios["qr_over_ours_wall"]
-    assert ratios["dense_over_ours_wall"] > 0
+    assert ratios["dense_over_ours_cpu"] >= 0
 
 
 def test_speed_is_not_bought_with_digits(out):
