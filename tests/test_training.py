@@ -441,6 +441,42 @@ def test_the_sample_adapters_are_what_their_settings_say(name):
     )
 
 
+@pytest.mark.parametrize("name", ["trained here", *SAMPLES])
+def test_a_trained_adapter_is_read_as_peft_merges_it(name, run, config):
+    """Delta W of every module, against the difference that peft's own merge makes."""
+    from peft import PeftModel
+
+    import subspace
+
+    here = name == "trained here"
+    folder = run.folder if here else Path(__file__).parent.parent / "data" / "adapters" / name
+    labels = json.loads((folder / "training.json").read_text())["data"]["labels"]
+    base = find_model(config.model if here else "minilm")
+    torch.manual_seed(0)
+    model, _ = load_classifier(base, labels)
+    model = model.double()  # in float32 the merge itself would round W + delta W
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    merged = PeftModel.from_pretrained(model, folder).double().merge_and_unload()
+    after = dict(merged.named_parameters())
+    adapter = subspace.load(folder)
+    assert len(adapter) > 0
+    for module, update in adapter.items():
+        difference = after[f"{module}.weight"].detach() - before[f"{module}.weight"]
+        delta = update.delta()
+        assert float(delta.abs().max()) > 1e-4
+        assert torch.allclose(difference, delta, rtol=1e-6, atol=1e-6 * float(delta.abs().max()))
+
+
+def test_a_damaged_record_of_a_finished_run_is_no_bug(run, config, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    record = json.loads((folder / "training.json").read_text())
+    del record["after"]
+    (folder / "training.json").write_text(json.dumps(record))
+    with pytest.raises(FormatError, match=r"training.json: does not say the accuracies"):
+        train(config, folder)
+
+
 def test_the_sample_adapters_stay_small():
     folder = Path(__file__).parent.parent / "data" / "adapters"
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from subspace.errors import AnalysisError, ArgumentError
+from subspace.errors import AnalysisError, ArgumentError, FormatError
 from subspace.results import SCHEMA_VERSION
 from subspace.training import folder as folders
 from subspace.training.models import BaseModel, find_model, load_classifier, quiet, require_train
@@ -70,6 +70,8 @@ def train(
         `out` holds something else, or no module matches the targets.
     AnalysisError
         The loss is no longer finite.
+    FormatError
+        The record of a finished run is damaged.
     MissingExtraError
         An extra is not installed; the message has the command.
     """
@@ -90,7 +92,12 @@ def train(
         with folders.appearing(out) as work, quiet(), _own_randomness(config.seed):
             record = _run(config, base, data, identity, work, tell)
             folders.write_json(work / folders.RECORD, record)
-    before, after = (record[when]["accuracy"] for when in ("before", "after"))
+    try:
+        before, after = (float(record[when]["accuracy"]) for when in ("before", "after"))
+    except (KeyError, TypeError, ValueError):
+        raise FormatError(
+            f"{out / folders.RECORD}: does not say the accuracies; train again with --overwrite"
+        ) from None
     return TrainResult(out, before, after, record, reused)
 
 
