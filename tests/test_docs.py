@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from subspace.cli import main
+from subspace.cli import VERBS, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,11 +40,20 @@ def test_readme_has_blocks_to_run():
     assert README.count("```python") >= 1
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-def test_python_blocks_run(block, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, flags=re.DOTALL),
+)
+def test_python_blocks_print_what_they_say(block, expected, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ROOT)
     exec(compile(block.replace("fig3.png", str(tmp_path / "fig3.png")), "README.md", "exec"), {})
-    assert "fig3.png" not in block or (tmp_path / "fig3.png").stat().st_size > 10_000
+    assert capsys.readouterr().out == expected
+    assert (tmp_path / "fig3.png").stat().st_size > 10_000
+
+
+def test_every_verb_is_in_the_readme():
+    for verb in VERBS:
+        assert f"subspace {verb}" in README
 
 
 def test_every_figure_names_the_command_that_wrote_it():
