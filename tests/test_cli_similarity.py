@@ -42,10 +42,11 @@ def test_the_table_names_every_module_and_its_chance(pair):
     done = run(*pair)
     assert done.exit_code == 0, done.output
     assert "phi of r2 (i) and r3 (j), side A: right singular vectors of A" in done.output
-    line = next(text for text in done.output.splitlines() if text.startswith("enc.0.query"))
+    assert "modules of enc.0\n" in done.output
+    line = next(text for text in done.output.splitlines() if text.startswith("query"))
     assert "0.143" in line  # chance of phi(1, 1) is 1/7
     assert "0.429" in line  # chance of phi(2, 3) is 3/7
-    assert "0 of 2" in line
+    assert "0/2" in line
 
 
 def test_json_carries_the_contract(pair):
@@ -90,7 +91,7 @@ def test_module_and_control(pair, tmp_path):
     result = json.loads(done.stdout)
     assert [m["module"] for m in result["modules"]] == ["enc.0.value"]
     assert result["control"]["adapters"] == ["r2", "control"]
-    assert "control phi(1,1)" in run(*pair, "--control", control).output
+    assert "control: φ(1,1) of r2 and control" in run(*pair, "--control", control).output
 
 
 def refused(done, tmp_path, *words):
@@ -218,7 +219,7 @@ def test_a_rank_deficient_module_says_so(pair, tmp_path):
     other = folder(tmp_path / "other", change=flatten)
     output = run(other, pair[1]).output
     assert "note: enc.0.query: numerical rank 1 of 2 in other, undefined beyond" in output
-    assert "0 of 1" in output
+    assert "0/1" in output
 
 
 def test_figure_4_draws_random_matrices_of_the_drawn_modules_shape(tmp_path, monkeypatch):

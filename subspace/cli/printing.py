@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from subspace.training import Progress
+
+
+_NARROWEST = 22  # characters that the first column of a table keeps
 
 
 def echo_json(value: dict[str, Any]) -> None:
@@ -41,26 +44,38 @@ def _harmless(value: object) -> object:
     return value
 
 
-def echo_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Write a table, the first `left` columns flush left and the others flush right.
 
     Cells are plain text, never markup. In a pipe no line is wrapped or cut.
     """
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for n, name in enumerate(header):
-        # In a narrow terminal the first column, the long one, gives way.
-        justify: Literal["left", "right"] = "left" if n < left else "right"
-        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=n > 0)
+    columns = list(zip(header, *rows, strict=True))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    for n, cells in enumerate(columns):
+        longest = max(len(printable(cell)) for cell in cells)
+        # In a narrow terminal the first column, the long one, gives way; numbers are never cut.
+        table.add_column(
+            Text(header[n]),
+            justify="left" if n < left else "right",
+            overflow="fold",
+            no_wrap=n > 0,
+            min_width=min(longest, _NARROWEST) if n == 0 else longest,
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(highlight=False)
+    wide = Console(highlight=False, width=100_000, color_system=None)
     if not console.is_terminal:
-        console = Console(highlight=False, width=100_000, color_system=None)
+        console = wide
+    least = Measurement.get(wide, wide.options, table).minimum
+    if console.width < least:  # the terminal wraps lines; rich would cut numbers
+        console = Console(highlight=False, width=least)
     with console.capture() as drawn:
         console.print(table)
     lines = [line.rstrip() for line in drawn.get().splitlines()]

@@ -183,32 +183,39 @@ def show(result: Similarity) -> None:
     """Print one line a module, and what a reader must know to read it."""
     a, b = result.adapters
     _say(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
+    above = _common(list(result))
+    if above:
+        _say(f"modules of {above}")
     ranks = {(m.rank_a, m.rank_b) for m in result.values()}
-    last = "phi({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "phi(r_a,r_b)"
-    header = ["module", "phi(1,1)", "chance", "p", last, "chance", "p", "agree"]
+    last = "φ({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "φ(r,r)"
+    header = ["module", "φ(1,1)", "chance", "p", last, "chance", "agree"]
     angles = any(m.angles is not None for m in result.values())
-    header += ["least angle", "by chance"] if angles else []
-    extra = [
-        (name, other)
-        for name, other in (("initial", result.initial), ("control", result.control))
-        if other is not None
-    ]
-    header += [f"{name} phi(1,1)" for name, _ in extra]
+    header += ["least angle", "chance"] if angles else []
+    header += ["start"] if result.initial is not None else []
+    header += ["control", "agree"] if result.control is not None else []
     rows = []
     for name, m in result.items():
         real = (m.numerical_rank_a, m.numerical_rank_b)
-        corner = tuple(rank - 1 for rank in real) if all(real) else (-1, -1)
-        row = [name, *_cell(m, 0, 0), *_cell(m, *corner)]
-        row.append("-" if m.agreeing is None else f"{m.agreeing} of {min(real)}")
+        i, j = (rank - 1 for rank in real) if all(real) else (-1, -1)
+        row = [name.removeprefix(f"{above}."), _phi(m.phi[0, 0]), f"{m.null_mean[0, 0]:.3f}"]
+        row += [_p(m.pvalue[0, 0]), _phi(m.phi[i, j]), f"{m.null_mean[i, j]:.3f}", _agreeing(m)]
         if angles:
             row += [_degrees(None if m.angles is None else m.angles[0]), _degrees(m.angle_edge)]
-        row += [_phi(other[name].phi[0, 0]) if name in other else "-" for _, other in extra]
+        if result.initial is not None:
+            row.append(_phi(result.initial[name].phi[0, 0]))
+        if result.control is not None:
+            there = result.control.modules.get(name)
+            row += ["-", "-"] if there is None else [_phi(there.phi[0, 0]), _agreeing(there)]
         rows.append(row)
     echo_table(header, rows)
     _say(
-        f"agree: leading directions shared beyond chance at level {result.level:g}, over "
-        f"{len(result)} modules (Benjamini-Hochberg)"
+        f"agree: leading directions shared beyond chance (level {result.level:g}, "
+        f"Benjamini-Hochberg over {len(result)} modules)"
     )
+    if result.initial is not None:
+        _say("start: φ(1,1) between the two initial A")
+    if result.control is not None:
+        _say(f"control: φ(1,1) of {a} and {result.control.adapters[1]}")
     for name, m in result.items():
         if m.note:
             _say(f"note: {name}: {m.note}")
@@ -218,6 +225,20 @@ def show(result: Similarity) -> None:
         if names:
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
             _say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
+
+
+def _common(names: list[str]) -> str:
+    """Return the path that all modules stand below, to say it once.
+
+    >>> _common(["enc.layer.0.q", "enc.layer.1.q"])
+    'enc.layer'
+    """
+    shared = []
+    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
 
 
 def _say(line: str) -> None:
@@ -233,8 +254,10 @@ def _degrees(angle: float | None) -> str:
     return "-" if angle is None else f"{math.degrees(angle):.1f}°"
 
 
-def _cell(m: ModuleSimilarity, i: int, j: int) -> tuple[str, str, str]:
-    return _phi(m.phi[i, j]), f"{m.null_mean[i, j]:.3f}", _p(m.pvalue[i, j])
+def _agreeing(m: ModuleSimilarity) -> str:
+    if m.agreeing is None:
+        return "-"
+    return f"{m.agreeing}/{min(m.numerical_rank_a, m.numerical_rank_b)}"
 
 
 def _phi(value: float) -> str:
