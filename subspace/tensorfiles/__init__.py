@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import FormatError
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.safetensors_file import open_safetensors
+from subspace.tensorfiles.sharded import INDEX_SUFFIXES, ShardedFile, open_sharded
 from subspace.tensorfiles.strangers import inside, read_json, regular, short
 from subspace.tensorfiles.torch_file import open_torch
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     import os
 
 __all__ = [
+    "INDEX_SUFFIXES",
     "SUFFIXES",
     "TORCH_SUFFIXES",
+    "ShardedFile",
     "TensorFile",
     "TensorHeader",
     "inside",
+    "open_sharded",
     "open_tensors",
     "read_json",
     "short",

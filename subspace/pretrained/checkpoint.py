@@ -1,0 +1,178 @@
+"""`Pretrained`: a base checkpoint of any size, one module's W at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace.errors import FormatError, MissingFileError
+from subspace.pretrained.names import bare, by_bare_name, modules, resolve
+from subspace.pretrained.stored import refuse_dtype, refuse_quantised, stores_conv1d, ties_head
+from subspace.pretrained.weight import Weight, orientation
+from subspace.tensorfiles import (
+    INDEX_SUFFIXES,
+    SUFFIXES,
+    ShardedFile,
+    TensorFile,
+    open_sharded,
+    open_tensors,
+    read_json,
+    short,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+# In transformers' own order of preference.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A base checkpoint: module name to `Weight`, nothing read but headers.
+
+    Its own names iterate; a name as an adapter says it, with other prefixes, is found too.
+
+    Attributes
+    ----------
+    name
+        The folder's name, or the file's where it is not the usual one of a model folder.
+    path
+        The folder or file that was given.
+    config
+        ``config.json`` beside the weights; empty if there is none.
+    tensors
+        The stored tensors.
+    """
+
+    name: str
+    path: Path
+    config: Mapping[str, Any] = field(repr=False)
+    tensors: TensorFile = field(repr=False)
+    _modules: Mapping[str, str] = field(repr=False)
+    _groups: Mapping[str, tuple[str, ...]] = field(repr=False)
+    _conv1d: bool = field(repr=False)
+
+    def __getitem__(self, module: str) -> Weight:
+        return self.get(module)
+
+    def get(self, module: str, shape: tuple[int, int] | None = None) -> Weight:
+        """Find one module's weight; its bytes are read when `Weight.W` is asked for.
+
+        Parameters
+        ----------
+        module
+            As an adapter names it, such as ``bert.encoder.layer.0.attention.self.query``.
+        shape
+            (d_out, d_in) of the update it is to be held against. It decides which way round a
+            weight is where the name does not.
+
+        Raises
+        ------
+        UnknownModuleError
+            The base has no such module, with the nearest names, or several that it could be.
+        ShapeError
+            The weight has another shape, either way round.
+        FormatError
+            The weight is stored in a dtype that is not W as it stands.
+        """
+        key = resolve(
+            module, self._modules, self._groups, tied=ties_head(self.config), base=self.name
+        )
+        tensor = self._modules[key]
+        header = self.tensors.headers[tensor]
+        source = f"{self._file(tensor)}: {short(tensor)}"
+        refuse_dtype(header.dtype, source)
+        wanted = None if shape is None else (int(shape[0]), int(shape[1]))
+        # The name that was asked for: a tied head is stored as an embedding and is none.
+        mapped, transposed = orientation(
+            bare(module), header.shape, conv1d=self._conv1d, wanted=wanted, where=source
+        )
+        return Weight(
+            module, source, mapped, transposed, header.dtype, lambda: self.tensors[tensor]
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._modules
+
+    def _file(self, tensor: str) -> Path:
+        tensors = self.tensors
+        return tensors.files[tensor] if isinstance(tensors, ShardedFile) else tensors.path
+
+
+def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
+    """Open a base checkpoint and read its headers.
+
+    Parameters
+    ----------
+    path
+        A model folder as `save_pretrained` writes it, a folder whose ``model/`` is one, a tensor
+        file, or the index of a sharded checkpoint.
+
+    Returns
+    -------
+    Pretrained
+        No weight is read before it is asked for.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing is there, or a shard is missing.
+    FormatError
+        The folder holds no weights or several that could be meant; a file is damaged, an adapter,
+        or packed integers of a quantised model.
+    """
+    path = Path(path)
+    weights = _weights_of(path) if path.is_dir() else path
+    sharded = weights.name.endswith(INDEX_SUFFIXES)
+    tensors = open_sharded(weights) if sharded else open_tensors(weights)
+    beside = weights.parent / "config.json"
+    config = read_json(beside) if beside.exists() else {}
+    refuse_quantised(tensors, config)
+    found = modules((name, header.shape) for name, header in tensors.headers.items())
+    if any(".lora_A" in name or ".lora_B" in name for name in tensors):
+        raise FormatError(f"{weights}: an adapter, not a base model; give the model it was made on")
+    if not found:
+        raise FormatError(f"{weights}: holds no weight matrix (a tensor named ….weight)")
+    named = path if path.is_dir() or weights.name not in _WEIGHTS else path.parent
+    return Pretrained(
+        named.resolve().name,
+        path,
+        config,
+        tensors,
+        found,
+        by_bare_name(found),
+        stores_conv1d(tensors, config),
+    )
+
+
+def _weights_of(folder: Path) -> Path:
+    for place in (folder, folder / "model"):
+        for name in _WEIGHTS:
+            if (place / name).is_file():
+                return place / name
+        found = sorted(
+            p for s in (*SUFFIXES, *INDEX_SUFFIXES) for p in place.glob(f"*{s}") if p.is_file()
+        )
+        indices = [p for p in found if p.name.endswith(INDEX_SUFFIXES)]
+        if len(indices) == 1 or len(found) == 1:
+            return (indices or found)[0]
+        if found:
+            raise FormatError(
+                f"{place}: holds {', '.join(p.name for p in found[:4])}"
+                f"{' …' if len(found) > 4 else ''}; give the file (or the index) that is meant"
+            )
+    raise MissingFileError(f"{folder}: holds no {_WEIGHTS[0]} or {_WEIGHTS[2]}, nor their index")

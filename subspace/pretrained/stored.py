@@ -1,0 +1,88 @@
+"""What can be told from headers and config.json: how numbers and Conv1D weights are stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from subspace.errors import FormatError
+from subspace.pretrained.weight import CONV1D
+from subspace.tensorfiles import TensorFile, short
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+# model_type of transformers' families that are built of Conv1D. GPT-J and GPT-BigCode are not.
+_CONV1D_FAMILIES = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
+# Ending of a tensor's name -> the scheme that writes it; in the order that tells them apart.
+_QUANTISED = {
+    ".g_idx": "GPTQ",
+    ".qweight": "GPTQ or AWQ",
+    ".absmax": "4-bit bitsandbytes",
+    ".quant_state.bitsandbytes__nf4": "4-bit bitsandbytes",
+    ".quant_state.bitsandbytes__fp4": "4-bit bitsandbytes",
+    ".SCB": "8-bit bitsandbytes",
+    ".weight_packed": "compressed-tensors",
+}
+
+
+def refuse_quantised(tensors: TensorFile, config: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose weights are packed integers.
+
+    Raises
+    ------
+    FormatError
+        With the scheme and the way out.
+    """
+    said = config.get("quantization_config")
+    method = said.get("quant_method") if isinstance(said, dict) else None
+    for ending, scheme in _QUANTISED.items():
+        name = next((n for n in tensors if n.endswith(ending)), None)
+        if name is not None:
+            called = method if isinstance(method, str) else scheme
+            raise FormatError(
+                f"{tensors.path}: a quantised base ({short(called)}: tensor {short(name)}), whose "
+                "W is not stored as numbers; give the full-precision model that it was made from"
+            )
+
+
+def refuse_dtype(dtype: str, where: str) -> None:
+    """Refuse numbers that are not W as they stand.
+
+    Raises
+    ------
+    FormatError
+        An integer, or a float8 that needs a scale.
+    """
+    if dtype not in _FLOATS:
+        raise FormatError(
+            f"{where}: W is stored as {dtype}, which is not read; "
+            "give the model in float32, float16 or bfloat16"
+        )
+
+
+def stores_conv1d(tensors: TensorFile, config: Mapping[str, Any]) -> bool:
+    """Say whether c_attn, c_fc and c_proj are stored (in, out).
+
+    config.json decides, a composite model's parts included; without one, the length of a bias
+    beside a weight that is not square.
+    """
+    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
+    families = {part["model_type"] for part in parts if isinstance(part.get("model_type"), str)}
+    if families:
+        return not families.isdisjoint(_CONV1D_FAMILIES)
+    for name, header in tensors.headers.items():
+        module = name.removesuffix(".weight")
+        bias = tensors.headers.get(f"{module}.bias")
+        if module.rsplit(".", 1)[-1] in CONV1D and bias is not None and len(header.shape) == 2:
+            rows, columns = header.shape
+            if rows != columns and bias.shape in {(rows,), (columns,)}:
+                return bias.shape == (columns,)
+    return False
+
+
+def ties_head(config: Mapping[str, Any]) -> bool:
+    """Say whether an output head that is not stored is the input embedding."""
+    text = config.get("text_config")
+    inner = text.get("tie_word_embeddings") if isinstance(text, dict) else None
+    return config.get("tie_word_embeddings", inner) is not False

@@ -1,0 +1,119 @@
+"""`Weight`: one module's W, and which way round the file holds it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from subspace.errors import ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+# An embedding maps a one-hot of the vocabulary to a vector; all libraries store (vocab, dim).
+EMBEDDINGS = frozenset(
+    {
+        "embed_in",
+        "embed_positions",
+        "embed_tokens",
+        "position_embeddings",
+        "positions_embed",
+        "shared",
+        "tok_embeddings",
+        "token_type_embeddings",
+        "tokens_embed",
+        "word_embeddings",
+        "wpe",
+        "wte",
+    }
+)
+# What transformers.pytorch_utils.Conv1D, which stores (in, out), goes by in GPT-2 and its kin.
+CONV1D = frozenset({"c_attn", "c_fc", "c_proj", "q_attn"})
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One module's pretrained weight, read when `W` is asked for.
+
+    Attributes
+    ----------
+    name
+        The module, as it was asked for.
+    source
+        File and tensor, for messages.
+    shape
+        (d_out, d_in) of the map y = W x, known from the header.
+    stored_transposed
+        Whether the file holds (d_in, d_out).
+    dtype
+        torch's name of the stored dtype, without ``torch.``.
+    """
+
+    name: str
+    source: str
+    shape: tuple[int, int]
+    stored_transposed: bool
+    dtype: str
+    _read: Callable[[], torch.Tensor] = field(repr=False)
+
+    @property
+    def W(self) -> torch.Tensor:
+        """The (d_out, d_in) tensor, a view of the mapped file: treat it as read-only.
+
+        Raises
+        ------
+        FormatError
+            The file cannot be read.
+        """
+        stored = self._read()
+        matrix = stored.flatten(1)
+        return matrix.T if self.stored_transposed else matrix
+
+
+def orientation(
+    module: str,
+    stored: tuple[int, ...],
+    *,
+    conv1d: bool,
+    wanted: tuple[int, int] | None,
+    where: str,
+) -> tuple[tuple[int, int], bool]:
+    """Say what shape the map has, and whether that is the transpose of the stored tensor.
+
+    The name decides (an embedding, a Conv1D); a shape that only the other way round fits
+    overrules it.
+
+    Parameters
+    ----------
+    module
+        The module's path; its last component is looked at.
+    stored
+        Shape of the stored tensor; a convolution's (out, in/groups, kh, kw) is flattened.
+    conv1d
+        Whether the checkpoint is of a family that stores (in, out) in its c_attn, c_fc, c_proj.
+    wanted
+        (d_out, d_in) of the update that W is to be held against, if known.
+    where
+        File and tensor, for the message.
+
+    Raises
+    ------
+    ShapeError
+        Neither way round has the shape that is wanted.
+    """
+    last = module.rsplit(".", 1)[-1]
+    rows, columns = stored[0], math.prod(stored[1:])
+    matrix = len(stored) == 2
+    transposed = matrix and (last in EMBEDDINGS or (conv1d and last in CONV1D))
+    shape = (columns, rows) if transposed else (rows, columns)
+    if wanted is None or wanted == shape:
+        return shape, transposed
+    if matrix and wanted == shape[::-1]:
+        return wanted, not transposed
+    raise ShapeError(
+        f"module {module!r}: the update is {wanted[0]} x {wanted[1]}, "
+        f"W is {shape[0]} x {shape[1]} ({where}); is this the adapter's base model?"
+    )
