@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from subspace.adapters import LowRankUpdate as LowRankUpdate
     from subspace.adapters import load as load
     from subspace.errors import SubspaceError as SubspaceError
+    from subspace.measures.amplification import amplification as amplification
     from subspace.measures.similarity import similarity as similarity
     from subspace.results import Similarity as Similarity
     from subspace.spectra import Spectrum as Spectrum
@@ -28,6 +29,7 @@ _HOME = {
     "LowRankUpdate": "subspace.adapters",
     "load": "subspace.adapters",
     "SubspaceError": "subspace.errors",
+    "amplification": "subspace.measures.amplification",
     "similarity": "subspace.measures.similarity",
     "Similarity": "subspace.results",
     "Spectrum": "subspace.spectra",
@@ -40,6 +42,7 @@ __all__ = [
     "Similarity",
     "Spectrum",
     "SubspaceError",
+    "amplification",
     "load",
     "similarity",
     "spectrum",

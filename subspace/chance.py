@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import betaincc, betainccinv
+from scipy.special import betaincc, betainccinv, gammaincinv
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -100,6 +100,52 @@ def smallest_angle(i: int, j: int, d: int) -> float:
     a, b = i / d, j / d
     cosine = np.sqrt(a * (1 - b)) + np.sqrt(b * (1 - a))
     return float(np.arccos(min(float(cosine), 1.0)))
+
+
+def projection_moments(t1: float, t2: float, r: ArrayLike, m: int, n: int) -> tuple[Array, Array]:
+    """Mean and variance of T = |U^T W V|_F^2 for random r-dimensional U in R^m and V in R^n.
+
+    Parameters
+    ----------
+    t1, t2
+        Sums of the squares and of the fourth powers of W's singular values, W (m, n).
+    r
+        Dimensions of both subspaces, r <= min(m, n).
+
+    The mean is ``t1 r^2 / (m n)``: the root of it, ``r |W|_F / sqrt(m n)``, is the random column
+    of Table 7 of Hu et al. 2021, arXiv:2106.09685.
+
+    >>> mean, _ = projection_moments(61.95**2, 0.0, np.array([4, 64]), 12288, 12288)
+    >>> np.sqrt(mean).round(4).tolist()
+    [0.0202, 0.3227]
+    """
+    r = np.asarray(r, dtype=np.float64)
+
+    def c(d: int) -> Array:
+        spread: Array = 2 * r * (d - r) / (np.float64(d) * max(d - 1, 1) * (d + 2))
+        return spread
+
+    mean = t1 * r**2 / (np.float64(m) * n)
+    b = c(m) / 2
+    a = (r / m) ** 2 - c(m) / m
+    near = c(n) * ((a + b) * t2 + b * t1**2 - ((r / m) ** 2 * t1**2 + c(m) * (t2 - t1**2 / m)) / n)
+    variance = near + (r / n) ** 2 * c(m) * (t2 - t1**2 / m)
+    return mean, np.maximum(variance, 0.0)
+
+
+def projection_range(mean: ArrayLike, variance: ArrayLike, inside: float = 0.95) -> Array:
+    """Central range of |U^T W V|_F by the Gamma of T's mean and variance: (..., 2), low and high.
+
+    Held against simulation for r >= 5; below that T is far from Gamma and is to be drawn.
+    """
+    mean, variance = np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+    tails = np.array([(1 - inside) / 2, (1 + inside) / 2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shape = (mean**2 / variance)[..., None]
+        quantiles = gammaincinv(shape, tails) * (variance / mean)[..., None]
+    # A subspace that is everything leaves nothing to chance.
+    certain = np.broadcast_to(mean[..., None], quantiles.shape)
+    return np.sqrt(np.where(np.isfinite(quantiles), quantiles, certain))
 
 
 def _reduced(

@@ -44,6 +44,25 @@ def _harmless(value: object) -> object:
     return value
 
 
+def say(line: str) -> None:
+    """Write one line in which names may be strangers'."""
+    click.echo(printable(line))
+
+
+def common_path(names: list[str]) -> str:
+    """Return the path that all modules stand below, to say it once.
+
+    >>> common_path(["enc.layer.0.q", "enc.layer.1.q"])
+    'enc.layer'
+    """
+    shared = []
+    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
+
+
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Write a table, the first `left` columns flush left and the others flush right.
 

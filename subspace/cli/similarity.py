@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.printing import echo_csv, echo_json, echo_table, progress
-from subspace.errors import ArgumentError, printable
+from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, progress, say
+from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from subspace.results import ModuleSimilarity, Side, Similarity
@@ -182,10 +182,10 @@ def draw(
 def show(result: Similarity) -> None:
     """Print one line a module, and what a reader must know to read it."""
     a, b = result.adapters
-    _say(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
-    above = _common(list(result))
+    say(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
+    above = common_path(list(result))
     if above:
-        _say(f"modules of {above}")
+        say(f"modules of {above}")
     ranks = {(m.rank_a, m.rank_b) for m in result.values()}
     last = "φ({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "φ(r,r)"
     header = ["module", "φ(1,1)", "chance", "p", last, "chance", "agree"]
@@ -208,41 +208,23 @@ def show(result: Similarity) -> None:
             row += ["-", "-"] if there is None else [_phi(there.phi[0, 0]), _agreeing(there)]
         rows.append(row)
     echo_table(header, rows)
-    _say(
+    say(
         f"agree: leading directions shared beyond chance (level {result.level:g}, "
         f"Benjamini-Hochberg over {len(result)} modules)"
     )
     if result.initial is not None:
-        _say("start: φ(1,1) between the two initial A")
+        say("start: φ(1,1) between the two initial A")
     if result.control is not None:
-        _say(f"control: φ(1,1) of {a} and {result.control.adapters[1]}")
+        say(f"control: φ(1,1) of {a} and {result.control.adapters[1]}")
     for name, m in result.items():
         if m.note:
-            _say(f"note: {name}: {m.note}")
+            say(f"note: {name}: {m.note}")
     for note in result.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     for adapter, names in zip(result.adapters, result.unmatched, strict=True):
         if names:
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-            _say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
-
-
-def _common(names: list[str]) -> str:
-    """Return the path that all modules stand below, to say it once.
-
-    >>> _common(["enc.layer.0.q", "enc.layer.1.q"])
-    'enc.layer'
-    """
-    shared = []
-    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
-
-
-def _say(line: str) -> None:
-    click.echo(printable(line))  # names in it are strangers'
+            say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
 
 
 def _is_default(option: str) -> bool:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+
 from subspace.spectra.batches import equal_chunks, over_chunks, usable
 from subspace.spectra.directions import Directions, solve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from torch import Tensor
 
     from subspace.adapters import Adapter, LowRankUpdate
@@ -55,6 +56,14 @@ class Spectrum:
     def V(self) -> Tensor:
         """Right singular vectors, (d_in, k) float64, orthonormal columns; formed on first use."""
         return self._right.form()
+
+    def direction_errors(self) -> Tensor:
+        """Bound sin(angle) by which each single direction of U or V may be off, (k,) float64.
+
+        A direction is as sure as the cuts before and after it; infinite within a cluster.
+        """
+        cuts = self._left.angle_errors()[: len(self.S)]
+        return cuts + torch.nn.functional.pad(cuts[:-1], (1, 0))
 
 
 def spectrum(update: LowRankUpdate, *, device: str | torch.device = "cpu") -> Spectrum:

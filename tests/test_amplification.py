@@ -1,0 +1,239 @@
+"""Table 7 against a dense numpy computation, closed forms, and simulation of chance."""
+
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from made import adapter, dense, factors, gaussian
+from numpy.testing import assert_allclose
+
+from subspace import chance
+from subspace.adapters import LowRankUpdate
+from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
+from subspace.measures.amplification import amplification
+
+
+@dataclass(frozen=True)
+class Held:
+    """A base in memory: what `Pretrained` is to the measure."""
+
+    weights: dict
+    name: str = "base"
+
+    def get(self, module, *, shape):
+        W = self.weights[module]
+        assert tuple(W.shape) == tuple(shape)
+        return Weight(W)
+
+
+@dataclass(frozen=True)
+class Weight:
+    W: torch.Tensor
+    source: str = "model.safetensors (q.weight)"
+
+
+def table7(update, W, **options):
+    return amplification(adapter(update, name="a"), Held({"q": W}), **options)
+
+
+def naive(update, W, k, *, scaled=True):
+    """Every number of one row, dense and float64."""
+    A, B, s = dense(update)
+    delta = (s if scaled else math.copysign(1.0, s)) * (B @ A)
+    W = np.asarray(W.double())
+    U, S, Vh = np.linalg.svd(delta, full_matrices=False)
+    UW, _, VhW = np.linalg.svd(W, full_matrices=False)
+    U, V, UW, VW = U[:, :k], Vh[:k].T, UW[:, :k], VhW[:k].T
+    inside = np.linalg.norm(U.T @ W @ V)
+    size = np.linalg.norm(S[:k])
+    return {
+        "w_norm": np.linalg.norm(W),
+        "delta_norm": size,
+        "w_in_delta": inside,
+        "w_in_w": np.linalg.norm(UW.T @ W @ VW),
+        "w_in_random": k * np.linalg.norm(W) / math.sqrt(W.size),
+        "factor": size / inside,
+        "chance_factor": size * math.sqrt(W.size) / (k * np.linalg.norm(W)),
+    }, (S[:k], np.diag(U.T @ W @ V))
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (25, 25)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("scale", [2.0, -0.5])
+def test_every_number_is_the_naive_one(shape, dtype, scaled, scale, device):
+    update = factors(*shape, 6, cond=1, scale=scale, dtype=dtype, seed=1)
+    W = torch.randn(*shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    for row in table7(update, W, ranks=[1, 2, 5, 6], scaled=scaled, device=device):
+        want, (S, w) = naive(update, W, row.rank, scaled=scaled)
+        for name, value in want.items():
+            assert getattr(row, name) == pytest.approx(value, rel=1e-6), name
+        assert_allclose([d.sigma for d in row.directions], S, rtol=1e-6)
+        for d, one, sigma in zip(row.directions, w, S, strict=True):
+            assert d.w == pytest.approx(one, rel=1e-6, abs=1e-6)
+            assert d.ratio == pytest.approx(sigma / abs(one), rel=1e-5)
+            assert d.gain == pytest.approx(1 + sigma / one, rel=1e-5)
+
+
+def test_the_default_rank_is_the_adapters_own():
+    W = torch.randn(30, 20)
+    assert [row.rank for row in table7(factors(30, 20, 4), W)] == [4]
+    assert [row.rank for row in table7(factors(30, 20, 4), W, ranks=[8, 2])] == [2]
+
+
+def test_a_planted_twenty_is_found():
+    """Delta W doubles nothing but u v^T, which W has at 1/20 of delta's size among larger ones."""
+    rng = np.random.default_rng(0)
+    m, n = 60, 50
+    U, V = oracle.haar(rng, m, 30), oracle.haar(rng, n, 30)
+    S = np.linspace(10.0, 1.0, 30)
+    S[-1] = 0.5
+    W = torch.tensor((U * S) @ V.T)
+    u, v = U[:, -1:], V[:, -1:]
+    update = LowRankUpdate("q", torch.tensor(v.T.copy()), torch.tensor(10.0 * u), 1.0)
+    (row,) = table7(update, W)
+    assert row.factor == pytest.approx(20.0, rel=1e-9)
+    (d,) = row.directions
+    assert (d.w, d.ratio, d.gain) == (
+        pytest.approx(0.5, rel=1e-9),
+        pytest.approx(20.0, rel=1e-9),
+        pytest.approx(21.0, rel=1e-9),
+    )
+    level = np.linalg.norm(S) / math.sqrt(m * n)
+    assert row.chance_factor == pytest.approx(10.0 / level, rel=1e-9)
+    assert row.quotient == pytest.approx(0.5 / level, rel=1e-9)
+    assert row.chance_low < 10.0 / level < row.chance_high
+
+
+def test_a_reversed_direction_has_a_negative_gain():
+    W = torch.eye(4, 3).double()
+    update = LowRankUpdate("q", torch.eye(1, 3).double(), -3.0 * torch.eye(4, 1).double(), 1.0)
+    ((d,),) = (row.directions for row in table7(update, W))
+    assert d.w == pytest.approx(-1.0)
+    assert d.ratio == pytest.approx(3.0)
+    assert d.gain == pytest.approx(-2.0)
+
+
+def test_a_direction_that_w_does_not_have_has_no_ratio():
+    W = torch.zeros(5, 5).double()
+    W[0, 0] = 1.0
+    update = LowRankUpdate("q", torch.eye(1, 5).roll(1).double(), torch.eye(5, 1).double(), 1.0)
+    (row,) = table7(update, W)
+    assert row.directions[0].ratio is None
+    assert row.directions[0].gain is None
+    assert math.isnan(row.factor)
+    assert row.finding is None
+
+
+def test_tied_directions_have_no_w_of_their_own():
+    Q = torch.linalg.qr(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double())[0]
+    update = LowRankUpdate("q", Q.T.contiguous(), torch.eye(15, 3).double(), 1.0)
+    W = torch.randn(15, 20, generator=torch.Generator().manual_seed(1))
+    (row,) = table7(update, W)
+    assert [d.w for d in row.directions] == [None] * 3
+    assert row.factor == pytest.approx(naive(update, W, 3)[0]["factor"], rel=1e-6)
+
+
+def test_untrained_has_no_factor_and_says_why():
+    update = LowRankUpdate("q", torch.randn(2, 5), torch.zeros(4, 2), 1.0)
+    (row,) = table7(update, torch.randn(4, 5))
+    assert math.isnan(row.factor)
+    assert row.note.startswith("untrained")
+    plain = row.to_dict()
+    assert plain["factor"] is None
+    json.dumps(plain, allow_nan=False)
+
+
+def test_the_papers_random_column_and_chance_factors():
+    """Table 7: |W| = 61.95, |delta W| = 6.91 (r = 4) and 3.57 (r = 64), d = 12288."""
+    mean, _ = chance.projection_moments(61.95**2, 1.0, np.array([4, 64]), 12288, 12288)
+    assert_allclose(np.sqrt(mean), [61.95 * 4 / 12288, 61.95 * 64 / 12288], rtol=1e-12)
+    assert_allclose(np.sqrt(mean).round(2), [0.02, 0.32])  # as the paper prints it, 0.02 and 0.33
+    assert_allclose((np.array([6.91, 3.57]) / np.sqrt(mean)).round(1), [342.7, 11.1])
+
+
+SPECTRA = {
+    "flat": np.ones(40),
+    "power": np.arange(1, 41) ** -0.5,
+    "spiked": np.r_[10.0, np.ones(39)],
+}
+
+
+def simulate(W, r, draws, seed=0):
+    rng = np.random.default_rng(seed)
+    out = np.empty(draws)
+    for n in range(draws):
+        out[n] = np.linalg.norm(
+            oracle.haar(rng, W.shape[0], r).T @ W @ oracle.haar(rng, W.shape[1], r)
+        )
+    return out
+
+
+@pytest.mark.parametrize("kind", list(SPECTRA))
+@pytest.mark.parametrize("r", [1, 4, 8])
+def test_moments_and_range_of_chance_hold_in_simulation(kind, r):
+    S = SPECTRA[kind]
+    rng = np.random.default_rng(1)
+    W = (oracle.haar(rng, 60, 40) * S) @ oracle.haar(rng, 40, 40).T
+    norms = simulate(W, r, 4000)
+    T = norms**2
+    mean, variance = chance.projection_moments((S**2).sum(), (S**4).sum(), r, 60, 40)
+    assert abs(T.mean() - mean) < 4.5 * math.sqrt(variance / len(T))
+    # 4.5 standard errors of a variance; r = 1 on a spike has a very heavy tail.
+    assert abs(T.var() - variance) < 4.5 * math.sqrt(np.var((T - T.mean()) ** 2) / len(T))
+    (row,) = table7(factors(60, 40, r, cond=1), torch.tensor(W))
+    inside = row.delta_norm / np.array([row.chance_high, row.chance_low])
+    covered = np.mean((norms >= inside[0]) & (norms <= inside[1]))
+    # The edges come from 400 draws: each tail is known to about 0.8 %.
+    assert abs(covered - 0.95) < 0.04
+
+
+def test_the_range_is_seeded():
+    W, update = torch.randn(30, 20), factors(30, 20, 2)
+    one, same, other = (table7(update, W, seed=s)[0] for s in (0, 0, 1))
+    assert (one.chance_low, one.chance_high) == (same.chance_low, same.chance_high)
+    assert one.chance_low != other.chance_low
+    assert one.chance_drawn
+
+
+def test_a_random_update_is_no_finding_and_a_copy_of_w_is():
+    W = torch.randn(80, 60, generator=torch.Generator().manual_seed(3))
+    found = [table7(gaussian(80, 60, 8, seed=n), W)[0].finding for n in range(20)]
+    assert sum(found) <= 4  # 5 % each
+    U, S, Vh = torch.linalg.svd(W.double())
+    copy = LowRankUpdate("q", Vh[:8], U[:, :8] * S[:8] * 0.1, 1.0)
+    (row,) = table7(copy, W)
+    assert row.finding
+    assert row.quotient > 5
+    assert row.factor == pytest.approx(0.1, rel=1e-6)
+
+
+def test_frame_and_json():
+    result = table7(factors(30, 20, 4), torch.randn(30, 20), ranks=[1, 4])
+    frame = result.to_frame()
+    assert list(frame["rank"]) == [1, 4]
+    plain = result.to_dict()
+    assert (plain["kind"], plain["scaled"], plain["base"]) == ("amplification", True, "base")
+    names = "module rank w_norm delta_norm w_in_delta w_in_w w_in_random factor chance_factor"
+    assert set(names.split()) <= plain["modules"][0].keys()
+    assert plain["modules"][1]["directions"][3].keys() == {"sigma", "w", "ratio", "gain"}
+    json.dumps(plain, allow_nan=False)
+    assert repr(result) == "Amplification('a', base='base', 2 rows)"
+    assert [row.rank for row in result[:1]] == [1]
+
+
+def test_errors_name_what_is_wrong():
+    W, update = torch.randn(30, 20), factors(30, 20, 4)
+    with pytest.raises(ArgumentError, match="at least 200"):
+        table7(update, W, draws=20)
+    with pytest.raises(ArgumentError, match="ranks are"):
+        table7(update, W, ranks=[0, 2])
+    with pytest.raises(UnknownModuleError, match="no module of adapter 'a' matches"):
+        table7(update, W, modules="*.none")
+    W[3, 4] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"W of module 'q' holds NaN.*model.safetensors"):
+        table7(update, W)

@@ -1,0 +1,114 @@
+"""``subspace amplification``: Table 7 on a small base, and what bad input gets."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+from test_cli_similarity import folder, refused
+
+from subspace.cli import main
+
+MODULES = ("enc.0.query", "enc.0.value")
+
+
+def base(path, *, d=(5, 7), change=None):
+    """A base checkpoint in one safetensors file."""
+    rng = np.random.default_rng(7)
+    tensors = {f"{name}.weight": rng.standard_normal(d).astype("f4") for name in MODULES}
+    if change:
+        change(tensors)
+    path.mkdir()
+    save_file(tensors, path / "model.safetensors")
+    return str(path)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return folder(tmp_path / "r2"), base(tmp_path / "model")
+
+
+def run(adapter, model, *more):
+    return CliRunner().invoke(main, ["amplification", adapter, "--base", model, *map(str, more)])
+
+
+def test_the_table_has_every_module_and_its_chance(pair):
+    done = run(*pair)
+    assert done.exit_code == 0, done.output
+    assert "amplification by r2 of model, delta W with its scale alpha/r" in done.output
+    assert "query" in done.output
+    plain = json.loads(run(*pair, "--json").stdout)
+    assert (plain["kind"], plain["adapter"], plain["base"]) == ("amplification", "r2", "model")
+    row = plain["modules"][0]
+    for number in ("w_norm", "delta_norm", "factor"):
+        assert f"{row[number]:.3g}" in done.output
+    assert len(row["directions"]) == 2
+
+
+def test_ranks_scale_and_module(pair):
+    rows = json.loads(run(*pair, "--ranks", "2,1", "--module", "*.value", "--json").stdout)
+    assert [(r["module"], r["rank"]) for r in rows["modules"]] == [
+        ("enc.0.value", 1),
+        ("enc.0.value", 2),
+    ]
+    bare = json.loads(run(*pair, "--unscaled", "--module", "*.value", "--json").stdout)
+    assert not bare["scaled"]
+    assert rows["modules"][1]["factor"] == pytest.approx(8 * bare["modules"][0]["factor"])
+
+
+def test_csv_and_directions(pair):
+    rows = list(csv.DictReader(io.StringIO(run(*pair, "--csv").stdout)))
+    assert [row["module"] for row in rows] == list(MODULES)
+    assert float(rows[0]["factor"]) > 0
+    lines = run(*pair, "--directions").output.splitlines()
+    assert sum(line.startswith(("query", "value")) for line in lines) == 4
+
+
+def test_untrained_is_no_error(tmp_path):
+    def untrained(tensors):
+        for key in tensors:
+            if "lora_B" in key:
+                tensors[key][:] = 0
+
+    done = run(folder(tmp_path / "a", change=untrained), base(tmp_path / "model"))
+    assert done.exit_code == 0, done.output
+    assert "note: enc.0.query: untrained" in done.output
+
+
+def test_another_models_base(pair, tmp_path):
+    other = base(tmp_path / "other", d=(5, 9))
+    refused(run(pair[0], other), tmp_path, "enc.0.query", "5", "9", "7")
+
+
+def test_a_base_without_the_module_lists_the_nearest(pair, tmp_path):
+    def rename(tensors):
+        tensors["enc.0.querry.weight"] = tensors.pop("enc.0.query.weight")
+
+    refused(run(pair[0], base(tmp_path / "other", change=rename)), tmp_path, "enc.0.querry")
+
+
+def test_nan_in_w(pair, tmp_path):
+    def spoil(tensors):
+        tensors["enc.0.query.weight"][1, 2] = np.nan
+
+    done = run(pair[0], base(tmp_path / "other", change=spoil))
+    refused(done, tmp_path, "W of module 'enc.0.query'", "model.safetensors")
+
+
+def test_missing_base_and_wrong_options(pair, tmp_path):
+    refused(run(pair[0], str(tmp_path / "nowhere")), tmp_path, "nowhere")
+    refused(run(*pair, "--json", "--csv"), tmp_path, "choose one")
+    refused(run(*pair, "--ranks", "0"), tmp_path, "ranks are")
+    assert run(*pair, "--ranks", "one").exit_code == 2
+
+
+def test_two_readers_of_the_same_numbers_agree(pair):
+    """The Python way: three lines."""
+    import subspace
+
+    result = subspace.amplification(subspace.load(pair[0]), pair[1])
+    plain = json.loads(run(*pair, "--json").stdout)
+    assert [row.factor for row in result] == [row["factor"] for row in plain["modules"]]
