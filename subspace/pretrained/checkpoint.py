@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError, MissingFileError
-from subspace.pretrained.names import bare, by_bare_name, modules, resolve
-from subspace.pretrained.stored import refuse_dtype, refuse_quantised, stores_conv1d, ties_head
-from subspace.pretrained.weight import Weight, orientation
+from subspace.pretrained.fused import Block, block, hosts, is_host, parts
+from subspace.pretrained.names import bare, by_bare_name, fitting, modules, only
+from subspace.pretrained.stored import (
+    refuse_dtype,
+    refuse_quantised,
+    stores_conv1d,
+    text_config,
+    ties_head,
+)
+from subspace.pretrained.weight import Weight, as_map, misfit, orientation
 from subspace.tensorfiles import (
     INDEX_SUFFIXES,
     SUFFIXES,
@@ -24,6 +32,8 @@ from subspace.tensorfiles import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
+
+    import torch
 
 # In transformers' own order of preference.
 _WEIGHTS = (
@@ -81,23 +91,72 @@ class Pretrained:
         ShapeError
             The weight has another shape, either way round.
         FormatError
-            The weight is stored in a dtype that is not W as it stands.
+            The weight is stored in a dtype that is not W as it stands, or among others in a layout
+            that is not known.
         """
-        key = resolve(
-            module, self._modules, self._groups, tied=ties_head(self.config), base=self.name
-        )
+        wanted = None if shape is None else (int(shape[0]), int(shape[1]))
+        found = self._fitting(module)
+        if not found:
+            weight = self._block(module) or self._joined(module)
+            if weight is not None:
+                if wanted not in (None, weight.shape):
+                    raise misfit(module, wanted, weight.shape, weight.source)
+                return weight
+        key = only(module, found, self._modules, self.name)
+        return self._whole(module, key, wanted)
+
+    def _fitting(self, module: str) -> tuple[str, ...]:
+        return fitting(module, self._modules, self._groups, tied=ties_head(self.config))
+
+    def _whole(self, module: str, key: str, wanted: tuple[int, int] | None) -> Weight:
         tensor = self._modules[key]
         header = self.tensors.headers[tensor]
         source = f"{self._file(tensor)}: {short(tensor)}"
         refuse_dtype(header.dtype, source)
-        wanted = None if shape is None else (int(shape[0]), int(shape[1]))
         # The name that was asked for: a tied head is stored as an embedding and is none.
-        mapped, transposed = orientation(
+        shape, turned = orientation(
             bare(module), header.shape, conv1d=self._conv1d, wanted=wanted, where=source
         )
-        return Weight(
-            module, source, mapped, transposed, header.dtype, lambda: self.tensors[tensor]
-        )
+
+        def read() -> torch.Tensor:
+            return as_map(self.tensors[tensor], transposed=turned)
+
+        return Weight(module, source, shape, turned, header.dtype, read)
+
+    def _block(self, module: str) -> Weight | None:
+        """Find the fused weight that holds a module as some of its rows."""
+        for host, part in hosts(bare(module)):
+            found = self._fitting(host)
+            if len(found) == 1 and is_host(self._modules[found[0]]):
+                whole = self._whole(found[0], found[0], None)
+                config = text_config(self.config)
+                rows = block(self._modules[found[0]], whole.shape, part, config, whole.source)
+                return replace(
+                    whole,
+                    name=module,
+                    shape=(rows.rows, whole.shape[1]),
+                    source=f"{whole.source}, projection {part}",
+                    _read=partial(_rows, whole, rows),
+                )
+        return None
+
+    def _joined(self, module: str) -> Weight | None:
+        """Put a fused weight together from the projections that are stored apart."""
+        found = [self._fitting(part) for part in parts(bare(module))]
+        if not found or any(len(keys) != 1 for keys in found):
+            return None
+        weights = [self._whole(key, key, None) for (key,) in found]
+        if len({(w.shape[1], w.dtype) for w in weights}) != 1:
+            return None
+
+        def read() -> torch.Tensor:
+            import torch
+
+            return torch.cat([w.W for w in weights])
+
+        shape = sum(w.shape[0] for w in weights), weights[0].shape[1]
+        source = " + ".join(w.source for w in weights)
+        return Weight(module, source, shape, False, weights[0].dtype, read)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
@@ -111,6 +170,10 @@ class Pretrained:
     def _file(self, tensor: str) -> Path:
         tensors = self.tensors
         return tensors.files[tensor] if isinstance(tensors, ShardedFile) else tensors.path
+
+
+def _rows(whole: Weight, rows: Block) -> torch.Tensor:
+    return rows.of(whole.W)
 
 
 def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:

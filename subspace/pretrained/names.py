@@ -81,15 +81,10 @@ def by_bare_name(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({key: tuple(group) for key, group in groups.items()})
 
 
-def resolve(
-    module: str,
-    stored: Mapping[str, str],
-    groups: Mapping[str, tuple[str, ...]],
-    *,
-    tied: bool,
-    base: str,
-) -> str:
-    """Return the stored module that `module` means.
+def fitting(
+    module: str, stored: Mapping[str, str], groups: Mapping[str, tuple[str, ...]], *, tied: bool
+) -> tuple[str, ...]:
+    """List the stored modules that `module` could mean.
 
     Parameters
     ----------
@@ -99,27 +94,31 @@ def resolve(
         What `modules` and `by_bare_name` found in the checkpoint.
     tied
         Whether a head that is not stored may be the input embedding.
-    base
-        What to call the checkpoint in a message.
+    """
+    if module in stored:
+        return (module,)
+    found = groups.get(bare(module), ())
+    if not found and tied and bare(module) in _HEADS:
+        return tuple(name for name in stored if name.rsplit(".", 1)[-1] in _INPUTS)
+    return found
+
+
+def only(module: str, found: tuple[str, ...], stored: Iterable[str], base: str) -> str:
+    """Return the one module that was found.
 
     Raises
     ------
     UnknownModuleError
-        None fits, with the nearest names; or several do.
+        None was, with the nearest names; or several were.
     """
-    if module in stored:
-        return module
-    fitting = groups.get(bare(module), ())
-    if not fitting and tied and bare(module) in _HEADS:
-        fitting = tuple(name for name in stored if name.rsplit(".", 1)[-1] in _INPUTS)
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise UnknownModuleError(
-            f"base {base!r}: {short(module)} could be {' or '.join(map(repr, fitting[:4]))}; "
+            f"base {base!r}: {short(module)} could be {' or '.join(map(repr, found[:4]))}; "
             "the names do not say which"
         )
     names = {bare(name): name for name in islice(stored, _MOST_COMPARED)}
     near = [names[key] for key in get_close_matches(bare(module)[:300], names, n=3, cutoff=0.4)]
-    hint = f"the nearest are {', '.join(near)}" if near else f"it has {len(stored)} others"
+    hint = f"the nearest are {', '.join(near)}" if near else f"it has {len(names)} others"
     raise UnknownModuleError(f"base {base!r} has no weight of module {short(module)}; {hint}")

@@ -81,8 +81,13 @@ def stores_conv1d(tensors: TensorFile, config: Mapping[str, Any]) -> bool:
     return False
 
 
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of config.json that describes the language model."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
 def ties_head(config: Mapping[str, Any]) -> bool:
     """Say whether an output head that is not stored is the input embedding."""
-    text = config.get("text_config")
-    inner = text.get("tie_word_embeddings") if isinstance(text, dict) else None
+    inner = text_config(config).get("tie_word_embeddings")
     return config.get("tie_word_embeddings", inner) is not False

@@ -57,20 +57,27 @@ class Weight:
     shape: tuple[int, int]
     stored_transposed: bool
     dtype: str
-    _read: Callable[[], torch.Tensor] = field(repr=False)
+    _read: Callable[[], torch.Tensor] = field(repr=False)  # W, the way round that the map has
 
     @property
     def W(self) -> torch.Tensor:
         """The (d_out, d_in) tensor, a view of the mapped file: treat it as read-only.
+
+        It is a copy, made anew each time, only where no view exists: heads that are interleaved
+        with others, or projections that are stored apart.
 
         Raises
         ------
         FormatError
             The file cannot be read.
         """
-        stored = self._read()
-        matrix = stored.flatten(1)
-        return matrix.T if self.stored_transposed else matrix
+        return self._read()
+
+
+def as_map(stored: torch.Tensor, *, transposed: bool) -> torch.Tensor:
+    """View a stored tensor as the matrix of its map."""
+    matrix = stored.flatten(1)
+    return matrix.T if transposed else matrix
 
 
 def orientation(
@@ -113,7 +120,12 @@ def orientation(
         return shape, transposed
     if matrix and wanted == shape[::-1]:
         return wanted, not transposed
-    raise ShapeError(
+    raise misfit(module, wanted, shape, where)
+
+
+def misfit(module: str, wanted: tuple[int, int], shape: tuple[int, int], where: str) -> ShapeError:
+    """Word the error for an update that is not of W's shape."""
+    return ShapeError(
         f"module {module!r}: the update is {wanted[0]} x {wanted[1]}, "
         f"W is {shape[0]} x {shape[1]} ({where}); is this the adapter's base model?"
     )
