@@ -15,10 +15,10 @@ from subspace.cli import main
 MODULES = ("enc.0.query", "enc.0.value")
 
 
-def base(path, *, d=(5, 7), change=None):
+def base(path, *, d=(5, 7), names=MODULES, change=None):
     """A base checkpoint in one safetensors file."""
     rng = np.random.default_rng(7)
-    tensors = {f"{name}.weight": rng.standard_normal(d).astype("f4") for name in MODULES}
+    tensors = {f"{name}.weight": rng.standard_normal(d).astype("f4") for name in names}
     if change:
         change(tensors)
     path.mkdir()
@@ -65,6 +65,29 @@ def test_csv_and_directions(pair):
     assert float(rows[0]["factor"]) > 0
     lines = run(*pair, "--directions").output.splitlines()
     assert sum(line.startswith(("query", "value")) for line in lines) == 4
+
+
+def test_markdown_and_latex_hold_the_same_numbers(pair):
+    row = json.loads(run(*pair, "--json").stdout)["modules"][0]
+    markdown = run(*pair, "--markdown").stdout.splitlines()
+    assert markdown[1] == "| :-- |" + " --: |" * 9
+    assert markdown[2].startswith("| enc.0.query | 2 | ")
+    latex = run(*pair, "--latex").stdout.splitlines()
+    assert latex[0] == r"\begin{tabular}{lrrrrrrrrr}"
+    assert latex[-1] == r"\end{tabular}"
+    assert latex[2].count("&") == 9
+    for line in (markdown[2], latex[4]):
+        assert f"{row['factor']:.3g}" in line
+
+
+def test_a_strangers_name_is_no_markup(tmp_path):
+    evil = r"a|b_<script>$\input{x}&"
+    a = folder(tmp_path / "a", modules=(evil,))
+    model = base(tmp_path / "m", names=(evil,))
+    markdown = run(a, model, "--markdown").stdout.splitlines()[2]
+    assert markdown.startswith(r"| a\|b\_\<script\>\$\\input\{x\}& | 2 |")
+    latex = run(a, model, "--latex").stdout.splitlines()[4]
+    assert r"a$\Vert$b\_<script>\$\textbackslash{}input\{x\}\& & 2" in latex
 
 
 def test_untrained_is_no_error(tmp_path):

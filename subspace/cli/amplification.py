@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, progress, say
+from subspace.cli.printing import (
+    common_path,
+    echo_csv,
+    echo_json,
+    echo_latex,
+    echo_markdown,
+    echo_table,
+    progress,
+    say,
+)
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -22,6 +31,11 @@ def _ranks(_ctx: click.Context, _param: click.Parameter, text: str | None) -> li
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
         raise click.BadParameter("write whole numbers, such as 1,2,4,8") from error
+
+
+HEADER = (
+    "module", "r", "|W|", "|ΔW|", "in ΔW", "in W", "random", "factor", "by chance", "x chance",
+)  # fmt: skip
 
 
 @click.command()
@@ -41,6 +55,8 @@ def _ranks(_ctx: click.Context, _param: click.Parameter, text: str | None) -> li
 @click.option("--seed", default=0, show_default=True, help="Of the random directions drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and rank.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Write Table 7 for a model card.")
+@click.option("--latex", "as_latex", is_flag=True, help="Write Table 7 for a paper (booktabs).")
 @click.option("--device", default="cpu", show_default=True, help="Any torch device.")
 def command(
     path: Path,
@@ -52,6 +68,8 @@ def command(
     seed: int,
     as_json: bool,
     as_csv: bool,
+    as_markdown: bool,
+    as_latex: bool,
     device: str,
 ) -> None:
     """How much of W lies in the directions of delta W? Table 7 of the LoRA paper, against chance.
@@ -66,8 +84,10 @@ def command(
         subspace amplification runs/r8 --base ./my-model --module '*.value' --ranks 1,2,4,8
         subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].quotient'
     """  # noqa: D301 - click wants the real character
-    if as_json and as_csv:
-        raise ArgumentError("--json and --csv both write to stdout; choose one")
+    if as_json + as_csv + as_markdown + as_latex + directions > 1:
+        raise ArgumentError(
+            "--json, --csv, --markdown, --latex and --directions all write to stdout; choose one"
+        )
     from subspace.adapters import load
     from subspace.measures.amplification import amplification
 
@@ -90,6 +110,10 @@ def command(
         rows = [row.to_dict() for row in result]
         names = [n for n in rows[0] if n not in ("directions", "shape")]
         echo_csv(names, [["" if row[n] is None else row[n] for n in names] for row in rows])
+    elif as_markdown:
+        echo_markdown(HEADER, _rows(result))
+    elif as_latex:
+        echo_latex(HEADER, _rows(result))
     elif directions:
         _show_directions(result)
     else:
@@ -118,8 +142,16 @@ def _head(result: Amplification) -> str:
 def show(result: Amplification) -> None:
     """Print Table 7 with what chance gives."""
     above = _head(result)
-    header = ["module", "r", "|W|", "|ΔW|", "in ΔW", "in W", "random", "factor", "by chance"]
-    rows = [
+    echo_table(HEADER, _rows(result, above))
+    say("in X: |U^T W V| with U, V from delta W, from W's own top r, from random directions")
+    say("x chance: how many times more of W than a random update meets; * outside its central 95 %")
+    for row in result:
+        if row.note:
+            say(f"note: {row.module}: {row.note}")
+
+
+def _rows(result: Amplification, above: str = "") -> list[list[str]]:
+    return [
         [
             row.module.removeprefix(f"{above}."),
             str(row.rank),
@@ -134,12 +166,6 @@ def show(result: Amplification) -> None:
         ]
         for row in result
     ]
-    echo_table([*header, "x chance"], rows)
-    say("in X: |U^T W V| with U, V from delta W, from W's own top r, from random directions")
-    say("x chance: how many times more of W than a random update meets; * outside its central 95 %")
-    for row in result:
-        if row.note:
-            say(f"note: {row.module}: {row.note}")
 
 
 def _show_directions(result: Amplification) -> None:

@@ -101,6 +101,50 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
     click.echo("\n".join(line for line in lines if line))
 
 
+def echo_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a Markdown table, the first column flush left; no cell can break out of its place."""
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    def escaped(cell: str) -> str:
+        return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$" else c for c in printable(cell))
+
+    rule = [":--", *["--:"] * (len(header) - 1)]
+    click.echo(line(map(escaped, header)))
+    click.echo(line(rule))
+    for row in rows:
+        click.echo(line(map(escaped, row)))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "Δ": r"$\Delta$",
+    "φ": r"$\varphi$",
+    "|": r"$\Vert$",
+    **{c: f"\\{c}" for c in "{}$&#_%"},
+}
+
+
+def echo_latex(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a LaTeX tabular with booktabs' rules; every cell is text, never a command."""
+
+    def line(cells: Iterable[str]) -> str:
+        escaped = ("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells)
+        return "  " + " & ".join(escaped) + r" \\"
+
+    click.echo(rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}")
+    click.echo("  \\toprule")
+    click.echo(line(header))
+    click.echo("  \\midrule")
+    for row in rows:
+        click.echo(line(row))
+    click.echo("  \\bottomrule")
+    click.echo(r"\end{tabular}")
+
+
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr while at a terminal; yield a function that advances it."""
