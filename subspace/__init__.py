@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from subspace.adapters import load as load
     from subspace.errors import SubspaceError as SubspaceError
     from subspace.measures.amplification import amplification as amplification
+    from subspace.measures.placement import placement as placement
     from subspace.measures.similarity import similarity as similarity
     from subspace.results import Similarity as Similarity
     from subspace.spectra import Spectrum as Spectrum
@@ -30,6 +31,7 @@ _HOME = {
     "load": "subspace.adapters",
     "SubspaceError": "subspace.errors",
     "amplification": "subspace.measures.amplification",
+    "placement": "subspace.measures.placement",
     "similarity": "subspace.measures.similarity",
     "Similarity": "subspace.results",
     "Spectrum": "subspace.spectra",
@@ -44,6 +46,7 @@ __all__ = [
     "SubspaceError",
     "amplification",
     "load",
+    "placement",
     "similarity",
     "spectrum",
 ]

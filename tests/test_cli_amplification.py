@@ -135,3 +135,24 @@ def test_two_readers_of_the_same_numbers_agree(pair):
     result = subspace.amplification(subspace.load(pair[0]), pair[1])
     plain = json.loads(run(*pair, "--json").stdout)
     assert [row.factor for row in result] == [row["factor"] for row in plain["modules"]]
+
+
+def test_placement_is_a_similarity_with_w(pair, tmp_path):
+    adapter, model = pair
+    out = tmp_path / "fig8.svg"
+    done = CliRunner().invoke(
+        main, ["placement", adapter, "--base", model, "--top", "3", "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "phi of W of model (i) and r2 (j), side in" in done.output
+    assert out.read_text().startswith("<?xml")
+    plain = CliRunner().invoke(main, ["placement", adapter, "--base", model, "--json"])
+    rows = json.loads(plain.stdout)["modules"]
+    assert [(row["rank_a"], row["rank_b"]) for row in rows] == [(1, 2), (1, 2)]
+
+
+def test_placement_refuses_before_the_work(pair, tmp_path):
+    place = ["placement", pair[0], "--base", pair[1]]
+    refused(CliRunner().invoke(main, [*place, "--top", "0"]), tmp_path, "top is 0")
+    refused(CliRunner().invoke(main, [*place, "--out", "x.gif"]), tmp_path, "x.gif")
+    refused(CliRunner().invoke(main, [*place, "--json", "--csv"]), tmp_path, "choose one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def command(
     from subspace.measures.amplification import amplification
 
     adapter = load(path)
-    checkpoint = _open(base)
+    checkpoint = open_base(base)
     with progress("projecting", len(adapter if modules is None else adapter.select(modules))) as at:
         result = amplification(
             adapter,
@@ -120,13 +121,16 @@ def command(
         show(result)
 
 
-def _open(base: str) -> Pretrained:
+def open_base(base: str) -> Pretrained:
+    """Open the checkpoint that ``--base`` names."""
     from subspace.pretrained import open_pretrained
 
     if base == "minilm":
         from subspace.training.models import find_model
 
-        return open_pretrained(Path(find_model(base).location))
+        embedded = find_model(base)
+        opened = open_pretrained(Path(embedded.location))
+        return replace(opened, name=embedded.name.split("/")[-1])  # the folder is called "model"
     return open_pretrained(Path(base))
 
 

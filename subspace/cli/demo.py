@@ -30,14 +30,13 @@ def command(out: Path) -> None:
         subspace demo --out subspace-demo
     """  # noqa: D301 - click wants the real character
     from subspace.adapters import load
+    from subspace.cli.amplification import open_base
     from subspace.cli.amplification import show as show_table7
     from subspace.cli.similarity import draw, show
     from subspace.findings import amplified, findings
     from subspace.measures.amplification import amplification
     from subspace.measures.similarity import similarity
-    from subspace.pretrained import open_pretrained
     from subspace.training import DEMO, train
-    from subspace.training.models import find_model
 
     folders = {}
     for name, config in DEMO.items():
@@ -63,7 +62,7 @@ def command(out: Path) -> None:
     click.echo()
     for sentence in findings(ranks, seeds):
         click.echo(sentence)
-    base = open_pretrained(find_model("minilm").location)
+    base = open_base("minilm")
     tables = [amplification(adapters[name], base) for name in ("r8", "r64")]
     for table in tables:
         click.echo()

@@ -102,16 +102,7 @@ def command(
         subspace similarity runs/r64 runs/r64-seed1 --out fig4.pdf --figure 4
         subspace similarity runs/r8 runs/r64 --json | jq '.modules[] | [.module, .agreeing]'
     """  # noqa: D301 - click wants the real character
-    if as_json and as_csv:
-        raise ArgumentError("--json and --csv both write to stdout; choose one")
-    if out is not None:
-        from subspace.plots.save import check
-
-        check(out)
-    else:
-        ignored = [n for n in OF_FIGURES if not _is_default(n)]
-        if ignored:
-            raise ArgumentError(f"{', '.join(ignored)} is for a figure: give --out FIG too")
+    check_output(as_json=as_json, as_csv=as_csv, out=out)
     from subspace.adapters import load
     from subspace.measures.similarity import similarity
 
@@ -129,15 +120,46 @@ def command(
             device=device,
             progress=advance,
         )
+    emit(
+        result,
+        as_json=as_json,
+        as_csv=as_csv,
+        out=out,
+        figure=figure,
+        p=contour or None,
+        above_chance=above_chance,
+        initial=initial,
+    )
+
+
+def check_output(*, as_json: bool, as_csv: bool, out: Path | None) -> None:
+    """Refuse what could not be written, before the work is done."""
+    if as_json and as_csv:
+        raise ArgumentError("--json and --csv both write to stdout; choose one")
     if out is not None:
-        draw(
-            result,
-            out,
-            figure=figure,
-            p=contour or None,
-            above_chance=above_chance,
-            initial=initial,
-        )
+        from subspace.plots.save import check
+
+        check(out)
+    else:
+        ignored = [name for name in OF_FIGURES if not _is_default(name)]
+        if ignored:
+            raise ArgumentError(f"{', '.join(ignored)} is for a figure: give --out FIG too")
+
+
+def emit(
+    result: Similarity,
+    *,
+    as_json: bool,
+    as_csv: bool,
+    out: Path | None,
+    figure: str,
+    p: float | None = 0.01,
+    above_chance: bool = False,
+    initial: bool = False,
+) -> None:
+    """Write the figure, and the result as a table, JSON or CSV."""
+    if out is not None:
+        draw(result, out, figure=figure, p=p, above_chance=above_chance, initial=initial)
     if as_json:
         echo_json(result.to_dict())
     elif as_csv:
@@ -229,7 +251,7 @@ def show(result: Similarity) -> None:
 
 def _is_default(option: str) -> bool:
     source = click.get_current_context().get_parameter_source(option[2:].replace("-", "_"))
-    return source is click.core.ParameterSource.DEFAULT
+    return source in (None, click.core.ParameterSource.DEFAULT)  # None: a verb without it
 
 
 def _degrees(angle: float | None) -> str:

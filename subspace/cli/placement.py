@@ -1,0 +1,85 @@
+"""``subspace placement ADAPTER --base MODEL``: where the update lies in W, Figure 8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from subspace.cli.amplification import open_base
+from subspace.cli.printing import progress
+from subspace.cli.similarity import FIGURES, check_output, emit
+
+
+@click.command()
+@click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
+@click.option(
+    "--base",
+    required=True,
+    metavar="MODEL",
+    help="The checkpoint that it was trained on: a folder, a file, or minilm (extra demo).",
+)
+@click.option(
+    "--side",
+    type=click.Choice(("in", "out")),
+    default="in",
+    show_default=True,
+    help="Right or left singular vectors, of W and of delta W.",
+)
+@click.option("--top", type=int, metavar="K", help="W's directions.  [default: min(64, d/10)]")
+@click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
+@click.option("--json", "as_json", is_flag=True, help="Write everything, every cell, as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j).")
+@click.option(
+    "--out",
+    metavar="FIG",
+    type=click.Path(path_type=Path),
+    help="Draw Figure 8 as .png, .svg or .pdf.",
+)
+@click.option(
+    "--figure",
+    type=click.Choice(FIGURES),
+    default="4",
+    show_default=True,
+    help="What --out draws: 4 two modules beside random matrices, layers all.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+def command(
+    path: Path,
+    base: str,
+    side: Literal["in", "out"],
+    top: int | None,
+    modules: str | None,
+    as_json: bool,
+    as_csv: bool,
+    out: Path | None,
+    figure: str,
+    device: str,
+) -> None:
+    """Compare W's top directions with those of delta W: phi, Figure 8 of the paper.
+
+    phi(i, j) compares W's leading i singular directions with delta W's leading j: near chance, the
+    update adds directions that W does not emphasise.
+
+    \b
+        subspace placement data/adapters/r8 --base minilm
+        subspace placement runs/r8 --base ./my-model --side out --out fig8.png
+    """  # noqa: D301 - click wants the real character
+    check_output(as_json=as_json, as_csv=as_csv, out=out)
+    from subspace.adapters import load
+    from subspace.measures.placement import placement
+
+    adapter = load(path)
+    checkpoint = open_base(base)
+    with progress("decomposing W", len(adapter)) as advance:
+        result = placement(
+            adapter,
+            checkpoint,
+            side=side,
+            top=top,
+            modules=modules,
+            device=device,
+            progress=advance,
+        )
+    emit(result, as_json=as_json, as_csv=as_csv, out=out, figure=figure)
