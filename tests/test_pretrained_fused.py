@@ -167,6 +167,13 @@ def test_a_fused_update_on_a_base_that_stores_the_parts(tmp_path):
         base["model.layers.7.self_attn.qkv_proj"]
 
 
+def test_parts_of_different_kinds_are_not_joined(tmp_path):
+    t = {"mlp.gate_proj.weight": torch.ones(3, 2), "mlp.up_proj.weight": torch.ones(3, 2).half()}
+    save_file(t, tmp_path / "model.safetensors")
+    with pytest.raises(UnknownModuleError, match=r"nearest are mlp\.\w+_proj, mlp\.\w+_proj"):
+        open_pretrained(tmp_path)["mlp.gate_up_proj"]
+
+
 @pytest.mark.parametrize(
     ("fused", "config"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError, MissingFileError
+from subspace.pretrained.float8 import FLOAT8, block_size, dequantised, scale_of
 from subspace.pretrained.fused import Block, block, hosts, is_host, parts
 from subspace.pretrained.names import bare, by_bare_name, fitting, modules, only
 from subspace.pretrained.stored import (
@@ -31,7 +32,7 @@ from subspace.tensorfiles import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
 
@@ -112,16 +113,27 @@ class Pretrained:
         tensor = self._modules[key]
         header = self.tensors.headers[tensor]
         source = f"{self._file(tensor)}: {short(tensor)}"
-        refuse_dtype(header.dtype, source)
+        stored = self._numbers(tensor, source)
         # The name that was asked for: a tied head is stored as an embedding and is none.
         shape, turned = orientation(
             bare(module), header.shape, conv1d=self._conv1d, wanted=wanted, where=source
         )
 
         def read() -> torch.Tensor:
-            return as_map(self.tensors[tensor], transposed=turned)
+            return as_map(stored(), transposed=turned)
 
         return Weight(module, source, shape, turned, header.dtype, read)
+
+    def _numbers(self, tensor: str, source: str) -> Callable[[], torch.Tensor]:
+        """Check how a tensor is stored; return what reads its numbers."""
+        tensors, headers = self.tensors, self.tensors.headers
+        if headers[tensor].dtype not in FLOAT8:
+            refuse_dtype(headers[tensor].dtype, source)
+            return lambda: tensors[tensor]
+        scale = scale_of(tensor, headers, self.config, source)
+        grid = headers[scale].shape if scale else ()
+        size = block_size(headers[tensor].shape, grid, self.config, source)
+        return lambda: dequantised(tensors[tensor], tensors[scale] if scale else None, size)
 
     def _block(self, module: str) -> Weight | None:
         """Find the fused weight that holds a module as some of its rows."""

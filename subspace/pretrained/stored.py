@@ -52,7 +52,7 @@ def refuse_dtype(dtype: str, where: str) -> None:
     Raises
     ------
     FormatError
-        An integer, or a float8 that needs a scale.
+        An integer, or a float of less than 8 bits.
     """
     if dtype not in _FLOATS:
         raise FormatError(

@@ -64,7 +64,7 @@ class Weight:
         """The (d_out, d_in) tensor, a view of the mapped file: treat it as read-only.
 
         It is a copy, made anew each time, only where no view exists: heads that are interleaved
-        with others, or projections that are stored apart.
+        with others, projections that are stored apart, float8 (which becomes float32).
 
         Raises
         ------
