@@ -116,7 +116,7 @@ class Pretrained:
         stored = self._numbers(tensor, source)
         # The name that was asked for: a tied head is stored as an embedding and is none.
         shape, turned = orientation(
-            bare(module), header.shape, conv1d=self._conv1d, wanted=wanted, where=source
+            module, header.shape, conv1d=self._conv1d, wanted=wanted, where=source
         )
 
         def read() -> torch.Tensor:

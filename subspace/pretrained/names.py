@@ -28,6 +28,7 @@ _WRAPPERS = frozenset(
         "electra",
         "esm",
         "gpt_neox",
+        "language_model",
         "longformer",
         "mobilebert",
         "model",

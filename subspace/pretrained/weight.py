@@ -111,7 +111,7 @@ def orientation(
     ShapeError
         Neither way round has the shape that is wanted.
     """
-    last = module.rsplit(".", 1)[-1]
+    last = module.removesuffix(".base_layer").rsplit(".", 1)[-1]
     rows, columns = stored[0], math.prod(stored[1:])
     matrix = len(stored) == 2
     transposed = matrix and (last in EMBEDDINGS or (conv1d and last in CONV1D))
