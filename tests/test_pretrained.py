@@ -386,6 +386,8 @@ def test_folders_that_hold_no_base_are_refused(tmp_path):
         open_pretrained(adapter)
     with pytest.raises(FormatError, match="holds no weight matrix"):
         open_pretrained(save(tmp_path / "norm", {"norm.weight": torch.ones(2)}))
+    with pytest.raises(FormatError, match="holds no weight matrix"):
+        open_pretrained(save(tmp_path / "empty", {"q.weight": torch.ones(0, 2)}))
     two = save(tmp_path / "two", {"q.weight": torch.ones(2, 2)}, name="a.safetensors")
     assert open_pretrained(two).name == "two"
     assert open_pretrained(two / "a.safetensors").name == "a.safetensors"

@@ -107,6 +107,15 @@ def test_scales_that_do_not_fit_are_refused(extra, config, match, tmp_path):
     assert "\n" not in str(e.value)
 
 
+def test_a_float8_convolution_has_one_scale_or_none(tmp_path):
+    q = torch.ones(2, 3, 4).to(torch.float8_e4m3fn)
+    base = save(tmp_path, {"q.weight": q, "q.weight_scale": torch.tensor(3.0)})
+    assert torch.equal(base["q"].W, torch.full((2, 12), 3.0))
+    base = save(tmp_path, {"q.weight": q, "q.weight_scale": torch.ones(2)})
+    with pytest.raises(FormatError, match="do not cover"):
+        base["q"]
+
+
 @pytest.mark.parametrize("block", [None, [4], [0, 3], ["4", 3], "x"])
 def test_a_block_size_that_makes_no_sense_is_not_used(block, tmp_path):
     q, scales, want = quantised(8, 9, (2, 3), block=(4, 3))

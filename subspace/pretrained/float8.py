@@ -71,7 +71,7 @@ def block_size(
     rows, columns = shape[0], shape[-1]
     if not grid or set(grid) == {1}:
         return rows, columns
-    if grid in {(rows,), (rows, 1)}:
+    if len(shape) == 2 and grid in {(rows,), (rows, 1)}:
         return 1, columns
     said = config.get("quantization_config")
     block = said.get("weight_block_size") if isinstance(said, dict) else None

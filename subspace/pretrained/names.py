@@ -51,11 +51,11 @@ _MOST_COMPARED = 20_000
 
 
 def modules(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> Mapping[str, str]:
-    """Map module path to tensor name for every weight of two dimensions or more."""
+    """Map module path to tensor name for every weight of two dimensions or more, empty ones out."""
     found = {}
     for name, shape in tensors:
         for ending in _ENDINGS:
-            if name.endswith(ending) and len(shape) > 1:
+            if name.endswith(ending) and len(shape) > 1 and 0 not in shape:
                 found[name.removesuffix(ending)] = name
     return MappingProxyType(found)
 
