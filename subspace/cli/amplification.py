@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from subspace.cli import options
 from subspace.cli.printing import (
     common_path,
     echo_csv,
@@ -41,24 +42,19 @@ HEADER = (
 
 @click.command()
 @click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
-@click.option(
-    "--base",
-    required=True,
-    metavar="MODEL",
-    help="The checkpoint that it was trained on: a folder, a file, or minilm (extra demo).",
-)
-@click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
+@options.BASE
+@options.MODULE
 @click.option(
     "--ranks", callback=_ranks, metavar="K[,K…]", help="Truncate the update to its leading K."
 )
 @click.option("--unscaled", is_flag=True, help="Leave alpha / r out of delta W.")
 @click.option("--directions", is_flag=True, help="One line a direction: sigma, w, ratio, gain.")
 @click.option("--seed", default=0, show_default=True, help="Of the random directions drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+@options.JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and rank.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Write Table 7 for a model card.")
 @click.option("--latex", "as_latex", is_flag=True, help="Write Table 7 for a paper (booktabs).")
-@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+@options.DEVICE
 def command(
     path: Path,
     base: str,

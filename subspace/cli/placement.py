@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from subspace.cli import options
 from subspace.cli.amplification import open_base
 from subspace.cli.printing import progress
 from subspace.cli.similarity import FIGURES, check_output, emit
@@ -14,12 +15,7 @@ from subspace.cli.similarity import FIGURES, check_output, emit
 
 @click.command()
 @click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
-@click.option(
-    "--base",
-    required=True,
-    metavar="MODEL",
-    help="The checkpoint that it was trained on: a folder, a file, or minilm (extra demo).",
-)
+@options.BASE
 @click.option(
     "--side",
     type=click.Choice(("in", "out")),
@@ -28,15 +24,10 @@ from subspace.cli.similarity import FIGURES, check_output, emit
     help="Right or left singular vectors, of W and of delta W.",
 )
 @click.option("--top", type=int, metavar="K", help="W's directions.  [default: min(64, d/10)]")
-@click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
-@click.option("--json", "as_json", is_flag=True, help="Write everything, every cell, as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j).")
-@click.option(
-    "--out",
-    metavar="FIG",
-    type=click.Path(path_type=Path),
-    help="Draw Figure 8 as .png, .svg or .pdf.",
-)
+@options.MODULE
+@options.JSON
+@options.CELLS
+@options.OUT
 @click.option(
     "--figure",
     type=click.Choice(FIGURES),
@@ -44,7 +35,7 @@ from subspace.cli.similarity import FIGURES, check_output, emit
     show_default=True,
     help="What --out draws: 4 two modules beside random matrices, layers all.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+@options.DEVICE
 def command(
     path: Path,
     base: str,

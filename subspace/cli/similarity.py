@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from subspace.cli import options
 from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, progress, say
 from subspace.errors import ArgumentError
 
@@ -37,7 +38,7 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
     show_default=True,
     help="Whose directions: of A, of B, of delta W (in, out), or of A minus its start.",
 )
-@click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
+@options.MODULE
 @click.option(
     "--control",
     metavar="C",
@@ -48,14 +49,9 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
     "--angles", is_flag=True, help="Also principal angles; all of them and distances in JSON."
 )
 @click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
-@click.option("--json", "as_json", is_flag=True, help="Write everything, every cell, as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j).")
-@click.option(
-    "--out",
-    metavar="FIG",
-    type=click.Path(path_type=Path),
-    help="Draw a figure of the paper as .png, .svg or .pdf.",
-)
+@options.JSON
+@options.CELLS
+@options.OUT
 @click.option(
     "--figure",
     type=click.Choice(FIGURES),
@@ -72,7 +68,7 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
 )
 @click.option("--above-chance", is_flag=True, help="--out draws phi minus what chance gives.")
 @click.option("--initial", is_flag=True, help="--out draws the initial A beside, where stored.")
-@click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+@options.DEVICE
 def command(
     first: Path,
     second: Path,

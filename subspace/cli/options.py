@@ -1,0 +1,26 @@
+"""Options that several verbs share, said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+MODULE = click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
+BASE = click.option(
+    "--base",
+    required=True,
+    metavar="MODEL",
+    help="The checkpoint that it was trained on: a folder, a file, or minilm (extra demo).",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+CELLS = click.option(
+    "--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j)."
+)
+OUT = click.option(
+    "--out",
+    metavar="FIG",
+    type=click.Path(path_type=Path),
+    help="Draw a figure of the paper as .png, .svg or .pdf.",
+)
+DEVICE = click.option("--device", default="cpu", show_default=True, help="Any torch device.")
