@@ -1,0 +1,245 @@
+"""What W has along each direction of an update, what the update adds, and what becomes of it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING
+
+from subspace.errors import ArgumentError, UnknownModuleError
+from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE
+from subspace.plots.names import chosen, literal, module_label
+from subspace.plots.panels import FRAME, HEAD_SIZE, NARROW, characters, check_width, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from subspace.results import Amplification, DirectionGain, ModuleAmplification
+
+# Blue, orange and an outline: apart for every colour deficiency, and in grey.
+W_COLOUR, DELTA_COLOUR, SUM_COLOUR = "#0072b2", "#e69f00", "#ffffff"
+_LABELS = ("W: |w_k|", "ΔW: σ_k", "W + ΔW: |w_k + σ_k|")
+_BAR = 0.27  # of a direction's height
+_LOG_FROM = 30  # the shortest bar would be under a thirtieth of the longest
+_MOST = 32  # directions on a page
+
+
+def gains_figure(
+    result: Amplification, *, module: str | None = None, most: int = 8, width: float = 7.0
+) -> Figure:
+    """Draw what one module's update does to W, direction by direction.
+
+    After Hu et al. 2021, arXiv:2106.09685, section 7.3: the update amplifies directions that W
+    has but does not emphasise. Of a module with several ranks the largest one is drawn: the
+    directions of the others are its first ones.
+
+    Parameters
+    ----------
+    result
+        Table 7 of one adapter.
+    module
+        A module path. Default: the query of the middle layer, else the middle layer's first.
+    most
+        Draw the leading directions up to this many, 1 to 32.
+    width
+        In inches.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib, outside pyplot; write it with `subspace.plots.save.save`.
+
+    Raises
+    ------
+    UnknownModuleError
+        The module is not in `result`, or it has none.
+    ArgumentError
+        `most` is not between 1 and 32, or no page has this width.
+    """
+    check_width(width)
+    _check_most(most)
+    have = by_module(result)
+    row = have[chosen(have, module, most=1)[0]][-1]
+    count = min(most, len(row.directions))
+    figure = new_figure(width, 1.25 + 0.4 * max(2, count))
+    ax = gains(row, ax=figure.add_subplot(), most=most)
+    fits = characters(width - 0.2, HEAD_SIZE)
+    shown = f", {count} of {row.rank} directions" if count < row.rank and count else ""
+    words = f", rank {row.rank}{shown}".replace("rank ", "rank\N{NO-BREAK SPACE}")
+    first = module_label(row.module, max(16, fits - len(words))) + words
+    title = "\n".join(textwrap.wrap(first, fits, break_on_hyphens=False))
+    figure.suptitle(f"{title}\n{subheading(result, fits)}", fontsize=HEAD_SIZE, usetex=False)
+    note = textwrap.fill(literal(row.note, 200), characters(width - 0.3, TICK_SIZE))
+    figure.legend(
+        handles=ax.get_legend_handles_labels()[0] if count else [],
+        loc="outside lower center",
+        ncols=2 if width < NARROW else 4,
+        fontsize=TICK_SIZE,
+        title=note if count else None,
+        title_fontsize=TICK_SIZE,
+        frameon=False,
+        borderaxespad=0.1,
+        handlelength=1.5,
+    )
+    return figure
+
+
+def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
+    """Draw |w_k|, sigma_k and |w_k + sigma_k| of the leading directions, 1 on top.
+
+    With u_k, v_k the singular vectors of delta W, W has w_k = u_k^T W v_k along them, and the
+    update adds sigma_k (Hu et al. 2021, section 7.3). An undefined size is NaN, which draws no bar.
+    The scale is logarithmic where the shortest bar would vanish beside the longest.
+
+    Parameters
+    ----------
+    row
+        One module at one rank.
+    ax
+        What is drawn into, and returned.
+    most
+        Draw at most so many directions, 1 to 32.
+
+    Returns
+    -------
+    Axes
+        `ax`. Its bar containers hold the three sizes, its texts what became of each direction.
+
+    Raises
+    ------
+    ArgumentError
+        `most` is not between 1 and 32.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from subspace.results import DirectionGain, ModuleAmplification
+    >>> nan, one = float("nan"), DirectionGain(sigma=19.0, w=1.0, ratio=19.0, gain=20.0)
+    >>> row = ModuleAmplification("q", 1, (4, 4), *[nan] * 9, False, 0.5, (one,))
+    >>> ax = gains(row, ax=Figure().add_subplot())
+    >>> [float(bars[0].get_width()) for bars in ax.containers], ax.texts[0].get_text()
+    ([1.0, 19.0, 20.0], 'amplified 20×')
+    """
+    _check_most(most)
+    directions = row.directions[:most]
+    if not directions:
+        return blank(ax, row.note)
+    columns = zip(*(_sizes(d) for d in directions), strict=True)
+    styles = ((W_COLOUR, W_COLOUR), (DELTA_COLOUR, DELTA_COLOUR), (SUM_COLOUR, "black"))
+    seen = [row.w_by_chance]
+    for n, (column, label, (face, edge)) in enumerate(zip(columns, _LABELS, styles, strict=True)):
+        places = [k + (n - 1) * _BAR for k in range(1, len(column) + 1)]
+        ax.barh(places, column, _BAR, label=label, color=face, edgecolor=edge, linewidth=0.6)
+        seen += column
+    ax.axvline(
+        row.w_by_chance,
+        color="black",
+        linestyle=(0, (3, 2)),
+        linewidth=0.9,
+        label=f"|w| of a random direction: {row.w_by_chance:.2g}",
+    )
+    _scale(ax, [size for size in seen if size > 0])
+    for k, direction in enumerate(directions, 1):
+        ax.text(
+            1.015,
+            k,
+            effect(direction),
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            fontsize=TICK_SIZE,
+            usetex=False,
+        )
+    count = len(directions)
+    ax.set_ylim(count + 0.55, 0.45)
+    ax.set_yticks(range(1, count + 1))
+    ax.set_ylabel("direction k of ΔW", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
+    scale = " (log scale)" if ax.get_xscale() == "log" else ""
+    ax.set_xlabel(f"size along u_k, v_k{scale}", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
+    quiet(ax)
+    return ax
+
+
+def effect(direction: DirectionGain) -> str:
+    """Say in words what the update does to W along one direction.
+
+    >>> from subspace.results import DirectionGain
+    >>> [effect(DirectionGain(3.0, w, 3 / abs(w), 1 + 3 / w)) for w in (0.5, -0.5, -4.0)]
+    ['amplified 7×', 'reversed, 5×', 'damped to 0.25×']
+    """
+    gain = direction.gain
+    if gain is None:
+        return "undefined"
+    size = abs(gain)
+    words = f"{size:.3g}×" if size < 1000 else f"{size:,.0f}×" if size < 1e5 else f"{size:.1e}×"
+    if gain < 0:
+        return f"reversed, {words}"
+    return f"{'amplified' if gain >= 1 else 'damped to'} {words}"
+
+
+def by_module(result: Amplification) -> dict[str, list[ModuleAmplification]]:
+    """Return each module's rows, ranks ascending.
+
+    Raises
+    ------
+    UnknownModuleError
+        There is no row.
+    """
+    rows: dict[str, list[ModuleAmplification]] = {}
+    for row in sorted(result.rows, key=lambda row: row.rank):
+        rows.setdefault(row.module, []).append(row)
+    if not rows:
+        raise UnknownModuleError("there is no module to draw: this amplification has no row")
+    return {module: rows[module] for module in dict.fromkeys(row.module for row in result.rows)}
+
+
+def subheading(result: Amplification, fits: int) -> str:
+    """Say whose Table 7 it is, and whether delta W has its scale: the factor depends on it."""
+    adapter, base = (literal(name, max(8, fits // 2 - 4)) for name in (result.adapter, result.base))
+    scale = "ΔW with its scale α/r" if result.scaled else "ΔW without its scale α/r"
+    one = f"{adapter} on {base}; {scale}"
+    return one if len(one) <= fits else f"{adapter} on {base}\n{scale}"
+
+
+def blank(ax: Axes, note: str) -> Axes:
+    """Write why there is nothing to draw."""
+    ax.set(xticks=[], yticks=[])
+    ax.text(
+        0.5,
+        0.5,
+        textwrap.fill(literal(note or "undefined", 120), 36),
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        fontsize=LABEL_SIZE,
+        usetex=False,
+    )
+    quiet(ax)
+    return ax
+
+
+def quiet(ax: Axes) -> None:
+    """Give the ticks and the frame the size and the grey that every figure has."""
+    ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
+    ax.tick_params(which="minor", length=1.2, width=0.4)
+    for spine in ax.spines.values():
+        spine.set(linewidth=0.6, edgecolor=FRAME)
+
+
+def _sizes(direction: DirectionGain) -> tuple[float, float, float]:
+    w = math.nan if direction.w is None else direction.w
+    return abs(w), direction.sigma, abs(w + direction.sigma)
+
+
+def _scale(ax: Axes, sizes: list[float]) -> None:
+    low, high = min(sizes, default=1.0), max(sizes, default=1.0)
+    if high > _LOG_FROM * low:
+        ax.set_xscale("log")
+        ax.set_xlim(low / 2, high * 1.3)
+    else:
+        ax.set_xlim(0, high * 1.08)
+
+
+def _check_most(most: int) -> None:
+    if not 1 <= most <= _MOST:
+        raise ArgumentError(f"most = {most!r}: this figure shows 1 to {_MOST} directions")

@@ -1,0 +1,184 @@
+"""What the figures of Table 7 draw, read from their Axes: never from pixels."""
+
+import math
+from dataclasses import replace
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose, assert_array_equal
+
+from subspace.errors import ArgumentError, UnknownModuleError
+from subspace.plots.gains import effect, gains, gains_figure
+from subspace.results import Amplification, DirectionGain, ModuleAmplification
+
+BERT = [f"encoder.layer.{k}.attention.self.{w}" for k in range(6) for w in ("query", "value")]
+LONG = "experiments/2024-05-17/llama-2-7b-chat-qlora-r8-alpha-16-$x$"
+
+
+def direction(sigma, w):
+    return DirectionGain(sigma, w, sigma / abs(w), 1 + sigma / w)
+
+
+def row(module=BERT[0], rank=4, *, factor=10.0, chance=20.0, directions=None, note=""):
+    """One row; its chance range is a fifth around its level."""
+    if directions is None:
+        directions = tuple(direction(8.0 / k, 0.3 * (-1) ** k / k) for k in range(1, rank + 1))
+    return ModuleAmplification(
+        module=module,
+        rank=rank,
+        shape=(384, 384),
+        w_norm=40.0,
+        delta_norm=10.0,
+        w_in_delta=10.0 / factor,
+        w_in_w=5.0,
+        w_in_random=10.0 / chance,
+        factor=factor,
+        chance_factor=chance,
+        chance_low=0.8 * chance,
+        chance_high=1.2 * chance,
+        chance_drawn=True,
+        w_by_chance=0.1,
+        directions=directions,
+        note=note,
+    )
+
+
+def undefined(module=BERT[0], rank=4):
+    nan = math.nan
+    none = row(module, rank, factor=nan, chance=nan, directions=(), note="untrained: B is zero")
+    return replace(none, delta_norm=0.0, w_in_random=0.4)
+
+
+def table7(*rows, adapter="r8", scaled=True):
+    return Amplification(adapter, "minilm", scaled, 0, rows or tuple(row(m) for m in BERT))
+
+
+def axes():
+    return Figure().add_subplot()
+
+
+def widths(ax):
+    return [[bar.get_width() for bar in bars] for bars in ax.containers]
+
+
+def words(figure):
+    return [t.get_text() for t in figure.findobj(mpl.text.Text) if t.get_text()]
+
+
+def assert_legible(figure):
+    """Every text lies within the page and has 6 pt or more."""
+    FigureCanvasAgg(figure).draw()
+    page = figure.bbox
+    beyond = {  # a log axis keeps ticks outside its limits, and does not draw them
+        label
+        for ax in figure.axes
+        for label in ax.get_xticklabels(which="both")
+        if not ax.get_xlim()[0] <= label.get_position()[0] <= ax.get_xlim()[1]
+    }
+    for text in figure.findobj(mpl.text.Text):
+        if not text.get_text() or not text.get_visible() or text in beyond:
+            continue
+        assert text.get_fontsize() >= 6
+        box = text.get_window_extent()
+        assert box.x0 >= page.x0 - 1, text.get_text()
+        assert box.x1 <= page.x1 + 1, text.get_text()
+        assert box.y0 >= page.y0 - 1, text.get_text()
+        assert box.y1 <= page.y1 + 1, text.get_text()
+
+
+# Per direction
+
+
+def test_bars_are_the_directions_numbers():
+    directions = (direction(19.0, 1.0), direction(5.0, -2.0), direction(1.0, -2.0))
+    ax = gains(row(directions=directions), ax=axes())
+    assert widths(ax) == [[1.0, 2.0, 2.0], [19.0, 5.0, 1.0], [20.0, 3.0, 1.0]]
+    assert [t.get_text() for t in ax.texts] == ["amplified 20×", "reversed, 1.5×", "damped to 0.5×"]
+    assert [t.get_position()[1] for t in ax.texts] == [1, 2, 3]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # direction 1 on top
+    for k in range(3):  # each direction's three bars lie around its own k
+        centres = [bars[k].get_y() + bars[k].get_height() / 2 for bars in ax.containers]
+        assert_allclose(np.mean(centres), k + 1)
+        assert max(abs(c - k - 1) for c in centres) < 0.5
+
+
+def test_the_line_stands_at_what_a_random_direction_has():
+    ax = gains(row(), ax=axes())
+    (line,) = ax.lines
+    assert list(line.get_xdata()) == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(("w", "scale"), [(1.0, "linear"), (0.01, "log")])
+def test_the_scale_is_logarithmic_where_a_bar_would_vanish(w, scale):
+    ax = gains(replace(row(directions=(direction(2.0, w),)), w_by_chance=1.0), ax=axes())
+    assert ax.get_xscale() == scale
+    assert ("log" in ax.get_xlabel()) == (scale == "log")
+    low, high = ax.get_xlim()
+    assert low < w < 2.0 + w < high
+
+
+def test_an_undefined_direction_says_so_and_has_no_bar_that_is_unknown():
+    unsure = (DirectionGain(3.0, None, None, None), DirectionGain(3.0, 1e-9, None, None))
+    ax = gains(row(directions=unsure), ax=axes())
+    assert_array_equal(widths(ax), [[np.nan, 1e-9], [3.0, 3.0], [np.nan, 3.0 + 1e-9]])
+    assert [t.get_text() for t in ax.texts] == ["undefined", "undefined"]
+
+
+def test_large_gains_stay_short():
+    gain = [DirectionGain(1.0, 1.0, 1.0, g) for g in (1234.5, -2e7, 1.0)]
+    assert [effect(g) for g in gain] == ["amplified 1,234×", "reversed, 2.0e+07×", "amplified 1×"]
+
+
+def test_an_untrained_module_says_why():
+    figure = gains_figure(table7(undefined()))
+    assert not figure.axes[0].containers
+    assert "untrained: B is zero" in words(figure)
+
+
+def test_the_default_is_the_middle_layers_query_at_its_largest_rank():
+    result = table7(*(row(m, k) for m in BERT for k in (1, 4, 2)))
+    figure = gains_figure(result)
+    assert len(figure.axes[0].containers[0]) == 4
+    assert figure.get_suptitle().replace("\xa0", " ").startswith("layer 2 query, rank 4\nr8 on")
+    assert len(gains_figure(result, most=3).axes[0].containers[0]) == 3
+    assert "3 of 4 directions" in gains_figure(result, most=3).get_suptitle()
+    assert "layer 5 value" in gains_figure(result, module=BERT[-1]).get_suptitle()
+
+
+@pytest.mark.parametrize(("scaled", "said"), [(True, "with its"), (False, "without its")])
+def test_the_title_says_whether_the_scale_is_in(scaled, said):
+    assert f"ΔW {said} scale α/r" in gains_figure(table7(scaled=scaled)).get_suptitle()
+
+
+def test_a_note_is_written():
+    assert "rank 3 of 4" in words(gains_figure(table7(row(note="rank 3 of 4"))))
+
+
+@pytest.mark.parametrize("width", [3.4, 7.0])
+@pytest.mark.parametrize("rank", [1, 8])
+def test_gains_are_legible_with_long_names(width, rank):
+    module = f"encoder.layer.0.{LONG.replace('.', '')}"
+    assert_legible(gains_figure(table7(row(module, rank), adapter=LONG), width=width))
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "options"),
+    [
+        (UnknownModuleError, "no module 'nope'", {"module": "nope"}),
+        (ArgumentError, "1 to 32 directions", {"most": 0}),
+        (ArgumentError, "1 to 32 directions", {"most": 33}),
+        (ArgumentError, "3 to 40 inches", {"width": 1.0}),
+    ],
+)
+def test_what_gains_refuse(error, match, options):
+    with pytest.raises(error, match=match):
+        gains_figure(table7(), **options)
+
+
+@pytest.mark.parametrize("draw", [gains_figure])
+def test_an_amplification_without_rows_is_refused(draw):
+    with pytest.raises(UnknownModuleError, match="has no row"):
+        draw(Amplification("a", "b", True, 0, ()))
