@@ -90,6 +90,15 @@ def test_a_strangers_name_is_no_markup(tmp_path):
     assert r"a$\Vert$b\_<script>\$\textbackslash{}input\{x\}\& & 2" in latex
 
 
+def test_a_chart_of_one_modules_directions(pair, tmp_path):
+    out = tmp_path / "gains.svg"
+    done = run(*pair, "--module", "*.query", "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    json.loads(done.stdout)
+    assert out.read_text().startswith("<?xml")
+    refused(run(*pair, "--out", tmp_path / "gains.gif"), tmp_path, "gains.gif")
+
+
 def test_untrained_is_no_error(tmp_path):
     def untrained(tensors):
         for key in tensors:

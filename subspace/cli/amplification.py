@@ -54,6 +54,12 @@ HEADER = (
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and rank.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Write Table 7 for a model card.")
 @click.option("--latex", "as_latex", is_flag=True, help="Write Table 7 for a paper (booktabs).")
+@click.option(
+    "--out",
+    metavar="FIG",
+    type=click.Path(path_type=Path),
+    help="Draw W, delta W and their sum along each direction of one module.",
+)
 @options.DEVICE
 def command(
     path: Path,
@@ -67,6 +73,7 @@ def command(
     as_csv: bool,
     as_markdown: bool,
     as_latex: bool,
+    out: Path | None,
     device: str,
 ) -> None:
     """How much of W lies in the directions of delta W? Table 7 of the LoRA paper, against chance.
@@ -79,12 +86,17 @@ def command(
     \b
         subspace amplification data/adapters/r8 --base minilm
         subspace amplification runs/r8 --base ./my-model --module '*.value' --ranks 1,2,4,8
+        subspace amplification runs/r8 --base ./my-model --module '*.3.*.query' --out gains.png
         subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].quotient'
     """  # noqa: D301 - click wants the real character
     if as_json + as_csv + as_markdown + as_latex + directions > 1:
         raise ArgumentError(
             "--json, --csv, --markdown, --latex and --directions all write to stdout; choose one"
         )
+    if out is not None:
+        from subspace.plots.save import check
+
+        check(out)
     from subspace.adapters import load
     from subspace.measures.amplification import amplification
 
@@ -101,6 +113,11 @@ def command(
             device=device,
             progress=at,
         )
+    if out is not None:
+        from subspace.plots.gains import gains_figure
+        from subspace.plots.save import save
+
+        save(gains_figure(result), out)
     if as_json:
         echo_json(result.to_dict())
     elif as_csv:
