@@ -117,9 +117,9 @@ def test_another_models_base(pair, tmp_path):
 
 def test_a_base_without_the_module_lists_the_nearest(pair, tmp_path):
     def rename(tensors):
-        tensors["enc.0.querry.weight"] = tensors.pop("enc.0.query.weight")
+        tensors["enc.0.query_2.weight"] = tensors.pop("enc.0.query.weight")
 
-    refused(run(pair[0], base(tmp_path / "other", change=rename)), tmp_path, "enc.0.querry")
+    refused(run(pair[0], base(tmp_path / "other", change=rename)), tmp_path, "enc.0.query_2")
 
 
 def test_nan_in_w(pair, tmp_path):
