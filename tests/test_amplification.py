@@ -230,6 +230,8 @@ def test_errors_name_what_is_wrong():
     W, update = torch.randn(30, 20), factors(30, 20, 4)
     with pytest.raises(ArgumentError, match="at least 200"):
         table7(update, W, draws=20)
+    with pytest.raises(ArgumentError, match="no module of a rank asked for: its ranks go to 4"):
+        table7(update, W, ranks=[5, 8])
     with pytest.raises(ArgumentError, match="ranks are"):
         table7(update, W, ranks=[0, 2])
     with pytest.raises(UnknownModuleError, match="no module of adapter 'a' matches"):

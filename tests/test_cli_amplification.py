@@ -134,6 +134,7 @@ def test_missing_base_and_wrong_options(pair, tmp_path):
     refused(run(pair[0], str(tmp_path / "nowhere")), tmp_path, "nowhere")
     refused(run(*pair, "--json", "--csv"), tmp_path, "choose one")
     refused(run(*pair, "--ranks", "0"), tmp_path, "ranks are")
+    refused(run(*pair, "--ranks", "16", "--csv"), tmp_path, "its ranks go to 2")
     assert run(*pair, "--ranks", "one").exit_code == 2
 
 

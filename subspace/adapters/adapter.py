@@ -152,14 +152,18 @@ class Adapter(Mapping[str, LowRankUpdate]):
     def __contains__(self, module: object) -> bool:
         return module in self.updates  # Mapping's own would read the tensors
 
-    def select(self, glob: str) -> Adapter:
+    def select(self, glob: str | None) -> Adapter:
         """Keep the modules whose path matches a shell-style pattern, such as ``"*.q_proj"``.
+
+        None keeps them all.
 
         Raises
         ------
         UnknownModuleError
             No module matches.
         """
+        if glob is None:
+            return self
         kept = {name: info for name, info in self.updates.items() if fnmatchcase(name, glob)}
         if not kept:
             have = ", ".join(list(self.updates)[:4])

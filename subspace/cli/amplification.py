@@ -102,7 +102,7 @@ def command(
 
     adapter = load(path)
     checkpoint = open_base(base)
-    with progress("projecting", len(adapter if modules is None else adapter.select(modules))) as at:
+    with progress("projecting", len(adapter.select(modules))) as at:
         result = amplification(
             adapter,
             checkpoint,

@@ -63,7 +63,7 @@ def command(
 
     adapter = load(path)
     checkpoint = open_base(base)
-    with progress("decomposing W", len(adapter)) as advance:
+    with progress("decomposing W", len(adapter.select(modules))) as advance:
         result = placement(
             adapter,
             checkpoint,

@@ -104,7 +104,7 @@ def command(
 
     a, b = load(first), load(second)
     against = None if control is None else load(control)
-    with progress("comparing", len(a)) as advance:
+    with progress("comparing", len(a.select(modules))) as advance:
         result = similarity(
             a,
             b,

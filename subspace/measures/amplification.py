@@ -87,7 +87,8 @@ def amplification(
     NonFiniteError
         W or a factor holds NaN or infinity.
     ArgumentError
-        A rank below 1, fewer than 200 draws, or a device that this machine lacks.
+        A rank below 1, no module of a rank asked for, fewer than 200 draws, or a device that this
+        machine lacks.
 
     Notes
     -----
@@ -101,7 +102,7 @@ def amplification(
     device = usable(device)
     if isinstance(base, str | os.PathLike):
         base = open_pretrained(base)
-    chosen = adapter if modules is None else adapter.select(modules)
+    chosen = adapter.select(modules)
     # Shapes first: a base that is not the adapter's is refused before the work.
     for name in chosen:
         base.get(name, shape=chosen.updates[name].shape)
@@ -110,6 +111,11 @@ def amplification(
         rows += _module(chosen[name], base, ranks, scaled, draws, seed, device)
         if progress is not None:
             progress(1)
+    if not rows:
+        highest = max((info.rank for info in chosen.updates.values()), default=0)
+        raise ArgumentError(
+            f"adapter {adapter.name!r} has no module of a rank asked for: its ranks go to {highest}"
+        )
     return Amplification(adapter.name, base.name, scaled, seed, tuple(rows))
 
 

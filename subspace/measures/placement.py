@@ -80,7 +80,7 @@ def placement(
     device = usable(device)
     if isinstance(base, str | os.PathLike):
         base = open_pretrained(base)
-    chosen = adapter if modules is None else adapter.select(modules)
+    chosen = adapter.select(modules)
     for name in chosen:  # shapes first: a base that is not the adapter's is refused before the work
         base.get(name, shape=chosen.updates[name].shape)
     leading = {}

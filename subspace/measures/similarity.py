@@ -159,8 +159,7 @@ def similarity(
 
 
 def _shared(a: Adapter, b: Adapter, modules: str | None) -> list[str]:
-    if modules is not None:
-        a, b = a.select(modules), b.select(modules)
+    a, b = a.select(modules), b.select(modules)
     names = [name for name in a if name in b]
     if not names:
         have = "; ".join(
