@@ -1,0 +1,20 @@
+"""The frozen result types. Axes have names; NaN means undefined and becomes null in JSON.
+
+Nothing here computes: measures fill these, figures and the command line read them.
+"""
+
+from subspace.results.amplification import Amplification, DirectionGain, ModuleAmplification
+from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
+from subspace.results.similarity import ModuleSimilarity, Similarity
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "SIDES",
+    "Amplification",
+    "DirectionGain",
+    "ModuleAmplification",
+    "ModuleSimilarity",
+    "Side",
+    "Similarity",
+    "strict",
+]
