@@ -14,21 +14,27 @@ from subspace.linalg.factored import (
     svd,
     unit_scale,
 )
-from subspace.linalg.products import haar, project
+from subspace.linalg.leading import TOLERANCE, Leading, leading
+from subspace.linalg.products import haar, highest_precision, sweep, sweep_dtype
 
 __all__ = [
     "CHOLESKY_QR2_KAPPA",
     "EPS",
     "GRAM_BOUND",
+    "TOLERANCE",
+    "Leading",
     "Orthogonal",
     "Rung",
     "from_gram",
     "gram",
     "haar",
+    "highest_precision",
+    "leading",
     "orthogonalise",
     "orthonormal",
     "principal_angles",
-    "project",
     "svd",
+    "sweep",
+    "sweep_dtype",
     "unit_scale",
 ]

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from subspace import chance, linalg
+from subspace import linalg
+from subspace.cache import Cache
 from subspace.errors import ArgumentError, NonFiniteError
+from subspace.measures.pretrained_values import ValuesOf
+from subspace.measures.projection_chance import ProjectionChance
 from subspace.pretrained import open_pretrained
 from subspace.results import Amplification, DirectionGain, ModuleAmplification
 from subspace.spectra import is_zero, spectrum, usable
@@ -28,25 +33,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from subspace.adapters import Adapter, LowRankUpdate
+    from subspace.measures.pretrained_values import PretrainedValues
     from subspace.pretrained import Pretrained
     from subspace.spectra import Spectrum
 
     Array = NDArray[np.float64]
+    Base = Pretrained | str | os.PathLike[str]
 
-DRAWS = 400
-_GAMMA_FROM = 5  # at a smaller rank T is far from Gamma
-_DRAWN_TO = 16  # from this rank on the Gamma range is right to 4 %, however spiked W is
-_SPIKED = 0.01  # t2/t1^2 a rank: above it W's few large directions skew T
+
+@dataclass(frozen=True)
+class _Options:
+    ranks: Sequence[int] | None
+    scaled: bool
+    top: bool
+    draws: int | None
+    seed: int
+    device: torch.device
 
 
 def amplification(
     adapter: Adapter,
-    base: Pretrained | str | os.PathLike[str],
+    base: Base,
     *,
     ranks: Sequence[int] | None = None,
     modules: str | None = None,
     scaled: bool = True,
-    draws: int = DRAWS,
+    top: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    verify: bool = False,
+    draws: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -66,9 +81,17 @@ def amplification(
     scaled
         Whether delta W includes the adapter's scale, alpha / r: what the model really adds. The
         factor depends on it, phi does not.
+    top
+        Also project W onto its own leading directions. Of a large W that takes many passes where
+        the rest takes one; without it `w_in_w` is NaN.
+    cache
+        A folder in which W's own singular values are kept for the next call. The verb uses
+        `subspace.cache.default_folder`; here None keeps nothing.
+    verify
+        Hash every byte of W before an entry of the cache is believed.
     draws, seed
-        Haar draws behind the range that chance has, where W's spectrum or a small rank calls for
-        them; at least 200.
+        Haar draws behind the range that chance has, at least 200. None: 400, where W's spectrum or
+        a small rank calls for them, and the Gamma of two moments elsewhere.
     device
         Where to compute: any torch device with float64.
     progress
@@ -92,171 +115,198 @@ def amplification(
 
     Notes
     -----
-    W's singular values come from the float64 Gram's `eigvalsh`: exact for the leading ones, and
-    seconds a module at d = 4096. Memory is one Gram, min(d_out, d_in)^2 float64.
+    W is read once for the norm and the projections, in panels: memory is one panel and the
+    directions, beside W as it lies in the file. Its own singular values are a second stage, see
+    `subspace.linalg.leading`. A projection of a large W is computed in float32, summed in float64:
+    within 1e-6 of itself.
     """
-    if draws < 200:
-        raise ArgumentError(f"draws is {draws}; a central 95 % wants at least 200")
+    options = _Options(ranks, scaled, top, draws, seed, usable(device))
+    return _table7([adapter], base, modules, cache, verify, options, progress)[0]
+
+
+def amplifications(
+    adapters: Sequence[Adapter],
+    base: Base,
+    *,
+    ranks: Sequence[int] | None = None,
+    modules: str | None = None,
+    scaled: bool = True,
+    top: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    verify: bool = False,
+    draws: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Amplification, ...]:
+    """Table 7 of several adapters of one base, in one pass over it.
+
+    The directions of all are set side by side, so that W is read, converted and multiplied once.
+    Options and errors are those of `amplification`; a module that only some adapters have is in
+    their results alone.
+    """
+    options = _Options(ranks, scaled, top, draws, seed, usable(device))
+    return _table7(adapters, base, modules, cache, verify, options, progress)
+
+
+def _table7(
+    adapters: Sequence[Adapter],
+    base: Base,
+    modules: str | None,
+    cache: str | os.PathLike[str] | None,
+    verify: bool,
+    options: _Options,
+    progress: Callable[[int], None] | None,
+) -> tuple[Amplification, ...]:
+    ranks = options.ranks
+    if options.draws is not None and options.draws < 200:
+        raise ArgumentError(f"draws is {options.draws}; a central 95 % wants at least 200")
     if ranks is not None and (not ranks or min(ranks) < 1):
         raise ArgumentError(f"ranks are {list(ranks)}; each is a whole number from 1 on")
-    device = usable(device)
     if isinstance(base, str | os.PathLike):
         base = open_pretrained(base)
-    chosen = adapter.select(modules)
+    chosen = [adapter.select(modules) for adapter in adapters]
     # Shapes first: a base that is not the adapter's is refused before the work.
-    for name in chosen:
-        base.get(name, shape=chosen.updates[name].shape)
-    rows: list[ModuleAmplification] = []
-    for name in chosen:
-        rows += _module(chosen[name], base, ranks, scaled, draws, seed, device)
+    for adapter in chosen:
+        for name, info in adapter.updates.items():
+            base.get(name, shape=info.shape)
+    values_of = ValuesOf(base, None if cache is None else Cache(Path(cache)), verify=verify)
+    rows: list[list[ModuleAmplification]] = [[] for _ in chosen]
+    for name in dict.fromkeys(name for adapter in chosen for name in adapter):
+        having = [n for n, adapter in enumerate(chosen) if name in adapter]
+        done = _module([chosen[n][name] for n in having], base, values_of, options)
+        for n, found in zip(having, done, strict=True):
+            rows[n] += found
         if progress is not None:
             progress(1)
-    if not rows:
-        highest = max((info.rank for info in chosen.updates.values()), default=0)
-        raise ArgumentError(
-            f"adapter {adapter.name!r} has no module of a rank asked for: its ranks go to {highest}"
-        )
-    return Amplification(adapter.name, base.name, scaled, seed, tuple(rows))
+    for adapter, found in zip(chosen, rows, strict=True):
+        if not found:
+            highest = max((info.rank for info in adapter.updates.values()), default=0)
+            raise ArgumentError(
+                f"adapter {adapter.name!r} has no module of a rank asked for: its ranks go to "
+                f"{highest}"
+            )
+    return tuple(
+        Amplification(adapter.name, base.name, options.scaled, options.seed, tuple(found))
+        for adapter, found in zip(chosen, rows, strict=True)
+    )
 
 
 def _module(
-    update: LowRankUpdate,
-    base: Pretrained,
-    ranks: Sequence[int] | None,
-    scaled: bool,
-    draws: int,
-    seed: int,
-    device: torch.device,
-) -> list[ModuleAmplification]:
-    weight = base.get(update.name, shape=update.shape)
+    updates: Sequence[LowRankUpdate], base: Pretrained, values_of: ValuesOf, options: _Options
+) -> list[list[ModuleAmplification]]:
+    """Table 7 of one module of several adapters."""
+    name = updates[0].name
+    weight = base.get(name, shape=updates[0].shape)
     W = weight.W
-    m, n = W.shape
-    gram = linalg.gram([(W if m >= n else W.mT).to(device)])
-    t1 = float(gram.trace())
+    spectra = [spectrum(update, device=options.device) for update in updates]
+    real = [
+        0 if is_zero(update) else spec.rank for update, spec in zip(updates, spectra, strict=True)
+    ]
+    pairs = [(spec.U[:, :k], spec.V[:, :k]) for spec, k in zip(spectra, real, strict=True)]
+    t1, projections = linalg.sweep(W, pairs, device=options.device)
     if not math.isfinite(t1):
-        raise NonFiniteError(f"W of module {update.name!r} holds NaN or infinity ({weight.source})")
-    squares = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).cpu().numpy()
-    t2 = float(gram.square().sum())
-    spec = spectrum(update, device=device)
-    real = 0 if is_zero(update) else spec.rank
-    wanted = sorted({k for k in (ranks or [max(real, 1)]) if k <= max(real, 1)})
-    if not real:
-        note = "untrained: the update is exactly zero, so it has no directions and no factor"
-        return [_undefined(update, k, math.sqrt(t1), squares, note) for k in wanted]
-    U, V = spec.U[:, :real].to(device), spec.V[:, :real].to(device)
-    P = linalg.project(U, W.to(device), V).cpu().numpy()
-    sizes = spec.S[:real].numpy() / (1.0 if scaled else abs(update.scale))
-    gains = _gains(P, sizes, spec, real, float(np.sqrt(squares[0])), math.sqrt(t1))
-    ranges = _Chance(W, t1, t2, draws, seed, device)
-    note = ""
-    if real < update.rank:
-        note = f"numerical rank {real} of {update.rank}: the directions beyond are rounding"
-    rows = []
-    for k in wanted:
+        raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({weight.source})")
+    if options.top:
+        values = values_of(weight, W, max(1, *real), options.device)
+    else:
+        values = values_of.rough(W, options.device)
+    facts = _Facts(
+        math.sqrt(t1),
+        values,
+        ProjectionChance(t1, values, W.shape, max(real), options.draws, options.seed),
+        float(torch.finfo(linalg.sweep_dtype(W)).eps),
+        options,
+    )
+    return [
+        facts.rows(update, spec, k, P.numpy())
+        for update, spec, k, P in zip(updates, spectra, real, projections, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the rows of one module share, whichever adapter they are of."""
+
+    w_norm: float
+    values: PretrainedValues
+    chance: ProjectionChance
+    eps: float  # of the products with W
+    options: _Options
+
+    def rows(
+        self, update: LowRankUpdate, spec: Spectrum, real: int, P: Array
+    ) -> list[ModuleAmplification]:
+        """One adapter's rows, rank by rank, of `real` numerical directions with P = U^T W V."""
+        note = ""
+        if not real:
+            note = "untrained: the update is exactly zero, so it has no directions and no factor"
+        elif self.w_norm == 0:
+            note = "W is exactly zero: nothing to amplify"
+        elif real < update.rank:
+            note = f"numerical rank {real} of {update.rank}: the directions beyond are rounding"
+        sizes = spec.S[:real].numpy() / (1.0 if self.options.scaled else abs(update.scale))
+        gains = self._gains(P, sizes, spec, real)
+        most = max(real, 1)
+        wanted = sorted({k for k in (self.options.ranks or [most]) if k <= most})
+        return [self._row(update, k, P, sizes, gains, note) for k in wanted]
+
+    def _row(
+        self,
+        update: LowRankUpdate,
+        k: int,
+        P: Array,
+        sizes: Array,
+        gains: tuple[DirectionGain, ...],
+        note: str,
+    ) -> ModuleAmplification:
         delta = float(np.sqrt(np.square(sizes[:k]).sum()))
         inside = float(np.linalg.norm(P[:k, :k]))
-        level, low, high, drawn = ranges(k)
-        rows.append(
-            ModuleAmplification(
-                module=update.name,
-                rank=k,
-                shape=update.shape,
-                w_norm=math.sqrt(t1),
-                delta_norm=delta,
-                w_in_delta=inside,
-                w_in_w=float(np.sqrt(squares[:k].sum())),
-                w_in_random=level,
-                factor=delta / inside if inside > 0 else math.nan,
-                chance_factor=delta / level if level > 0 else math.nan,
-                chance_low=delta / high if high > 0 else math.nan,
-                chance_high=delta / low if low > 0 else math.nan,
-                chance_drawn=drawn,
-                w_by_chance=math.sqrt(t1 / (m * n)),
-                directions=gains[:k],
-                note=note if t1 > 0 else "W is exactly zero: nothing to amplify",
-            )
+        level, low, high, drawn = self.chance(k) if delta else (self.chance.level(k), 0, 0, False)
+        top, S, error = self.options.top, self.values.S[:k], self.values.error[:k]
+        return ModuleAmplification(
+            module=update.name,
+            rank=k,
+            shape=update.shape,
+            w_norm=self.w_norm,
+            delta_norm=delta,
+            w_in_delta=inside if delta else math.nan,
+            w_in_w=float(np.linalg.norm(S)) if top else math.nan,
+            w_in_w_error=float(np.linalg.norm(error)) if top else math.nan,
+            w_in_w_method=self.values.method if top else "skipped",
+            w_in_random=level,
+            factor=_ratio(delta, inside),
+            chance_factor=_ratio(delta, level),
+            chance_low=_ratio(delta, high),
+            chance_high=_ratio(delta, low),
+            chance_drawn=drawn,
+            w_by_chance=self.w_norm / math.sqrt(math.prod(update.shape)),
+            directions=gains[:k],
+            note=note,
         )
-    return rows
 
-
-def _gains(
-    P: Array, sizes: Array, spec: Spectrum, real: int, w_top: float, w_norm: float
-) -> tuple[DirectionGain, ...]:
-    """Per direction: sigma_k, w_k = u_k^T W v_k, their ratio and 1 + sigma_k / w_k."""
-    gains = []
-    # A direction is as sure as the cuts before and after it, on both sides; W at most w_top.
-    unsure = spec.direction_errors()[:real].numpy()
-    for k in range(real):
-        w, sigma = float(P[k, k]), float(sizes[k])
-        bound = 2 * unsure[k] * w_top + linalg.EPS * math.sqrt(len(P)) * w_norm
-        sure = abs(w) > bound
-        gains.append(
-            DirectionGain(
-                sigma,
-                w if math.isfinite(bound) and bound < w_top else None,
-                sigma / abs(w) if sure else None,
-                1 + sigma / w if sure else None,
+    def _gains(
+        self, P: Array, sizes: Array, spec: Spectrum, real: int
+    ) -> tuple[DirectionGain, ...]:
+        """Per direction: sigma_k, w_k = u_k^T W v_k, their ratio and 1 + sigma_k / w_k."""
+        gains = []
+        # A direction is as sure as the cuts before and after it, on both sides; W at most w_top.
+        w_top = float(self.values.S[0]) if self.options.top else self.w_norm
+        unsure = spec.direction_errors()[:real].numpy()
+        for k in range(real):
+            w, sigma = float(P[k, k]), float(sizes[k])
+            bound = 2 * unsure[k] * w_top + self.eps * math.sqrt(len(P)) * self.w_norm
+            sure = abs(w) > bound
+            gains.append(
+                DirectionGain(
+                    sigma,
+                    w if math.isfinite(bound) and bound < w_top else None,
+                    sigma / abs(w) if sure else None,
+                    1 + sigma / w if sure else None,
+                )
             )
-        )
-    return tuple(gains)
+        return tuple(gains)
 
 
-class _Chance:
-    """Level and central 95 % of ``|U^T W V|_F`` for random U, V, at any rank k of one module."""
-
-    def __init__(
-        self, W: torch.Tensor, t1: float, t2: float, draws: int, seed: int, device: torch.device
-    ) -> None:
-        self._W, self._t1, self._t2 = W, t1, t2
-        self._draws, self._seed, self._device = draws, seed, device
-        self._blocks: dict[int, Array] = {}
-
-    def __call__(self, k: int) -> tuple[float, float, float, bool]:
-        m, n = self._W.shape
-        mean, variance = chance.projection_moments(self._t1, self._t2, k, m, n)
-        spiked = self._t1 > 0 and self._t2 / self._t1**2 > _SPIKED * k
-        if k < _GAMMA_FROM or (spiked and k <= _DRAWN_TO):
-            low, high = np.quantile(self._drawn(k), (0.025, 0.975))
-            return float(np.sqrt(mean)), float(low), float(high), True
-        low, high = chance.projection_range(mean, variance)
-        return float(np.sqrt(mean)), float(low), float(high), False
-
-    def _drawn(self, k: int) -> Array:
-        """Norms of U^T W V over Haar draws; all draws pass over W together."""
-        m, n = self._W.shape
-        U = linalg.haar(m, k, self._draws, seed=self._seed).to(self._device)
-        V = linalg.haar(n, k, self._draws, seed=self._seed + 1).to(self._device)
-        inside = torch.zeros(self._draws, k, k, dtype=torch.float64, device=self._device)
-        columns = V.permute(1, 0, 2).reshape(n, -1)  # (n, draws * k)
-        height = 256
-        for start in range(0, m, height):
-            panel = self._W[start : start + height].to(self._device, torch.float64) @ columns
-            panel = panel.reshape(-1, self._draws, k).permute(1, 0, 2)  # (draws, rows, k)
-            inside += U[:, start : start + height].mT @ panel
-        norms: Array = torch.linalg.matrix_norm(inside).cpu().numpy()
-        return norms
-
-
-def _undefined(
-    update: LowRankUpdate, k: int, w_norm: float, squares: Array, note: str
-) -> ModuleAmplification:
-    m, n = update.shape
-    nan = math.nan
-    return ModuleAmplification(
-        module=update.name,
-        rank=k,
-        shape=update.shape,
-        w_norm=w_norm,
-        delta_norm=0.0,
-        w_in_delta=nan,
-        w_in_w=float(np.sqrt(squares[:k].sum())),
-        w_in_random=k * w_norm / math.sqrt(m * n),
-        factor=nan,
-        chance_factor=nan,
-        chance_low=nan,
-        chance_high=nan,
-        chance_drawn=False,
-        w_by_chance=w_norm / math.sqrt(m * n),
-        directions=(),
-        note=note,
-    )
+def _ratio(above: float, below: float) -> float:
+    return above / below if above > 0 and below > 0 else math.nan

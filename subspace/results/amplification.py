@@ -34,12 +34,14 @@ class ModuleAmplification:
     delta_norm: float  # |delta W_k|_F
     w_in_delta: float  # |U_k^T W V_k|_F, U and V of delta W
     w_in_w: float  # the same with W's own leading k: the most that k directions can hold
+    w_in_w_error: float  # bound on how far it is from k singular values of W; NaN: not computed
+    w_in_w_method: str  # "gram": all were found; "krylov": a lower bound, since one may be missed
     w_in_random: float  # the same with random directions, root mean square
     factor: float  # delta_norm / w_in_delta
     chance_factor: float  # the factor of a random update of the same norm
     chance_low: float  # central 95 % of what chance gives
     chance_high: float
-    chance_drawn: bool  # the range is from Haar draws; else from the Gamma of T's moments
+    chance_drawn: bool  # the range is from Haar draws; else from the Gamma of two moments
     w_by_chance: float  # |w| of one random direction, root mean square
     directions: tuple[DirectionGain, ...]
     note: str = ""

@@ -1,0 +1,80 @@
+"""Results that are dear to compute, kept on disk between calls. Nothing here computes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LARGEST = 1 << 24  # bytes of one entry; ours have thousands
+
+
+def default_folder() -> Path:
+    """Return the user's cache folder for this package, as the platform has it."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("lora-subspace")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of small JSON entries, each under a key and with its own checksum.
+
+    An entry that is damaged, truncated or of another key is as good as none. Entries are written
+    to a temporary file and renamed: a kill leaves the old one or none.
+
+    Attributes
+    ----------
+    folder
+        Made when the first entry is written.
+
+    >>> import tempfile
+    >>> cache = Cache(Path(tempfile.mkdtemp()))
+    >>> cache.get("spectrum-1") is None
+    True
+    >>> cache.put("spectrum-1", {"values": [2.5, 1.0]})
+    True
+    >>> cache.get("spectrum-1")
+    {'values': [2.5, 1.0]}
+    """
+
+    folder: Path
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the entry, or None where there is no sound one."""
+        path = self._path(key)
+        try:
+            if path.stat().st_size > _LARGEST:
+                return None
+            held = json.loads(path.read_bytes())
+            entry = held["entry"]
+            sound = held["key"] == key and held["sha256"] == _checksum(entry)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return entry if sound and isinstance(entry, dict) else None
+
+    def put(self, key: str, entry: dict[str, Any]) -> bool:
+        """Write an entry; False where the folder cannot be written, which is no error."""
+        path = self._path(key)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        text = json.dumps({"key": key, "sha256": _checksum(entry), "entry": entry}, allow_nan=False)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                file.write(text.encode())
+            temporary.replace(path)
+        except OSError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+
+def _checksum(entry: object) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,119 @@
+"""W's own leading singular values: they depend on W alone, so they are found once and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from subspace import linalg
+from subspace.pretrained import Pretrained
+from subspace.pretrained.fingerprint import digest, files_key, weight_key
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from subspace.cache import Cache
+    from subspace.pretrained import Weight
+
+    Array = NDArray[np.float64]
+
+KEPT_FROM = 1024  # dimensions: below, finding the values costs less than keeping them
+_STEP = 64  # values are found in such numbers, so that adapters of other ranks find theirs there
+_MOST = 512  # values that are kept of a W that was decomposed whole
+_ROUGH = 16
+_VERSION = 1  # of what is computed: another one makes old entries useless
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedValues:
+    """W's leading singular values; see `subspace.linalg.Leading` for `error` and `method`."""
+
+    S: Array  # (k,) descending
+    error: Array  # (k,)
+    fourth: float  # sum of the fourth powers of all of W's singular values
+    method: Literal["gram", "krylov", "rough"]
+
+
+class ValuesOf:
+    """W's own values, module by module of one base, from the cache where it has them.
+
+    Parameters
+    ----------
+    base
+        A base in memory has no files to tell it by, and is not cached.
+    cache
+        None keeps nothing.
+    verify
+        Hash all of W before an entry is believed, beside the files' sizes, times and spaced rows.
+    """
+
+    def __init__(self, base: Pretrained, cache: Cache | None, *, verify: bool = False) -> None:
+        self._base, self._verify = base, verify
+        self._cache = cache if isinstance(base, Pretrained) else None
+
+    @cached_property
+    def _files(self) -> str:
+        return files_key(self._base.tensors)
+
+    def rough(self, W: torch.Tensor, device: torch.device) -> PretrainedValues:
+        """Return W's leading values as a glance finds them, several percent too low if W is large."""
+        return _plain(linalg.leading(W, _ROUGH, rough=True, device=device))
+
+    def __call__(
+        self, weight: Weight, W: torch.Tensor, k: int, device: torch.device
+    ) -> PretrainedValues:
+        """Return at least k values, or as many as W has.
+
+        Parameters
+        ----------
+        weight, W
+            A module's weight, and its tensor, finite.
+        k
+            How many are needed.
+        device
+            Where to compute what is not known.
+        """
+        wanted = min(-(-k // _STEP) * _STEP, *W.shape)
+        if self._cache is None or min(W.shape) < KEPT_FROM:
+            return _plain(linalg.leading(W, wanted, device=device))
+        key = f"values {_VERSION} {weight_key(self._files, weight, W)}"
+        entry = self._cache.get(key)
+        whole = digest(W) if self._verify or entry is None else ""
+        if entry is not None and (not whole or entry.get("digest") == whole):
+            found = _from_entry(entry)
+            if found is not None and len(found.S) >= wanted:
+                return found
+        found = _plain(linalg.leading(W, wanted, device=device))
+        kept = max(wanted, _MOST)
+        self._cache.put(
+            key,
+            {
+                "S": found.S[:kept].tolist(),
+                "error": found.error[:kept].tolist(),
+                "fourth": found.fourth,
+                "method": found.method,
+                "digest": whole or digest(W),
+            },
+        )
+        return found
+
+
+def _plain(found: linalg.Leading) -> PretrainedValues:
+    return PretrainedValues(found.S.numpy(), found.error.numpy(), found.fourth, found.method)
+
+
+def _from_entry(entry: dict[str, Any]) -> PretrainedValues | None:
+    """Read an entry; None where it is not what this version writes."""
+    try:
+        S, error = (np.asarray(entry[name], dtype=np.float64) for name in ("S", "error"))
+        fourth, method = float(entry["fourth"]), entry["method"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    sound = S.ndim == 1 and S.shape == error.shape and method in ("gram", "krylov")
+    if not sound or not np.isfinite([*S, *error, fourth]).all() or (np.diff(S) > 0).any():
+        return None
+    return PretrainedValues(S, error, fourth, cast("Any", method))
