@@ -6,8 +6,10 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LARGEST = 1 << 24  # bytes of one entry; ours have thousands
 
@@ -32,6 +34,7 @@ class Cache:
         Made when the first entry is written.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> cache = Cache(Path(tempfile.mkdtemp()))
     >>> cache.get("spectrum-1") is None
     True

@@ -39,6 +39,9 @@ class LowRankUpdate:
         alpha / r or what the format says instead; everything a format means is in it.
     source
         File and tensor names, for error messages.
+    error
+        Bound on the spectral norm of what B A lacks or has too much, where it approximates another
+        matrix; zero for a trained update.
     """
 
     name: str
@@ -46,6 +49,7 @@ class LowRankUpdate:
     B: torch.Tensor
     scale: float
     source: str = ""
+    error: float = 0.0
 
     @property
     def rank(self) -> int:

@@ -14,8 +14,8 @@ from subspace.linalg.factored import (
     svd,
     unit_scale,
 )
-from subspace.linalg.leading import TOLERANCE, Leading, leading
-from subspace.linalg.products import haar, highest_precision, sweep, sweep_dtype
+from subspace.linalg.krylov import TOLERANCE, Leading, leading
+from subspace.linalg.products import highest_precision, sweep, sweep_dtype
 
 __all__ = [
     "CHOLESKY_QR2_KAPPA",
@@ -27,7 +27,6 @@ __all__ = [
     "Rung",
     "from_gram",
     "gram",
-    "haar",
     "highest_precision",
     "leading",
     "orthogonalise",

@@ -19,7 +19,7 @@ _NARROW = (torch.float32, torch.bfloat16, torch.float16)
 
 @contextmanager
 def highest_precision() -> Iterator[None]:
-    """Keep float32 products in float32 (no TF32, no bfloat16), and give the caller's setting back."""
+    """Keep float32 products in float32, no TF32, and give the caller's setting back."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -98,23 +98,7 @@ def _sweep(
             squares += torch.linalg.vecdot(panel, panel).sum(dtype=torch.float64)
             if not widths:
                 continue
-            images = (panel @ columns).to(torch.float64).split(widths, dim=1)
+            images = torch.split((panel @ columns).to(torch.float64), widths, dim=1)
             for total, U, image in zip(out, left, images, strict=True):
                 total.addmm_(U[start:stop].T, image)
     return float(squares), [total.cpu() for total in out]
-
-
-def haar(d: int, k: int, count: int, *, seed: int) -> Tensor:
-    """Draw orthonormal bases (count, d, k), float64, of uniformly random subspaces.
-
-    QR of Gaussian matrices with the sign of R's diagonal fixed (Mezzadri 2007, Notices AMS 54).
-
-    >>> U = haar(5, 2, 3, seed=0)
-    >>> torch.allclose(U.mT @ U, torch.eye(2, dtype=torch.float64).expand(3, 2, 2))
-    True
-    """
-    generator = torch.Generator().manual_seed(seed)
-    gaussian = torch.randn(count, d, k, generator=generator, dtype=torch.float64)
-    Q, R = torch.linalg.qr(gaussian)
-    basis: Tensor = Q * R.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
-    return basis

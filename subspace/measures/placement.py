@@ -5,6 +5,7 @@ Hu et al. 2021, arXiv:2106.09685, appendix H.3, Figure 8.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,7 @@ from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.measures.similarity import similarity
 from subspace.pretrained import open_pretrained
-from subspace.spectra import usable
+from subspace.spectra import CELL_BOUND, usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from subspace.results import Similarity
 
 MOST = 64  # of W's directions, unless asked; and no more than a tenth of its dimensions
-_DIRECT = 1024  # up to this many dimensions W's own SVD costs less than a second
+_TOLERANCE = 1e-12  # of W's directions: an angle is only as sure as this over a gap
 
 
 def placement(
@@ -70,8 +71,9 @@ def placement(
 
     Notes
     -----
-    Above 1024 dimensions W's directions come from the float64 Gram, whose eigenvectors are sure
-    to eps * (sigma_1 / sigma_i)^2 over the relative gap; the error bound does not include this.
+    W's directions come from `subspace.linalg.leading`, and what they leave open, its bound over
+    the gaps of W's values, is part of each cell's error. The last ones are left out where the cut
+    behind them is not sure to 1e-6.
     """
     if side not in ("in", "out"):
         raise ArgumentError(f"side is {side!r}; W and delta W are compared on in or out")
@@ -97,24 +99,25 @@ def _leading(
 ) -> LowRankUpdate:
     """W's leading part as an update: B = U, A = S V^T."""
     weight = base.get(name, shape=shape)
-    W = weight.W.to(device)
+    W = weight.W
+    squares, _ = linalg.sweep(W, [], device=device)
+    if not math.isfinite(squares):
+        raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({weight.source})")
     smaller = min(W.shape)
     k = min(smaller, top if top is not None else max(1, min(MOST, smaller // 10)))
-    if smaller <= _DIRECT:
-        full = W.to(torch.float64)
-        _refuse_non_finite(full.sum(), name, weight.source)
-        U, S, Vh = torch.linalg.svd(full, full_matrices=False)
-        return LowRankUpdate(name, (S[:k, None] * Vh[:k]).cpu(), U[:, :k].cpu(), 1.0, weight.source)
+    found = linalg.leading(W, k + 1, vectors=True, tolerance=_TOLERANCE, device=device)
+    k = _sure(found, k)
     tall = W if W.shape[0] >= W.shape[1] else W.mT
-    gram = linalg.gram([tall])
-    _refuse_non_finite(gram.trace(), name, weight.source)
-    V = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :k]  # right singular vectors of `tall`
-    panels = (tall[at : at + 256].to(torch.float64) for at in range(0, len(tall), 256))
+    V = found.V[:, :k].to(device)
+    panels = (tall[at : at + 256].to(device, torch.float64) for at in range(0, len(tall), 256))
     scaled = torch.cat([panel @ V for panel in panels])  # U S
     B, A = (scaled, V.mT) if tall is W else (V, scaled.mT)
-    return LowRankUpdate(name, A.cpu(), B.cpu(), 1.0, weight.source)
+    error = float(found.error[:k].max())
+    return LowRankUpdate(name, A.cpu(), B.cpu(), 1.0, weight.source, error)
 
 
-def _refuse_non_finite(number: torch.Tensor, name: str, source: str) -> None:
-    if not bool(torch.isfinite(number)):
-        raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({source})")
+def _sure(found: linalg.Leading, k: int) -> int:
+    """Return up to which of the first k values the cut behind it is sure; k where none is."""
+    following = torch.nn.functional.pad(found.S, (0, 1))[1 : k + 1]
+    sure = found.error[:k] <= CELL_BOUND / 4 * (found.S[:k] - following)
+    return int(sure.nonzero()[-1]) + 1 if bool(sure.any()) else k

@@ -47,7 +47,7 @@ def digest(W: torch.Tensor) -> str:
     return whole.hexdigest()
 
 
-def _bytes(rows: torch.Tensor) -> memoryview:
+def _bytes(rows: torch.Tensor) -> bytes:
     import torch
 
-    return memoryview(rows.contiguous().view(torch.uint8).numpy())
+    return rows.contiguous().view(torch.uint8).numpy().tobytes()

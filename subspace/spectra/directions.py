@@ -212,11 +212,13 @@ def _on_rung(
             # U belongs to the near side, V to the far one: V takes a negative scale's sign.
             signs = torch.tensor([math.copysign(1.0, u.scale) for u in updates]).to(core.Z)
             turned = there.parts[n].transform @ core.Z * signs[:, None, None]
+        error = core.error + torch.tensor([u.error for u in updates], dtype=torch.float64)
         # What the rung leaves uncertain cannot be told from zero either.
-        ranks = (torch.maximum(level, core.error)[:, None] < core.S).sum(-1)
+        ranks = (torch.maximum(level, error)[:, None] < core.S).sum(-1)
         empty = (core.S[:, 0] == 0) | (gain == 0)
         ranks[empty] = 0
         d = len(here.parts[n].columns[0])
+        # No other rung can mend what the update itself leaves open.
         unsure = _angle_errors(core.S, core.error, d) > CELL_BOUND / 2
         unsure &= torch.arange(core.S.shape[1]) < ranks[:, None]
         sound &= empty | (core.sound & ~unsure.any(-1))
@@ -224,7 +226,7 @@ def _on_rung(
             core.S * gain[:, None],
             ranks.tolist(),
             (level * gain).tolist(),
-            (core.error * gain).tolist(),
+            (error * gain).tolist(),
             [0 if zero else rung for zero in empty.tolist()],
             strict=True,
         )

@@ -63,7 +63,6 @@ def leading(
     vectors: bool = False,
     tolerance: float = TOLERANCE,
     rough: bool = False,
-    gram_to: int = GRAM_TO,
     device: Device = "cpu",
 ) -> Leading:
     """Find W's k leading singular values; all of them where W is small.
@@ -80,8 +79,6 @@ def leading(
         Relative error bound at which a value counts as found.
     rough
         Stop after three blocks: a glance at the spectrum for the price of a few products.
-    gram_to
-        Length of the short side up to which the Gram is decomposed.
     device
         Where to compute: any torch device with float64.
 
@@ -98,14 +95,14 @@ def leading(
     d = tall.shape[1]
     k = min(k, d)
     with highest_precision():
-        if d <= gram_to:
+        most = d // 3  # a larger basis costs more than the Gram
+        if d <= GRAM_TO or most < k + 2 * _BLOCK:
             return _by_gram(tall, vectors, device)
         dtype = torch.float64 if tall.dtype == torch.float64 else torch.float32
         start = _gaussian(d, _BLOCK, 0, device)
         if rough:
             V = _krylov(tall.to(device, dtype), start, k, tolerance, 3 * _BLOCK)
             return _checked(tall, V, vectors, "rough", device)
-        most = d // 3  # a larger basis costs more than the Gram
         V = _krylov(tall.to(device, dtype), start, k, tolerance, most)
         found = _checked(tall, V, vectors, "krylov", device)
         if not _sure(found, tolerance) and dtype == torch.float32:
@@ -115,7 +112,9 @@ def leading(
 
 
 def _sure(found: Leading, tolerance: float) -> bool:
-    return bool((found.error <= tolerance * found.S).all())
+    # Nothing in float64 resolves a square below the rounding of the largest one.
+    floor = 8 * EPS * found.S[0] ** 2 / found.S.clamp(min=1e-300)
+    return bool((found.error <= torch.maximum(tolerance * found.S, floor)).all())
 
 
 def _gaussian(d: int, count: int, seed: int, device: Device) -> Tensor:
@@ -167,7 +166,8 @@ def _krylov(tall: Tensor, start: Tensor, k: int, tolerance: float, most: int) ->
         residual = torch.linalg.vector_norm(last @ mix.flip(1)[-width:, :k], dim=0)
         enough = torch.maximum(tolerance * top, floor * top[:1])
         if size + width > most or bool((residual <= enough).all()):
-            return torch.linalg.qr(known @ mix.flip(1)[:, :k]).Q
+            vectors: Tensor = torch.linalg.qr(known @ mix.flip(1)[:, :k]).Q
+            return vectors
 
 
 def _checked(
