@@ -187,7 +187,8 @@ def projection_draws(
         block = rng.standard_normal(shape) * np.sqrt(beyond / rest)
         inside += left[1].swapaxes(1, 2) @ block @ right[1]
     squares = np.square(inside).cumsum(axis=1).cumsum(axis=2)
-    return np.sqrt(np.diagonal(squares, axis1=1, axis2=2))
+    norms: Array = np.sqrt(np.diagonal(squares, axis1=1, axis2=2))
+    return norms
 
 
 def _corner(rng: np.random.Generator, d: int, rows: int, r: int, draws: int) -> tuple[Array, Array]:

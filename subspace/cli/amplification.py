@@ -1,4 +1,4 @@
-"""``subspace amplification ADAPTER --base MODEL``: Table 7, against chance."""
+"""``subspace amplification ADAPTER… --base MODEL``: Table 7, against chance."""
 
 from __future__ import annotations
 
@@ -9,46 +9,52 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import (
-    common_path,
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    echo_table,
-    progress,
-    say,
-)
+from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
     from subspace.pretrained import Pretrained
-    from subspace.results import Amplification, ModuleAmplification
+    from subspace.results import Amplification
 
 
 def _ranks(_ctx: click.Context, _param: click.Parameter, text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        return sorted({int(part) for part in text.split(",")})
+        return sorted({k for part in text.split(",") for k in _span(part)})
     except ValueError as error:
-        raise click.BadParameter("write whole numbers, such as 1,2,4,8") from error
+        raise click.BadParameter("write whole numbers, such as 1,2,4,8 or 1-8") from error
 
 
-HEADER = (
-    "module", "r", "|W|", "|ΔW|", "in ΔW", "in W", "random", "factor", "by chance", "x chance",
-)  # fmt: skip
+def _span(part: str) -> range:
+    first, dash, last = part.partition("-")
+    low, high = int(first), int(last if dash else first)
+    if not 0 <= high - low < 100_000:
+        raise ValueError(part)
+    return range(low, high + 1)
 
 
 @click.command()
-@click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
+@click.argument(
+    "paths", metavar="ADAPTER…", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 @options.BASE
 @options.MODULE
 @click.option(
-    "--ranks", callback=_ranks, metavar="K[,K…]", help="Truncate the update to its leading K."
+    "--ranks", callback=_ranks, metavar="K[,K…]", help="Truncate the update to its leading K: 1-8."
 )
 @click.option("--unscaled", is_flag=True, help="Leave alpha / r out of delta W.")
+@click.option("--no-top", is_flag=True, help='Leave "in W" out: W\'s own directions take longest.')
 @click.option("--directions", is_flag=True, help="One line a direction: sigma, w, ratio, gain.")
+@click.option(
+    "--draws",
+    type=click.IntRange(min=200),
+    help="Draw so many random subspaces at every rank.  [default: 400 where it matters]",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the random directions drawn.")
 @options.JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and rank.")
@@ -58,22 +64,43 @@ HEADER = (
     "--out",
     metavar="FIG",
     type=click.Path(path_type=Path),
-    help="Draw W, delta W and their sum along each direction of one module.",
+    help="Draw a figure of one adapter as .png, .svg or .pdf.",
 )
+@click.option(
+    "--figure",
+    type=click.Choice(("gains", "map", "curve")),
+    default="gains",
+    show_default=True,
+    help="What --out draws: gains of one module's directions, map all modules, curve over --ranks.",
+)
+@click.option(
+    "--cache",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep W's own values here.  [default: the user's cache folder]",
+)
+@click.option("--no-cache", is_flag=True, help="Keep nothing, and use nothing that was kept.")
+@click.option("--cache-verify", is_flag=True, help="Hash all of W before what was kept is used.")
 @options.DEVICE
 def command(
-    path: Path,
+    paths: tuple[Path, ...],
     base: str,
     modules: str | None,
     ranks: list[int] | None,
     unscaled: bool,
+    no_top: bool,
     directions: bool,
+    draws: int | None,
     seed: int,
     as_json: bool,
     as_csv: bool,
     as_markdown: bool,
     as_latex: bool,
     out: Path | None,
+    figure: str,
+    cache: Path | None,
+    no_cache: bool,
+    cache_verify: bool,
     device: str,
 ) -> None:
     """How much of W lies in the directions of delta W? Table 7 of the LoRA paper, against chance.
@@ -81,57 +108,70 @@ def command(
     The factor is |delta W| / |U^T W V|, U and V the singular vectors of delta W. A large one alone
     proves nothing, since a random delta W has a larger one still: "x chance" says how many times
     more of W the update meets than a random one, and a star marks it where it is outside the
-    central 95 % of chance.
+    central 95 % of chance. Several adapters of one base share one pass over it.
 
     \b
         subspace amplification data/adapters/r8 --base minilm
+        subspace amplification runs/r4 runs/r64 --base ./my-model --no-top
         subspace amplification runs/r8 --base ./my-model --module '*.value' --ranks 1,2,4,8
         subspace amplification runs/r8 --base ./my-model --module '*.3.*.query' --out gains.png
+        subspace amplification runs/r8 --base ./my-model --figure map --out map.png
+        subspace amplification runs/r8 --base ./my-model --ranks 1-8 --figure curve --out k.png
         subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].quotient'
     """  # noqa: D301 - click wants the real character
     if as_json + as_csv + as_markdown + as_latex + directions > 1:
         raise ArgumentError(
             "--json, --csv, --markdown, --latex and --directions all write to stdout; choose one"
         )
-    if out is not None:
-        from subspace.plots.save import check
-
-        check(out)
+    if no_cache and (cache is not None or cache_verify):
+        raise ArgumentError("--no-cache goes with neither --cache nor --cache-verify")
+    _check_figure(out, figure, paths, ranks)
     from subspace.adapters import load
-    from subspace.measures.amplification import amplification
+    from subspace.cache import default_folder
+    from subspace.cli.amplification_table import HEADER, echo_directions, rows_of, show
+    from subspace.measures.amplification import amplifications
 
-    adapter = load(path)
+    adapters = [load(path) for path in paths]
     checkpoint = open_base(base)
-    with progress("projecting", len(adapter.select(modules))) as at:
-        result = amplification(
-            adapter,
+    total = len({name for adapter in adapters for name in adapter.select(modules)})
+    with progress("projecting", total) as at:
+        results = amplifications(
+            adapters,
             checkpoint,
             ranks=ranks,
             modules=modules,
             scaled=not unscaled,
+            top=not no_top,
+            cache=None if no_cache else cache or default_folder(),
+            verify=cache_verify,
+            draws=draws,
             seed=seed,
             device=device,
             progress=at,
         )
     if out is not None:
-        from subspace.plots.gains import gains_figure
         from subspace.plots.save import save
 
-        save(gains_figure(result), out)
+        save(_figure(results[0], figure), out)
     if as_json:
-        echo_json(result.to_dict())
+        echo_json(_plain(results))
     elif as_csv:
-        rows = [row.to_dict() for row in result]
-        names = [n for n in rows[0] if n not in ("directions", "shape")]
-        echo_csv(names, [["" if row[n] is None else row[n] for n in names] for row in rows])
-    elif as_markdown:
-        echo_markdown(HEADER, _rows(result))
-    elif as_latex:
-        echo_latex(HEADER, _rows(result))
-    elif directions:
-        _show_directions(result)
+        _echo_csv(results)
+    elif as_markdown or as_latex:
+        header = HEADER if len(results) == 1 else ("adapter", *HEADER)
+        rows = [
+            row if len(results) == 1 else [result.adapter, *row]
+            for result in results
+            for row in rows_of(result)
+        ]
+        (echo_markdown if as_markdown else echo_latex)(header, rows)
     else:
-        show(result)
+        for n, result in enumerate(results):
+            if n:
+                click.echo()
+            (echo_directions if directions else show)(result)
+        if out is not None:
+            click.echo(f"wrote {out}", err=True)
 
 
 def open_base(base: str) -> Pretrained:
@@ -147,64 +187,46 @@ def open_base(base: str) -> Pretrained:
     return open_pretrained(Path(base))
 
 
-def _head(result: Amplification) -> str:
-    scale = "with" if result.scaled else "without"
-    say(f"amplification by {result.adapter} of {result.base}, delta W {scale} its scale alpha/r")
-    above = common_path([row.module for row in result])
-    if above:
-        say(f"modules of {above}")
-    return above
+def _check_figure(
+    out: Path | None, figure: str, paths: Sequence[Path], ranks: Sequence[int] | None
+) -> None:
+    """Refuse a figure that could not be drawn or written, before the work is done."""
+    if out is None:
+        if options.given("figure"):
+            raise ArgumentError("--figure is for a figure: give --out FIG too")
+        return
+    from subspace.plots.save import check
+
+    check(out)
+    if len(paths) > 1:
+        raise ArgumentError(f"--out draws one adapter, {len(paths)} were given; call it for each")
+    if figure == "curve" and len(ranks or ()) < 2:
+        raise ArgumentError("--figure curve goes over several ranks: give them, as in --ranks 1-8")
 
 
-def show(result: Amplification) -> None:
-    """Print Table 7 with what chance gives."""
-    above = _head(result)
-    echo_table(HEADER, _rows(result, above))
-    say("in X: |U^T W V| with U, V from delta W, from W's own top r, from random directions")
-    say("x chance: how many times more of W than a random update meets; * outside its central 95 %")
-    for row in result:
-        if row.note:
-            say(f"note: {row.module}: {row.note}")
+def _figure(result: Amplification, figure: str) -> Figure:
+    if figure == "map":
+        from subspace.plots.amplification_map import map_figure
+
+        return map_figure(result)
+    if figure == "curve":
+        from subspace.plots.amplification_curve import curve_figure
+
+        return curve_figure(result)
+    from subspace.plots.gains import gains_figure
+
+    return gains_figure(result)
 
 
-def _rows(result: Amplification, above: str = "") -> list[list[str]]:
-    return [
-        [
-            row.module.removeprefix(f"{above}."),
-            str(row.rank),
-            _number(row.w_norm),
-            _number(row.delta_norm),
-            _number(row.w_in_delta),
-            _number(row.w_in_w),
-            _number(row.w_in_random),
-            _number(row.factor),
-            _by_chance(row),
-            _times(row),
-        ]
-        for row in result
-    ]
+def _plain(results: Sequence[Amplification]) -> dict[str, object]:
+    if len(results) == 1:
+        return results[0].to_dict()
+    plain = [result.to_dict() for result in results]
+    version = plain[0]["schema_version"]
+    return {"schema_version": version, "kind": "amplifications", "results": plain}
 
 
-def _show_directions(result: Amplification) -> None:
-    above = _head(result)
-    rows = []
-    for row in result:
-        for k, d in enumerate(row.directions, start=1):
-            cells = [_number(x) for x in (d.sigma, d.w, row.w_by_chance, d.ratio, d.gain)]
-            rows.append([row.module.removeprefix(f"{above}."), str(k), *cells])
-    echo_table(["module", "k", "sigma", "w", "|w| by chance", "sigma/|w|", "gain"], rows)
-    say("w = u_k^T W v_k; gain = 1 + sigma/w: what W does along it is multiplied by this")
-
-
-def _by_chance(row: ModuleAmplification) -> str:
-    if row.chance_factor != row.chance_factor:
-        return "-"
-    return f"{row.chance_factor:.3g} ({row.chance_low:.3g}-{row.chance_high:.3g})"
-
-
-def _times(row: ModuleAmplification) -> str:
-    return "-" if row.finding is None else f"{row.quotient:.2f}{'*' if row.finding else ' '}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3g}"
+def _echo_csv(results: Sequence[Amplification]) -> None:
+    rows = [{"adapter": result.adapter} | row.to_dict() for result in results for row in result]
+    names = [n for n in rows[0] if n not in ("directions", "shape")]
+    echo_csv(names, [["" if row[n] is None else row[n] for n in names] for row in rows])

@@ -31,10 +31,10 @@ def command(out: Path) -> None:
     """  # noqa: D301 - click wants the real character
     from subspace.adapters import load
     from subspace.cli.amplification import open_base
-    from subspace.cli.amplification import show as show_table7
+    from subspace.cli.amplification_table import show as show_table7
     from subspace.cli.similarity import draw, show
     from subspace.findings import amplified, findings
-    from subspace.measures.amplification import amplification
+    from subspace.measures.amplification import amplifications
     from subspace.measures.similarity import similarity
     from subspace.training import DEMO, train
 
@@ -63,7 +63,7 @@ def command(out: Path) -> None:
     for sentence in findings(ranks, seeds):
         click.echo(sentence)
     base = open_base("minilm")
-    tables = [amplification(adapters[name], base) for name in ("r8", "r64")]
+    tables = amplifications([adapters[name] for name in ("r8", "r64")], base)
     for table in tables:
         click.echo()
         show_table7(table)

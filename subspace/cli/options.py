@@ -24,3 +24,9 @@ OUT = click.option(
     help="Draw a figure of the paper as .png, .svg or .pdf.",
 )
 DEVICE = click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+
+
+def given(name: str) -> bool:
+    """Whether the caller gave this option; an option that the verb lacks was not given."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, click.core.ParameterSource.DEFAULT)

@@ -137,7 +137,7 @@ def check_output(*, as_json: bool, as_csv: bool, out: Path | None) -> None:
 
         check(out)
     else:
-        ignored = [name for name in OF_FIGURES if not _is_default(name)]
+        ignored = [name for name in OF_FIGURES if options.given(name[2:].replace("-", "_"))]
         if ignored:
             raise ArgumentError(f"{', '.join(ignored)} is for a figure: give --out FIG too")
 
@@ -243,11 +243,6 @@ def show(result: Similarity) -> None:
         if names:
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
             say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
-
-
-def _is_default(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option[2:].replace("-", "_"))
-    return source in (None, click.core.ParameterSource.DEFAULT)  # None: a verb without it
 
 
 def _degrees(angle: float | None) -> str:
