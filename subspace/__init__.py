@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subspace.errors import SubspaceError as SubspaceError
     from subspace.measures.amplification import amplification as amplification
     from subspace.measures.placement import placement as placement
+    from subspace.measures.profile import profile as profile
     from subspace.measures.similarity import similarity as similarity
     from subspace.results import Similarity as Similarity
     from subspace.spectra import Spectrum as Spectrum
@@ -32,6 +33,7 @@ _HOME = {
     "SubspaceError": "subspace.errors",
     "amplification": "subspace.measures.amplification",
     "placement": "subspace.measures.placement",
+    "profile": "subspace.measures.profile",
     "similarity": "subspace.measures.similarity",
     "Similarity": "subspace.results",
     "Spectrum": "subspace.spectra",
@@ -47,6 +49,7 @@ __all__ = [
     "amplification",
     "load",
     "placement",
+    "profile",
     "similarity",
     "spectrum",
 ]

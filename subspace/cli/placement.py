@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from subspace.cli import options
+from subspace.cli import options, profile_table
 from subspace.cli.amplification import open_base
 from subspace.cli.printing import progress
 from subspace.cli.similarity import FIGURES, check_output, emit
@@ -25,6 +25,12 @@ from subspace.cli.similarity import FIGURES, check_output, emit
 )
 @click.option("--top", type=int, metavar="K", help="W's directions.  [default: min(64, d/10)]")
 @options.MODULE
+@click.option(
+    "--profile",
+    "as_profile",
+    is_flag=True,
+    help="Delta W's energy over all of W's directions instead; --csv: one line an index k.",
+)
 @options.JSON
 @options.CELLS
 @options.OUT
@@ -42,6 +48,7 @@ def command(
     side: Literal["in", "out"],
     top: int | None,
     modules: str | None,
+    as_profile: bool,
     as_json: bool,
     as_csv: bool,
     out: Path | None,
@@ -51,18 +58,35 @@ def command(
     """Compare W's top directions with those of delta W: phi, Figure 8 of the paper.
 
     phi(i, j) compares W's leading i singular directions with delta W's leading j: near chance, the
-    update adds directions that W does not emphasise.
+    update adds directions that W does not emphasise. --profile looks at every direction of W, its
+    null space among them: the share of delta W's energy in the leading k, k/d by chance.
 
     \b
         subspace placement data/adapters/r8 --base minilm
         subspace placement runs/r8 --base ./my-model --side out --out fig8.png
+        subspace placement data/adapters/r8 --base minilm --profile --module '*.5.*' --out p.png
     """  # noqa: D301 - click wants the real character
+    if as_profile:
+        profile_table.refuse_others()
     check_output(as_json=as_json, as_csv=as_csv, out=out)
     from subspace.adapters import load
-    from subspace.measures.placement import placement
 
     adapter = load(path)
     checkpoint = open_base(base)
+    if as_profile:
+        profile_table.run(
+            adapter,
+            checkpoint,
+            side=side,
+            modules=modules,
+            device=device,
+            as_json=as_json,
+            as_csv=as_csv,
+            out=out,
+        )
+        return
+    from subspace.measures.placement import placement
+
     with progress("decomposing W", len(adapter.select(modules))) as advance:
         result = placement(
             adapter,

@@ -5,6 +5,7 @@ Nothing here computes: measures fill these, figures and the command line read th
 
 from subspace.results.amplification import Amplification, DirectionGain, ModuleAmplification
 from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
+from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.similarity import ModuleSimilarity, Similarity
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "Amplification",
     "DirectionGain",
     "ModuleAmplification",
+    "ModuleProfile",
     "ModuleSimilarity",
+    "Profile",
     "Side",
     "Similarity",
+    "TopEnergy",
     "strict",
 ]
