@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_AT_ONCE = 250  # draws of `projection_draws`: 50 MB at 64 values and 64 directions
+
 
 def phi_mean(i: ArrayLike, j: ArrayLike, d: int) -> Array:
     """Mean of phi(i, j) between random subspaces of R^d: max(i, j) / d.
@@ -192,9 +194,6 @@ def projection_draws(
         squares = np.square(inside).cumsum(axis=1).cumsum(axis=2)
         parts.append(np.sqrt(np.diagonal(squares, axis1=1, axis2=2)))
     return np.concatenate(parts)
-
-
-_AT_ONCE = 250  # draws: the memory that they take at 64 values and 64 directions is 50 MB
 
 
 def _corner(rng: np.random.Generator, d: int, rows: int, r: int, draws: int) -> tuple[Array, Array]:

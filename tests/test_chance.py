@@ -81,3 +81,39 @@ def test_the_edge_is_where_the_largest_cosine_falls():
     top = [np.linalg.svd(oracle.haar(rng, d, r)[:r], compute_uv=False)[0] ** 2 for _ in range(20)]
     assert abs(np.mean(top) - np.cos(chance.smallest_angle(r, r, d)) ** 2) < 0.02
     assert chance.smallest_angle(200, 200, 384) == 0.0
+
+
+@pytest.mark.parametrize("listed", [40, 10])
+def test_drawn_projections_have_the_law_of_haar_bases(listed):
+    """Against QR of Gaussian matrices, at every rank of one set of draws, the tails too."""
+    S, m, n, r = np.r_[10.0, 5.0, np.linspace(1.5, 0.5, 38)], 60, 40, 5
+    rng = np.random.default_rng(1)
+    exact = np.empty((6000, r))
+    for row in exact:
+        P = (oracle.haar(rng, m, r)[: len(S)].T * S) @ oracle.haar(rng, n, r)
+        row[:] = np.sqrt(np.diag(np.square(P).cumsum(axis=0).cumsum(axis=1)))
+    drawn = chance.projection_draws(S[:listed], (S**2).sum(), r, m, n, draws=20_000, seed=0)
+    q = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
+    below = (exact[None] <= np.quantile(drawn, q, axis=0)[:, None]).mean(axis=1)  # (q, rank)
+    # Five standard errors; and 1 % where the values that are not listed are but a Gaussian block.
+    allowed = 5 * np.sqrt(q * (1 - q) * (1 / 6000 + 1 / 20_000)) + (0 if listed == 40 else 0.01)
+    assert (np.abs(below - q[:, None]) < allowed[:, None]).all()
+    mean, _ = chance.projection_moments((S**2).sum(), (S**4).sum(), np.arange(1, r + 1), m, n)
+    assert_allclose((drawn**2).mean(axis=0), mean, rtol=0.05)
+
+
+@pytest.mark.parametrize(("m", "n", "r"), [(4, 4, 4), (5, 4, 4), (4, 6, 4), (6, 3, 2)])
+def test_drawn_projections_onto_everything_are_everything(m, n, r):
+    S = np.arange(min(m, n), 0, -1.0)
+    drawn = chance.projection_draws(S, (S**2).sum(), r, m, n, draws=300, seed=0)
+    assert (drawn <= np.sqrt((S**2).sum()) * (1 + 1e-12)).all()
+    if r == m == n:
+        assert_allclose(drawn[:, -1], np.linalg.norm(S), rtol=1e-10)
+    assert (np.diff(drawn, axis=1) >= -1e-12).all()
+
+
+def test_drawn_projections_are_seeded():
+    one = chance.projection_draws([3.0, 1.0], 20.0, 2, 30, 20, draws=7, seed=3)
+    again = chance.projection_draws([3.0, 1.0], 20.0, 2, 30, 20, draws=7, seed=3)
+    assert (one == again).all()
+    assert (chance.projection_draws([3.0, 1.0], 20.0, 2, 30, 20, draws=7, seed=4) != one).any()

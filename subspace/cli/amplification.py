@@ -53,7 +53,7 @@ def _span(part: str) -> range:
 @click.option(
     "--draws",
     type=click.IntRange(min=200),
-    help="Draw so many random subspaces at every rank.  [default: 400 where it matters]",
+    help="Draw so many random subspaces at every rank.  [default: 2000 where it matters]",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random directions drawn.")
 @options.JSON

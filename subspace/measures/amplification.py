@@ -90,7 +90,7 @@ def amplification(
     verify
         Hash every byte of W before an entry of the cache is believed.
     draws, seed
-        Haar draws behind the range that chance has, at least 200. None: 400, where W's spectrum or
+        Haar draws behind the range that chance has, at least 200. None: 2000 where W's spectrum or
         a small rank calls for them, and the Gamma of two moments elsewhere.
     device
         Where to compute: any torch device with float64.

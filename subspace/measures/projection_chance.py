@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-DRAWS = 400
+DRAWS = 2000
 _GAMMA_FROM = 5  # at a smaller rank |U^T W V|^2 is far from Gamma
 _DRAWN_TO = 16  # from this rank on the Gamma range is right to 4 %, however spiked W is
 _SPIKED = 0.01  # t2/t1^2 a rank: above it W's few large directions skew it
-_LISTED = 256  # of W's values that are drawn one by one; what is left beyond them is many and small
+_LISTED = 64  # of W's values that are drawn one by one; those beyond are many and small
 
 
 class ProjectionChance:
@@ -40,7 +40,7 @@ class ProjectionChance:
     most
         The largest rank that will be asked for.
     draws, seed
-        None draws 400 times where the Gamma of two moments does not serve, and nowhere else.
+        None draws `DRAWS` times where the Gamma of two moments does not serve, and nowhere else.
     """
 
     def __init__(
