@@ -350,24 +350,6 @@ def test_only_an_index_is_opened_as_one(tmp_path):
         open_sharded(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize(
-    ("name", "scheme"),
-    [
-        ("q.qweight", "GPTQ or AWQ"),
-        ("q.weight.absmax", "4-bit bitsandbytes"),
-        ("q.weight.quant_state.bitsandbytes__nf4", "4-bit bitsandbytes"),
-        ("q.SCB", "8-bit bitsandbytes"),
-    ],
-)
-def test_a_quantised_base_is_refused_with_the_reason(name, scheme, tmp_path):
-    t = {"embed_tokens.weight": torch.ones(3, 2), name: torch.ones(4, dtype=torch.uint8)}
-    with pytest.raises(FormatError, match=f"quantised base.*{scheme}.*full-precision"):
-        open_pretrained(save(tmp_path / "q", t))
-    config = {"quantization_config": {"quant_method": "awq"}}
-    with pytest.raises(FormatError, match=r"quantised base.*'awq'"):
-        open_pretrained(save(tmp_path / "q", t, config))
-
-
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
 def test_integers_are_not_taken_for_w(dtype, tmp_path):
     base = open_pretrained(save(tmp_path / "i", {"q.weight": torch.ones(3, 2, dtype=dtype)}))

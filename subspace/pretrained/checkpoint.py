@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError, MissingFileError
-from subspace.pretrained.float8 import FLOAT8, block_size, dequantised, scale_of
+from subspace.pretrained.float8 import block_size, dequantised, is_scaled, scale_of
 from subspace.pretrained.fused import Block, block, hosts, is_host, parts
 from subspace.pretrained.names import bare, by_bare_name, fitting, modules, only
-from subspace.pretrained.stored import (
-    refuse_dtype,
-    refuse_quantised,
-    stores_conv1d,
-    text_config,
-    ties_head,
-)
+from subspace.pretrained.quantised import need_library, quantised
+from subspace.pretrained.stored import refuse_dtype, stores_conv1d, text_config, ties_head
 from subspace.pretrained.weight import Weight, as_map, misfit, orientation
 from subspace.tensorfiles import (
     INDEX_SUFFIXES,
@@ -92,8 +87,8 @@ class Pretrained:
         ShapeError
             The weight has another shape, either way round.
         FormatError
-            The weight is stored in a dtype that is not W as it stands, or among others in a layout
-            that is not known.
+            The weight is stored in a dtype that is not W as it stands, among others in a layout
+            that is not known, or quantised in a way that does not add up.
         """
         wanted = None if shape is None else (int(shape[0]), int(shape[1]))
         found = self._fitting(module)
@@ -113,11 +108,12 @@ class Pretrained:
         tensor = self._modules[key]
         header = self.tensors.headers[tensor]
         source = f"{self._file(tensor)}: {short(tensor)}"
-        stored = self._numbers(tensor, source)
-        # The name that was asked for: a tied head is stored as an embedding and is none.
-        shape, turned = orientation(
-            module, header.shape, conv1d=self._conv1d, wanted=wanted, where=source
-        )
+        packed = quantised(tensor, self.tensors, self.config, source)
+        held, stored = packed or (header.shape, self._numbers(tensor, source))
+        # The name that was asked for: a tied head is stored as an embedding and is none. Quantisers
+        # turn a Conv1D to a Linear before they pack it.
+        conv1d = self._conv1d and packed is None
+        shape, turned = orientation(module, held, conv1d=conv1d, wanted=wanted, where=source)
 
         def read() -> torch.Tensor:
             return as_map(stored(), transposed=turned)
@@ -127,7 +123,7 @@ class Pretrained:
     def _numbers(self, tensor: str, source: str) -> Callable[[], torch.Tensor]:
         """Check how a tensor is stored; return what reads its numbers."""
         tensors, headers = self.tensors, self.tensors.headers
-        if headers[tensor].dtype not in FLOAT8:
+        if not is_scaled(tensor, headers, self.config):
             refuse_dtype(headers[tensor].dtype, source)
             return lambda: tensors[tensor]
         scale = scale_of(tensor, headers, self.config, source)
@@ -208,7 +204,9 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
         Nothing is there, or a shard is missing.
     FormatError
         The folder holds no weights or several that could be meant; a file is damaged, an adapter,
-        or packed integers of a quantised model.
+        or holds no weight.
+    MissingExtraError
+        It is quantised, and the library that dequantises it is not installed.
     """
     path = Path(path)
     weights = _weights_of(path) if path.is_dir() else path
@@ -216,7 +214,7 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     tensors = open_sharded(weights) if sharded else open_tensors(weights)
     beside = weights.parent / "config.json"
     config = read_json(beside) if beside.exists() else {}
-    refuse_quantised(tensors, config)
+    need_library(tensors, config)
     found = modules((name, header.shape) for name, header in tensors.headers.items())
     if any(".lora_A" in name or ".lora_B" in name for name in tensors):
         raise FormatError(f"{weights}: an adapter, not a base model; give the model it was made on")

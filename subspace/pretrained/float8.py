@@ -1,4 +1,4 @@
-"""float8 weights and the scales that make them W."""
+"""float8 and int8 weights and the scales that make them W."""
 
 from __future__ import annotations
 
@@ -15,16 +15,30 @@ if TYPE_CHECKING:
 
     from subspace.tensorfiles import TensorHeader
 
-FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
+_FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2"})
 # Both are multiplied by: DeepSeek's "inv" is the inverse of the scale that the weight was given.
 _SCALES = ("_scale_inv", "_scale")
 _SCALE_DTYPES = frozenset({"bfloat16", "float16", "float32", "float64", "float8_e8m0fnu"})
 
 
+def is_scaled(tensor: str, headers: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> bool:
+    """Say whether a weight is float8, or int8 that only has to be multiplied by its scale."""
+    if headers[tensor].dtype != "int8":
+        return headers[tensor].dtype in _FLOAT8
+    said = config.get("quantization_config")
+    # int-quantized of compressed-tensors; what others mean by the same names is not known.
+    return (
+        isinstance(said, dict)
+        and said.get("quant_method") == "compressed-tensors"
+        and f"{tensor}_scale" in headers
+        and f"{tensor}_zero_point" not in headers
+    )
+
+
 def scale_of(
     tensor: str, headers: Mapping[str, TensorHeader], config: Mapping[str, Any], where: str
 ) -> str | None:
-    """Name the tensor that holds a float8 weight's scales; None for a plain cast.
+    """Name the tensor that holds such a weight's scales; None for a plain cast.
 
     Raises
     ------
@@ -94,7 +108,7 @@ def block_size(
 def dequantised(
     stored: torch.Tensor, scales: torch.Tensor | None, block: tuple[int, int]
 ) -> torch.Tensor:
-    """Return the float32 numbers that a float8 tensor and its scales stand for, as a copy.
+    """Return the float32 numbers that a tensor and its scales stand for, as a copy.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
+from subspace.pretrained.names import PACKED
 from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
@@ -155,4 +156,7 @@ def _whole(config: Mapping[str, Any], *names: str) -> int:
 
 
 def _last(tensor: str) -> str:
-    return tensor.removesuffix(".weight").removesuffix(".base_layer").rsplit(".", 1)[-1]
+    module = next(
+        (tensor.removesuffix(e) for e in (".weight", *PACKED) if tensor.endswith(e)), tensor
+    )
+    return module.removesuffix(".base_layer").rsplit(".", 1)[-1]

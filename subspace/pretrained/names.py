@@ -40,7 +40,9 @@ _WRAPPERS = frozenset(
         "xlm_roberta",
     }
 )
-_ENDINGS = (".weight", ".in_proj_weight")
+# What GPTQ and AWQ, and compressed-tensors, call a weight of packed integers.
+PACKED = (".qweight", ".weight_packed")
+_ENDINGS = (".weight", ".in_proj_weight", *PACKED)
 # Output heads that share the input embedding when the file does not hold them.
 _HEADS = ("lm_head", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector")
 _INPUTS = frozenset(

@@ -6,44 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
 from subspace.pretrained.weight import CONV1D
-from subspace.tensorfiles import TensorFile, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from subspace.tensorfiles import TensorFile
+
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 # model_type of transformers' families that are built of Conv1D. GPT-J and GPT-BigCode are not.
 _CONV1D_FAMILIES = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
-# Ending of a tensor's name -> the scheme that writes it; in the order that tells them apart.
-_QUANTISED = {
-    ".g_idx": "GPTQ",
-    ".qweight": "GPTQ or AWQ",
-    ".absmax": "4-bit bitsandbytes",
-    ".quant_state.bitsandbytes__nf4": "4-bit bitsandbytes",
-    ".quant_state.bitsandbytes__fp4": "4-bit bitsandbytes",
-    ".SCB": "8-bit bitsandbytes",
-    ".weight_packed": "compressed-tensors",
-}
-
-
-def refuse_quantised(tensors: TensorFile, config: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose weights are packed integers.
-
-    Raises
-    ------
-    FormatError
-        With the scheme and the way out.
-    """
-    said = config.get("quantization_config")
-    method = said.get("quant_method") if isinstance(said, dict) else None
-    for ending, scheme in _QUANTISED.items():
-        name = next((n for n in tensors if n.endswith(ending)), None)
-        if name is not None:
-            called = method if isinstance(method, str) else scheme
-            raise FormatError(
-                f"{tensors.path}: a quantised base ({short(called)}: tensor {short(name)}), whose "
-                "W is not stored as numbers; give the full-precision model that it was made from"
-            )
 
 
 def refuse_dtype(dtype: str, where: str) -> None:

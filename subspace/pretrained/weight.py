@@ -64,12 +64,15 @@ class Weight:
         """The (d_out, d_in) tensor, a view of the mapped file: treat it as read-only.
 
         It is a copy, made anew each time, only where no view exists: heads that are interleaved
-        with others, projections that are stored apart, float8 (which becomes float32).
+        with others, projections that are stored apart, float8 (which becomes float32), quantised
+        integers (which become floats of the dtype that the model computes with).
 
         Raises
         ------
         FormatError
-            The file cannot be read.
+            The file cannot be read, or its library cannot dequantise it.
+        MissingExtraError
+            That library cannot be imported.
         """
         return self._read()
 
