@@ -116,7 +116,7 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import DirectionGain, ModuleAmplification
     >>> nan, one = float("nan"), DirectionGain(sigma=19.0, w=1.0, ratio=19.0, gain=20.0)
-    >>> row = ModuleAmplification("q", 1, (4, 4), *[nan] * 9, False, 0.5, (one,))
+    >>> row = ModuleAmplification("q", 1, (4, 4), *[nan] * 11, False, 0.5, (one,))
     >>> ax = gains(row, ax=Figure().add_subplot())
     >>> [float(bars[0].get_width()) for bars in ax.containers], ax.texts[0].get_text()
     ([1.0, 19.0, 20.0], 'amplified 20×')
@@ -204,10 +204,11 @@ def subheading(result: Amplification, fits: int) -> str:
 def blank(ax: Axes, note: str) -> Axes:
     """Write why there is nothing to draw."""
     ax.set(xticks=[], yticks=[])
+    fits = characters(0.9 * ax.get_window_extent().width / ax.figure.dpi, LABEL_SIZE)
     ax.text(
         0.5,
         0.5,
-        textwrap.fill(literal(note or "undefined", 120), 36),
+        textwrap.fill(literal(note or "undefined", 120), min(36, fits)),
         transform=ax.transAxes,
         ha="center",
         va="center",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -119,6 +120,31 @@ def kind_labels(kinds: Sequence[str]) -> dict[str, str]:
     return labels
 
 
+def layer_words(
+    rows: Sequence[tuple[str, int | None]], word: str = "layer"
+) -> dict[tuple[str, int | None], str]:
+    """Name each (prefix, layer); where several prefixes have layers, by where their paths differ.
+
+    >>> bart = [("model.encoder.layers", 0), ("model.decoder.layers", 0), ("", None)]
+    >>> list(layer_words(bart).values()), list(layer_words(bart[1:]).values())
+    (['encoder 0', 'decoder 0', ''], ['layer 0', ''])
+    """
+    paths = {prefix: prefix.split(".") for prefix, layer in rows if layer is not None}
+    words = dict.fromkeys(paths, word)
+    if len(paths) > 1:
+        alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths.values(), strict=False))
+        shared = len(list(alike))
+        first = {prefix: ".".join(path[shared : shared + 1]) for prefix, path in paths.items()}
+        unique = len(set(first.values())) == len(first)
+        words = first if unique else {p: ".".join(path[shared:]) for p, path in paths.items()}
+    return {
+        (prefix, layer): ""
+        if layer is None
+        else f"{literal(words[prefix] or word, 14)} {layer}".strip()
+        for prefix, layer in rows
+    }
+
+
 def _pick(modules: Iterable[str], words: frozenset[str]) -> str | None:
     return next((m for m in modules if m.rsplit(".", 1)[-1].lower() in words), None)
 
@@ -146,9 +172,13 @@ def default_modules(modules: Sequence[str]) -> tuple[str, ...]:
 
 
 def chosen(
-    have: Mapping[str, object], modules: str | Sequence[str] | None, *, most: int = 2
+    have: Mapping[str, object],
+    modules: str | Sequence[str] | None,
+    *,
+    most: int = 2,
+    many: str = "subspace.plots.layers.layers_figure",
 ) -> tuple[str, ...]:
-    """Return the modules to draw: those asked for, or the default ones.
+    """Return the modules to draw: those asked for, or the default ones; `many` draws more of them.
 
     Raises
     ------
@@ -168,7 +198,6 @@ def chosen(
             raise UnknownModuleError(f"no module {name!r} in this comparison; it has {some}")
     if not 1 <= len(names) <= most:
         raise ArgumentError(
-            f"this figure shows 1 to {most} modules, got {len(names)}; "
-            "subspace.plots.layers.layers_figure draws many"
+            f"this figure shows 1 to {most} modules, got {len(names)}; {many} draws many"
         )
     return names

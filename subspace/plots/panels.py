@@ -24,6 +24,7 @@ from subspace.plots.heatmap import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from subspace.results import ModuleSimilarity, Similarity
@@ -34,6 +35,7 @@ NARROW = 5.0  # inches: below this a figure is one column of a journal page
 EM = 0.58
 HEAD_SIZE = 8.0  # points
 FRAME = "#b0b0b0"
+_FINE = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)  # of a decade
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _draw(
     fits = characters(inches[0] + 0.15, TITLE_SIZE)  # a title may use half of the gap beside it
     if panel.result is None:
         ax.set_axis_off()
-        words = _wrapped(panel.title, fits)
+        words = wrapped(panel.title, fits)
         ax.text(0.5, 0.5, words, ha="center", va="center", fontsize=LABEL_SIZE, usetex=False)
         return
     phi_heatmap(
@@ -170,7 +172,7 @@ def _draw(
         cells=panel.cells,
         triangle=panel.triangle,
         names=panel.names,
-        title=_wrapped(panel.title, fits),
+        title=wrapped(panel.title, fits),
         most_ticks=(
             min(9, int(inches[1] * 72 / (1.5 * TICK_SIZE))),
             min(9, int(inches[0] * 72 / ((0.64 * len(str(panel.shape[1])) + 0.45) * TICK_SIZE))),
@@ -181,7 +183,7 @@ def _draw(
         ax.set_ylabel("")
 
 
-def _wrapped(text: str, most: int) -> str:
+def wrapped(text: str, most: int) -> str:
     """Wrap every line at blanks; a no-break space (in "d = 384") and a hyphen hold together."""
     return "\n".join(
         piece
@@ -212,24 +214,52 @@ def finish(
     bar.ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
     bar.outline.set_linewidth(0.6)
     figure.suptitle(
-        _wrapped(title, characters(width - 0.2, HEAD_SIZE)), fontsize=HEAD_SIZE, usetex=False
+        wrapped(title, characters(width - 0.2, HEAD_SIZE)), fontsize=HEAD_SIZE, usetex=False
     )
+    legend_below(
+        figure,
+        legend_handles(p=p, undefined=undefined),
+        note=f"{ORIGIN} {note}".strip(),
+        columns=1 if width < NARROW else 2,
+    )
+    for ax in axes:
+        for spine in ax.spines.values():
+            # Grey: a panel that passes as a whole has a black outline where others have none.
+            spine.set(linewidth=0.6, edgecolor=FRAME)
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Artist], *, note: str = "", columns: int = 1
+) -> None:
+    """Put a legend outside, below everything, under a note wrapped to the figure's width."""
     legend = figure.legend(
-        handles=legend_handles(p=p, undefined=undefined),
+        handles=handles,
         loc="outside lower center",
-        ncols=1 if width < NARROW else 2,
+        ncols=columns,
         fontsize=TICK_SIZE,
-        title=_wrapped(f"{ORIGIN} {note}".strip(), characters(width - 0.3, TICK_SIZE)),
+        title=wrapped(note, characters(figure.get_figwidth() - 0.3, TICK_SIZE)),
         title_fontsize=TICK_SIZE,
         frameon=False,
         borderaxespad=0.1,
         handlelength=1.8,
     )
     legend.get_title().set_multialignment("center")
-    for ax in axes:
-        for spine in ax.spines.values():
-            # Grey: a panel that passes as a whole has a black outline where others have none.
-            spine.set(linewidth=0.6, edgecolor=FRAME)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return ticks for a log scale from `low` to `high` > 0: decades, else 1-2-5, else finer.
+
+    >>> log_ticks(3, 2e3), log_ticks(3, 60), log_ticks(2.2, 4.5)
+    ([10.0, 100.0, 1000.0], [5.0, 10.0, 20.0, 50.0], [2.2, 2.5, 3.0, 3.5, 4.0, 4.5])
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), _FINE):
+        found = [float(f"{step}e{n}") for n in decades for step in steps]
+        found = [tick for tick in found if low <= tick <= high]
+        if len(found) >= 3:
+            break
+    return found
 
 
 def with_zoom(panels: Sequence[Panel]) -> list[Panel]:

@@ -1,0 +1,299 @@
+"""Table 7 of a whole model at a glance: amplification over layers and kinds of module."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from subspace.plots.amplification_grid import (
+    NUMBER,
+    TITLES,
+    amplification_grid,
+    inches,
+    ranks_drawn,
+    written,
+)
+from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, hatch, outline
+from subspace.plots.gains import quiet, subheading
+from subspace.plots.heatmap import DIFFERENCE_MAP, LABEL_SIZE, PHI_MAP, TICK_SIZE
+from subspace.plots.panels import (
+    HEAD_SIZE,
+    NARROW,
+    characters,
+    check_width,
+    legend_below,
+    log_ticks,
+    new_figure,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+    from subspace.plots.amplification_grid import Grid, Value
+    from subspace.results import Amplification
+
+_ENDS: dict[Value, tuple[str, str]] = {
+    "quotient": ("meets less of W than chance", "more"),
+    "factor": ("amplifies less", "more"),
+}
+_CELL = (1.2, 0.3)  # inches, (width, height): the largest one
+_TALLEST = 7.4  # inches of cells on a page
+_BAR = 3.0  # inches: the narrowest map, so that the words at the colour bar's ends fit
+_WIDEST = 32.0  # colours end at this many times chance: one outlier must not pale the others
+
+
+def map_figure(result: Amplification, *, value: Value = "quotient", width: float = 7.0) -> Figure:
+    """Draw the amplification of every module: its layer one way, its kind the other.
+
+    Table 7 of Hu et al. 2021, arXiv:2106.09685, section 7.3, for a whole model and with what
+    chance gives: see `amplification_map`. Few layers run rightwards; many run downwards, and go
+    on in a second block at the right where the page ends.
+
+    Parameters
+    ----------
+    result
+        Table 7 of one adapter. Of a module with several ranks the largest one is drawn.
+    value
+        ``"quotient"``: how many times more of W the update meets than a random one, 1 in the
+        middle of the colours. ``"factor"``: the paper's |delta W|_F / |U^T W V|_F.
+    width
+        In inches.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib, outside pyplot; its last Axes is the colour bar.
+
+    Raises
+    ------
+    UnknownModuleError
+        `result` has no row.
+    ArgumentError
+        Another value, a width that no page has, or more than 1000 layers or kinds.
+
+    Examples
+    --------
+    >>> from subspace.results import Amplification, ModuleAmplification
+    >>> row = ModuleAmplification("h.0.q", 1, (4, 4), *[1.0] * 11, True, 0.5, ())
+    >>> figure = map_figure(Amplification("r1", "toy", True, 0, (row,)), width=3.3)
+    >>> figure.axes[0].images[0].get_array().tolist(), figure.axes[-1].get_title(loc="left")
+    ([[1.0]], 'meets less of W than chance')
+    """
+    check_width(width)
+    grid = amplification_grid(result, value, width)
+    norm, columns = _norm(grid, value), len(grid.columns)
+    margin = max(0.2, inches(grid.rows)) + 0.15
+    room = max(1, int((width - 0.1) / (margin + NUMBER[0] * columns)))
+    a_block = math.ceil(
+        len(grid.rows) / min(room, math.ceil(len(grid.rows) * NUMBER[1] / _TALLEST))
+    )
+    blocks = math.ceil(len(grid.rows) / a_block)
+    cell = (
+        min(_CELL[0], ((width - 0.1) / blocks - margin) / columns),
+        min(_CELL[1], _TALLEST / a_block),
+    )
+    fits = characters(width - 0.2, HEAD_SIZE)
+    first = wrapped(f"{TITLES[value]}; {ranks_drawn(result)}", fits)
+    title, handles = f"{first}\n{subheading(result, fits)}", _handles(grid, cell)
+    lines = title.count("\n") + 4 + (len(handles) if width < NARROW else 1)
+    heads = inches(grid.columns) if _upright(grid.columns, cell[0]) else 0.1
+    figure = new_figure(width, a_block * cell[1] + heads + 0.14 * lines + 0.4)
+    figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
+    used = min(width, max(_BAR, blocks * (columns * cell[0] + margin)))
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        # A few columns stand in the middle of the page: stretched over it they look like stripes.
+        engine.set(rect=(0.5 - used / width / 2, 0, used / width, 1))
+    spec = figure.add_gridspec(2, blocks, height_ratios=(a_block * cell[1], 0.1))
+    for n in range(blocks):
+        part = grid[n * a_block : (n + 1) * a_block]
+        ax = _draw(part, figure.add_subplot(spec[0, n]), value, norm, cell)
+        ax.set_ylim(a_block + 0.5, 0.5)  # a shorter last block has cells of the same height
+        if n:
+            ax.set_ylabel("")
+    _bar(figure.axes[0].images[0], figure.add_subplot(spec[1, :]), value, used - margin)
+    legend_below(figure, handles, columns=1 if width < NARROW else 2)
+    return figure
+
+
+def amplification_map(
+    result: Amplification,
+    *,
+    ax: Axes,
+    value: Value = "quotient",
+    cell: tuple[float, float] | None = None,
+) -> Axes:
+    """Draw one cell a module: its colour is the quotient or factor, an outline says finding.
+
+    With U, V the singular vectors of delta W, the factor is |delta W|_F / |U^T W V|_F, and the
+    quotient is |U^T W V|_F over its root mean square for random U, V (Hu et al. 2021,
+    arXiv:2106.09685, section 7.3, Table 7). The quotient's colours are logarithmic, blue below 1
+    (chance) and red above, and end at the largest of them or its inverse, between 2 and 32.
+
+    Parameters
+    ----------
+    result
+        Table 7 of one adapter. Of a module with several ranks the largest one is drawn.
+    ax
+        What is drawn into, and returned. Layers run downwards, or rightwards where they are few.
+    value
+        ``"quotient"`` or ``"factor"``.
+    cell : (width, height), optional
+        Inches of one cell, which settle whether numbers and labels fit. Default: as `ax` is now.
+
+    Returns
+    -------
+    Axes
+        `ax`. Its first image holds the drawn values, masked where there is none; its texts are
+        the numbers. Cells outside the central 95 % of chance are outlined, undefined ones striped,
+        and those of no module blank.
+
+    Raises
+    ------
+    UnknownModuleError
+        `result` has no row.
+    ArgumentError
+        Another value, or more than 1000 layers or kinds.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from subspace.results import Amplification, ModuleAmplification
+    >>> nan = float("nan")  # ..., then the factor, that of chance, and its range
+    >>> numbers = [*[nan] * 7, 20.0, 60.0, 40.0, 90.0]
+    >>> row = ModuleAmplification("h.0.q", 1, (4, 4), *numbers, True, 0.5, ())
+    >>> ax = amplification_map(Amplification("r1", "toy", True, 0, (row,)), ax=Figure().subplots())
+    >>> ax.images[0].get_array().tolist(), ax.texts[0].get_text()
+    ([[3.0]], '3.00')
+    """
+    box = ax.get_window_extent()
+    dpi = ax.figure.dpi
+    grid = amplification_grid(result, value, box.width / dpi)
+    if cell is None:
+        cell = (box.width / dpi / len(grid.columns), box.height / dpi / len(grid.rows))
+    return _draw(grid, ax, value, _norm(grid, value), cell)
+
+
+def _norm(grid: Grid, value: Value) -> LogNorm:
+    numbers = grid.numbers or [1.0]
+    low, high = min(numbers), max(numbers)
+    if value == "quotient":
+        most = min(_WIDEST, max(2.0, high, 1 / low))
+        return LogNorm(1 / most, most)
+    return LogNorm(low, high) if high > 1.1 * low else LogNorm(low / 1.5, high * 1.5)
+
+
+def _draw(grid: Grid, ax: Axes, value: Value, norm: LogNorm, cell: tuple[float, float]) -> Axes:
+    y, x = grid.values.shape
+    image = ax.imshow(
+        np.ma.masked_invalid(grid.values),
+        cmap=DIFFERENCE_MAP if value == "quotient" else PHI_MAP,
+        norm=norm,
+        origin="upper",
+        extent=(0.5, x + 0.5, y + 0.5, 0.5),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    hatch(ax, grid.undefined)
+    outline(ax, grid.finding)
+    colours = image.to_rgba(np.array(grid.numbers))
+    places = np.argwhere(np.isfinite(grid.values))
+    digits = grid.digits(cell)
+    for (row, column), number, colour in zip(places, grid.numbers, colours, strict=True):
+        if digits:
+            ax.text(
+                column + 1,
+                row + 1,
+                written(number, digits),
+                ha="center",
+                va="center",
+                fontsize=TICK_SIZE,
+                fontweight="bold" if grid.finding[row, column] else "normal",
+                color=_readable(colour.tolist()),
+                usetex=False,
+            )
+    upright = _upright(grid.columns, cell[0])
+    ax.set_xticks(*_ticks(grid.columns, cell[0] if upright else math.inf), usetex=False)
+    ax.set_yticks(*_ticks(grid.rows, cell[1]), usetex=False)
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    if any(grid.columns if grid.layers == "x" else grid.rows):
+        set_label = ax.set_xlabel if grid.layers == "x" else ax.set_ylabel
+        set_label("layer", fontsize=LABEL_SIZE, labelpad=6 if upright else 3, usetex=False)
+    quiet(ax)
+    ax.tick_params(length=0, pad=2)
+    ax.tick_params(axis="x", labelrotation=90 if upright else 0)
+    ax.spines[:].set_visible(False)  # cells of no module are blank: the map need not be a box
+    return ax
+
+
+def _readable(colour: Sequence[float]) -> str:
+    """Return black or white, whichever has the higher contrast (WCAG 2) on a colour."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if light > 0.179 else "white"
+
+
+def _upright(columns: Sequence[str], wide: float) -> bool:
+    return inches(columns) > wide - 0.06
+
+
+def _ticks(words: Sequence[str], size: float) -> tuple[list[int], list[str]]:
+    """Return places and labels: as many as lines of text fit, the first among them."""
+    fits = TICK_SIZE * 1.2 / 72 / size
+    step = next(n * 10**power for power in range(9) for n in (1, 2, 5) if n * 10**power >= fits)
+    return list(range(1, len(words) + 1, step)), list(words[::step])
+
+
+def _bar(image: AxesImage, ax: Axes, value: Value, wide: float) -> None:
+    """Draw the scale into `ax`, with words at both ends."""
+    low, high = image.get_clim()
+    extend = "both" if value == "quotient" and high >= _WIDEST else "neither"
+    bar = ax.figure.colorbar(image, cax=ax, orientation="horizontal", extend=extend)
+    if value == "quotient":
+        most = int(math.log2(high) + 1e-9)
+        step = 1 if (2 * most + 1) * 0.45 <= wide else 2
+        powers = [n for n in range(-most, most + 1) if n % step == 0]
+        ticks = [2.0**n for n in powers]
+        labels = [f"1/{2**-n}" if n < 0 else "1 = chance" if n == 0 else f"{2**n}" for n in powers]
+    else:
+        ticks = log_ticks(low, high)
+        labels = [f"{tick:g}" for tick in ticks]
+    bar.set_ticks(ticks, labels=labels, usetex=False)
+    bar.minorticks_off()
+    quiet(ax)
+    bar.outline.set_linewidth(0.6)
+    less, more = _ENDS[value]
+    ax.set_title(less, loc="left", fontsize=TICK_SIZE, pad=2.5, usetex=False)
+    ax.set_title(more, loc="right", fontsize=TICK_SIZE, pad=2.5, usetex=False)
+
+
+def _handles(grid: Grid, cell: tuple[float, float]) -> list[Artist]:
+    handles: list[Artist] = []
+    if grid.finding.any():
+        mark = "outlined, bold" if grid.digits(cell) else "outlined"
+        label = f"{mark}: outside the central 95 % of chance"
+        handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
+    if grid.undefined.any():
+        handles.append(
+            Patch(
+                facecolor=UNDEFINED,
+                edgecolor=UNDEFINED_HATCH,
+                hatch=STRIPES,
+                linewidth=0,
+                label="undefined: ΔW or W is zero",
+            )
+        )
+    return handles
