@@ -6,15 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import synthetic
-from benchmarks.pair_7b import run
-from benchmarks.printing import table
+from benchmarks import base_7b, pair_7b, synthetic
+from benchmarks.printing import base_table, table
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=["pair-7b", "pair-minilm"])
-    parser.add_argument("--layers", type=int, help="how many layers (default: all of the model's)")
+    parser.add_argument("name", choices=["pair-7b", "pair-minilm", "base-7b"])
+    parser.add_argument(
+        "--layers", type=int, help="how many layers (default: all of the model's; base-7b: 2)"
+    )
     parser.add_argument("--hidden", type=int, help="the model's width instead of the real one")
     parser.add_argument("--inner", type=int, help="the width of a 7B model's mlp (default 11008)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
@@ -29,16 +30,23 @@ def main(arguments: list[str] | None = None) -> None:
         for name in ("layers", "hidden", "inner")
         if getattr(chosen, name) is not None
     }
-    if chosen.name == "pair-7b":
-        family = synthetic.llama_7b(dtype=chosen.dtype, **given)
-    elif "inner" in given:
-        parser.error("--inner is an option of pair-7b")
-    else:
+    if chosen.name == "pair-minilm":
+        if "inner" in given:
+            parser.error("--inner is an option of the 7B shapes")
         family = synthetic.minilm(dtype=chosen.dtype, **given)
-    out = run(family, out_dir=chosen.out_dir, repeat=chosen.repeat, dense=not chosen.no_dense)
+    else:
+        few = {"layers": 2} if chosen.name == "base-7b" else {}
+        family = synthetic.llama_7b(dtype=chosen.dtype, **few | given)
+    options = {"out_dir": chosen.out_dir, "repeat": chosen.repeat}
+    if chosen.name == "base-7b":
+        out = base_7b.run(family, **options)
+        text = base_table(out)
+    else:
+        out = pair_7b.run(family, **options, dense=not chosen.no_dense)
+        text = table(out)
     if chosen.paste is not None:
-        paste(chosen.name, table(out), chosen.paste)
-    print(json.dumps(out, indent=1, allow_nan=False) if chosen.json else table(out))
+        paste(chosen.name, text, chosen.paste)
+    print(json.dumps(out, indent=1, allow_nan=False) if chosen.json else text)
 
 
 def paste(name: str, text: str, page: Path) -> None:

@@ -71,13 +71,15 @@ def run(
             "floor_gram_rows": lambda: rivals.gram_gemms(grams, rows=True),
             "floor_gram_columns": lambda: rivals.gram_gemms(grams, rows=False),
         }
-        timed = _timed(rows, repeat)
-        times = {name: {"wall_s": wall, "cpu_s": cpu} for name, (wall, cpu) in timed.items()}
+        times = {
+            name: {"wall_s": wall, "cpu_s": cpu}
+            for name, (wall, cpu) in timed(rows, repeat).items()
+        }
         best = min("floor_gram_rows", "floor_gram_columns", key=lambda n: times[n]["cpu_s"])
         times["floor"] = {k: times["floor_read"][k] + times[best][k] for k in ("wall_s", "cpu_s")}
         out: dict[str, Any] = {
             "kind": "pair",
-            "machine": _machine(),
+            "machine": machine(),
             "family": {
                 "name": family.name,
                 "modules": len(a),
@@ -126,7 +128,7 @@ def _p_values(module: ModuleSimilarity, ranks: tuple[int, int]) -> object:
     return phi_pvalue(module.phi, i, j, module.d)
 
 
-def _timed(rows: dict[str, Callable[[], object]], repeat: int) -> dict[str, tuple[float, float]]:
+def timed(rows: dict[str, Callable[[], object]], repeat: int) -> dict[str, tuple[float, float]]:
     best: dict[str, tuple[float, float]] = {}
     for _ in range(repeat):
         for name, row in rows.items():
@@ -201,7 +203,7 @@ def _ratios(out: dict[str, Any]) -> dict[str, float]:
     return ratios
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")

@@ -20,17 +20,80 @@ ROWS = {
 }
 
 
+BASE_ROWS = {
+    "sweep": "the pass: |W| and U^T W V of both adapters, bfloat16 converted in panels",
+    "floor": "  the floor: the same products alone, of a W in memory in float32",
+    "no_top": "amplification --no-top: all of Table 7 but W's own top",
+    "top_cold": "amplification, W's own top 64 found (once)",
+    "top_kept": "amplification again, W's own top from the cache (once)",
+}
+
+
+def base_table(out: dict[str, Any]) -> str:
+    """Render what `base_7b.run` gives."""
+    family, times, memory, ratios = out["family"], out["times"], out["memory"], out["ratios"]
+    ranks = " and ".join(map(str, family["ranks"]))
+    lines = [
+        f"{family['name']}: {family['modules']} modules in {family['shards']} shards, bfloat16, "
+        f"{family['bytes'] / 1e6:.0f} MB; two adapters, r = {ranks}; page cache warm",
+        _machine(out),
+        "",
+        f"{'wall s':>9} {'CPU s':>9}",
+    ]
+    lines += [
+        f"{times[name]['wall_s']:9.3f} {times[name]['cpu_s']:9.3f}  {words}"
+        for name, words in BASE_ROWS.items()
+    ]
+    gram = out["gram"]
+    some = ", ".join(
+        f"{m['shape'][0]} x {m['shape'][1]} in {m['wall_s']:.2f} s" for m in gram["measured"]
+    )
+    lines += [
+        f"{gram['wall_s']:9.1f} {'':9}  all of W's values by the Gram, EXTRAPOLATED from {some}",
+        "",
+        f"the pass / the floor             {ratios['sweep_over_floor_wall']:5.2f} wall, "
+        f"{ratios['sweep_over_floor_cpu']:.2f} CPU",
+        f"the Gram / W's own top as found  {ratios['gram_over_top_wall']:5.2f} wall",
+        "",
+        f"peak anonymous memory, the largest W in float32 being "
+        f"{family['largest_float32'] / 1e6:.0f} MB",
+    ]
+    lines += [
+        f"{memory[way]['anonymous'] / 1e6:9.0f} MB  {ratios[way + '_over_largest']:5.2f} x  {words}"
+        f" (mapped pages of files: {memory[way]['mapped'] / 1e6:.0f} MB)"
+        for way, words in (
+            ("sweep", "the pass"),
+            ("no_top", "amplification --no-top"),
+            ("top", "amplification"),
+        )
+    ]
+    accuracy = out["accuracy"]
+    lines += [
+        "",
+        f"relative difference from float64: |W| {accuracy['norm']:.1e}, |U^T W V| "
+        f"{accuracy['projection']:.1e}, W's top 64 {gram['krylov_off_by']:.1e}",
+    ]
+    return "\n".join(lines)
+
+
+def _machine(out: dict[str, Any]) -> str:
+    machine = out["machine"]
+    return (
+        f"{machine['date']}, {machine['cpu']}, {machine['threads']} threads, "
+        f"Python {machine['python']}, torch {machine['torch']}, subspace {machine['subspace']}, "
+        f"load average before {machine['load_average_before']}; best of {out['repeat']}, "
+        "interleaved"
+    )
+
+
 def table(out: dict[str, Any]) -> str:
     """Render what `pair_7b.run` gives."""
-    machine, family, times = out["machine"], out["family"], out["times"]
+    family, times = out["family"], out["times"]
     ranks = " and ".join(map(str, family["ranks"]))
     lines = [
         f"{family['name']}: {family['modules']} modules, r = {ranks}, {family['dtype']}, "
         f"{family['bytes'] / 1e6:.0f} MB mapped from disk, page cache {out['page_cache']}",
-        f"{machine['date']}, {machine['cpu']}, {machine['threads']} threads, "
-        f"Python {machine['python']}, torch {machine['torch']}, subspace {machine['subspace']}, "
-        f"load average before {machine['load_average_before']}; best of {out['repeat']}, "
-        "interleaved",
+        _machine(out),
         "",
         f"{'wall s':>9} {'CPU s':>9}",
     ]

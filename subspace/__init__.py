@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from subspace.adapters import load as load
     from subspace.errors import SubspaceError as SubspaceError
     from subspace.measures.amplification import amplification as amplification
+    from subspace.measures.amplification import amplifications as amplifications
     from subspace.measures.placement import placement as placement
     from subspace.measures.profile import profile as profile
     from subspace.measures.similarity import similarity as similarity
@@ -32,6 +33,7 @@ _HOME = {
     "load": "subspace.adapters",
     "SubspaceError": "subspace.errors",
     "amplification": "subspace.measures.amplification",
+    "amplifications": "subspace.measures.amplification",
     "placement": "subspace.measures.placement",
     "profile": "subspace.measures.profile",
     "similarity": "subspace.measures.similarity",
@@ -47,6 +49,7 @@ __all__ = [
     "Spectrum",
     "SubspaceError",
     "amplification",
+    "amplifications",
     "load",
     "placement",
     "profile",
