@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from subspace.adapters import Adapter
+    from subspace.pretrained import Pretrained
 
 SPIKES = 256  # directions above the Gaussian bulk, falling as k^-1/2, as trained weights have them
 
@@ -146,8 +147,8 @@ def _floor(shape: tuple[int, int], columns: int) -> Callable[[], object]:
     return lambda: torch.mm(W, V, out=out)
 
 
-def _gram_way(base: Any, family: synthetic.Family) -> dict[str, Any]:
-    """W's own values by `eigvalsh` of the float64 Gram: one module a shape, the rest extrapolated."""
+def _gram_way(base: Pretrained, family: synthetic.Family) -> dict[str, Any]:
+    """W's own values by the float64 Gram: one module a shape measured, the rest extrapolated."""
     measured, worst = {}, 0.0
     for name, d_out, d_in in family.paths():
         if (d_out, d_in) in measured:
@@ -167,7 +168,7 @@ def _gram_way(base: Any, family: synthetic.Family) -> dict[str, Any]:
     }
 
 
-def _accuracy(base: Any, directions: dict[str, Any]) -> dict[str, float]:
+def _accuracy(base: Pretrained, directions: dict[str, Any]) -> dict[str, float]:
     """Largest relative difference from float64, over the first and the last module."""
     norm = inside = 0.0
     for name in (next(iter(directions)), list(directions)[-1]):

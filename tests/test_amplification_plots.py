@@ -34,6 +34,8 @@ def row(module=BERT[0], rank=4, *, factor=10.0, chance=20.0, directions=None, no
         delta_norm=10.0,
         w_in_delta=10.0 / factor,
         w_in_w=5.0,
+        w_in_w_error=0.0,
+        w_in_w_method="gram",
         w_in_random=10.0 / chance,
         factor=factor,
         chance_factor=chance,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import rivals, synthetic
-from benchmarks.printing import ROWS
+from benchmarks import base_7b, rivals, synthetic
+from benchmarks.printing import BASE_ROWS, ROWS, base_table
 
 TINY = ["pair-7b", "--layers", "1", "--hidden", "96", "--inner", "160", "--repeat", "1"]
 
@@ -92,3 +92,61 @@ def test_a_table_is_pasted_between_its_marks_alone(tmp_path):
         assert page.read_text() == f"a\n<!-- x -->\n\n```text\n{text}\n```\n\n<!-- end x -->\nb\n"
     with pytest.raises(SystemExit, match="no marks <!-- y -->"):
         command.paste("y", "", page)
+
+
+BASE = ["base-7b", "--layers", "2", "--hidden", "96", "--inner", "160", "--repeat", "1"]
+
+
+@pytest.fixture(scope="module")
+def base():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *BASE, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    return json.loads(done.stdout)
+
+
+def test_the_base_is_sharded_and_every_row_is_there(base):
+    assert set(base["times"]) == set(BASE_ROWS)
+    assert (base["family"]["modules"], base["family"]["shards"]) == (14, 2)
+    assert base["family"]["bytes"] > 2 * 2 * (4 * 96 * 96 + 3 * 96 * 160)
+    assert base["family"]["largest_float32"] == 4 * 96 * 160
+
+
+def test_the_bases_ratios_are_of_what_stands_beside_them(base):
+    times, ratios = base["times"], base["ratios"]
+    assert ratios["sweep_over_floor_wall"] == pytest.approx(
+        times["sweep"]["wall_s"] / times["floor"]["wall_s"]
+    )
+    assert base["gram"]["extrapolated"] is True
+    assert len(base["gram"]["measured"]) == 3
+    for way in ("sweep", "no_top", "top"):
+        peak = base["memory"][way]
+        assert peak["mapped"] > 0
+        assert ratios[f"{way}_over_largest"] == peak["anonymous"] / (4 * 96 * 160)
+
+
+def test_the_bases_numbers_are_float64s(base):
+    assert base["accuracy"]["norm"] < 1e-7
+    assert base["accuracy"]["projection"] < 1e-6
+    assert base["gram"]["krylov_off_by"] < 1e-6
+
+
+def test_a_base_that_is_there_whole_is_used_again(tmp_path):
+    family = synthetic.llama_7b(1, 32, 48)
+    folder = base_7b.written_base(family, tmp_path)
+    index = folder / "model.safetensors.index.json"
+    before = index.stat().st_mtime_ns
+    assert base_7b.written_base(family, tmp_path) == folder
+    assert index.stat().st_mtime_ns == before
+    base_7b.written_base(synthetic.llama_7b(2, 32, 48), tmp_path)
+    assert index.stat().st_mtime_ns != before
+
+
+def test_the_bases_table_says_what_was_extrapolated(base):
+    printed = base_table(base)
+    assert "EXTRAPOLATED" in printed
+    assert f"{base['ratios']['sweep_over_floor_wall']:5.2f} wall" in printed

@@ -85,7 +85,8 @@ def test_a_glance_is_near_and_says_so(monkeypatch):
     S = SPECTRA["power"]
     found = linalg.leading(with_values(S, 700, 600), 16, rough=True)
     assert found.method == "rough"
-    assert_allclose(found.S, S[:16], rtol=0.1)
+    assert_allclose(found.S[:4], S[:4], rtol=0.05)
+    assert_allclose(found.S, S[:16], rtol=0.35)
     assert (found.S.numpy() < S[:16] * (1 + 1e-9)).all()  # lower bounds
     assert found.fourth == pytest.approx((S**4).sum(), rel=0.05)
 

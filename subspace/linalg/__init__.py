@@ -15,7 +15,7 @@ from subspace.linalg.factored import (
     unit_scale,
 )
 from subspace.linalg.krylov import TOLERANCE, Leading, leading
-from subspace.linalg.products import highest_precision, sweep, sweep_dtype
+from subspace.linalg.products import gram_times, highest_precision, panels, sweep, sweep_dtype
 
 __all__ = [
     "CHOLESKY_QR2_KAPPA",
@@ -27,10 +27,12 @@ __all__ = [
     "Rung",
     "from_gram",
     "gram",
+    "gram_times",
     "highest_precision",
     "leading",
     "orthogonalise",
     "orthonormal",
+    "panels",
     "principal_angles",
     "svd",
     "sweep",

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from subspace.linalg.factored import EPS, gram
-from subspace.linalg.products import highest_precision
+from subspace.linalg.products import gram_times, highest_precision
 
 GRAM_TO = 2048  # length of the short side up to which the Gram costs half a second
 TOLERANCE = 1e-5  # relative; what Krylov leaves on a value is about the square of it
 _BLOCK = 32
+_GLANCE = 24  # columns of each of the two blocks of a rough look
 _PROBES = 8
 _EPS32 = 2.0**-24
-_GROWTH = 1.15  # of the basis between two looks at the Ritz values
-_ROWS = 256
+_GROWTH = 1.2  # of the basis between two looks at the Ritz values
 
 Device = torch.device | str
 
@@ -46,7 +46,7 @@ class Leading:
         probes, without bias and to about a percent of what S leaves.
     method
         ``"gram"``: all of them were computed. ``"krylov"``: converged. ``"rough"``: stopped early
-        on request, and several percent too low.
+        on request: the last ones may be a third too low.
     """
 
     S: Tensor
@@ -78,15 +78,16 @@ def leading(
     tolerance
         Relative error bound at which a value counts as found.
     rough
-        Stop after three blocks: a glance at the spectrum for the price of a few products.
+        Stop after two blocks: a glance at the spectrum for the price of three passes over W.
     device
         Where to compute: any torch device with float64.
 
     Notes
     -----
-    Memory, in units of a square W in float32: 4 for the Gram; for Krylov its basis, at most 2/3,
-    and W converted, once, or twice over where float32 is not enough (a square of the smallest
-    wanted value beside that of the largest drowns in its rounding).
+    Memory, in units of a square W in float32: 4 for the Gram; for Krylov its basis and small
+    matrices of that size, at most 1.5; W itself is read panel by panel. Products are in float32
+    first, and in float64 from where that ends: the square of the smallest value wanted, beside
+    that of the largest, may drown in float32's rounding.
 
     >>> leading(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2).S.tolist()
     [3.0, 2.0, 1.0]
@@ -98,16 +99,17 @@ def leading(
         most = d // 3  # a larger basis costs more than the Gram
         if d <= GRAM_TO or most < k + 2 * _BLOCK:
             return _by_gram(tall, vectors, device)
+        tall = tall.to(device)
         dtype = torch.float64 if tall.dtype == torch.float64 else torch.float32
-        start = _gaussian(d, _BLOCK, 0, device)
         if rough:
-            V = _krylov(tall.to(device, dtype), start, k, tolerance, 3 * _BLOCK)
-            return _checked(tall, V, vectors, "rough", device)
-        V = _krylov(tall.to(device, dtype), start, k, tolerance, most)
-        found = _checked(tall, V, vectors, "krylov", device)
+            start = _gaussian(d, _GLANCE, 0, device)
+            V = _krylov(tall, start, min(k, _GLANCE), tolerance, 2 * _GLANCE, dtype)
+            return _checked(tall, V, vectors, "rough", dtype)
+        V = _krylov(tall, _gaussian(d, _BLOCK, 0, device), k, tolerance, most, dtype)
+        found = _checked(tall, V, vectors, "krylov", torch.float64)
         if not _sure(found, tolerance) and dtype == torch.float32:
-            V = _krylov(tall.to(device, torch.float64), V, k, tolerance, most)
-            found = _checked(tall, V, vectors, "krylov", device)
+            V = _krylov(tall, V, k, tolerance, most, torch.float64)
+            found = _checked(tall, V, vectors, "krylov", torch.float64)
         return found if _sure(found, tolerance) else _by_gram(tall, vectors, device)
 
 
@@ -136,26 +138,30 @@ def _by_gram(tall: Tensor, vectors: bool, device: Device) -> Leading:
     return Leading(S, V.flip(1).cpu(), error, fourth, "gram")
 
 
-def _krylov(tall: Tensor, start: Tensor, k: int, tolerance: float, most: int) -> Tensor:
+def _krylov(
+    tall: Tensor, start: Tensor, k: int, tolerance: float, most: int, dtype: torch.dtype
+) -> Tensor:
     """Return k Ritz vectors (d, k) of ``tall.T @ tall``, orthonormal.
 
-    The basis is float64 and orthogonalised twice over; products are in the dtype of `tall`. Ends
-    when the residuals are under the tolerance or what that dtype can resolve, or at `most` columns.
+    The basis is float64 and fully orthogonalised; products with `tall` are in `dtype`. Ends
+    when the residuals are under the tolerance or what `dtype` can resolve, or at `most` columns.
     """
     d, width = start.shape
-    floor = 4 * _EPS32 if tall.dtype == torch.float32 else 4 * EPS
+    floor = 4 * _EPS32 if dtype == torch.float32 else 4 * EPS
     basis = torch.empty(most + width, d, dtype=torch.float64, device=start.device).T
     projected = basis.new_zeros(most + width, most + width)  # basis.T @ (tall.T @ tall) @ basis
-    block, look, size = torch.linalg.qr(start).Q, k + width, 0
+    block, look, size = torch.linalg.qr(start).Q, max(2 * k, k + width), 0
     while True:
         basis[:, size : size + width] = block
         size += width
-        image = (tall.mT @ (tall @ block.to(tall.dtype))).to(torch.float64)
-        known = basis[:, :size]
-        for _ in range(2):
+        image = gram_times(tall, block, dtype)
+        # What an exact recurrence has is in the last two blocks; a second round, over the whole
+        # basis, takes out what rounding has let in.
+        for since in (max(0, size - 2 * width), 0):
+            known = basis[:, since:size]
             part = known.T @ image
-            image -= known @ part
-            projected[:size, size - width : size] += part
+            image.addmm_(known, part, alpha=-1)
+            projected[since:size, size - width : size] += part
         block, last = torch.linalg.qr(image)
         if size < look and size + width <= most:
             continue
@@ -171,20 +177,16 @@ def _krylov(tall: Tensor, start: Tensor, k: int, tolerance: float, most: int) ->
 
 
 def _checked(
-    tall: Tensor, V: Tensor, vectors: bool, method: Literal["krylov", "rough"], device: Device
+    tall: Tensor, V: Tensor, vectors: bool, method: Literal["krylov", "rough"], dtype: torch.dtype
 ) -> Leading:
-    """Rayleigh-Ritz in the span of V, in float64, with the residuals; W is read once more.
+    """Rayleigh-Ritz in the span of V with the residuals, products in `dtype`; W is read once more.
 
     An eigenvalue of ``tall.T @ tall`` lies within the residual of each Ritz value (Weyl).
     """
     d, k = V.shape
-    probes = _gaussian(d, _PROBES, 1, device)
+    probes = _gaussian(d, _PROBES, 1, V.device)
     probes -= V @ (V.T @ probes)
-    columns = torch.cat([V, probes], dim=1)
-    image = torch.zeros_like(columns)  # tall.T @ tall @ columns
-    for start in range(0, len(tall), _ROWS):
-        panel = tall[start : start + _ROWS].to(device, torch.float64)
-        image += panel.T @ (panel @ columns)
+    image = gram_times(tall, torch.cat([V, probes], dim=1), dtype)
     inside = V.T @ image[:, :k]
     values, mix = torch.linalg.eigh((inside + inside.T) / 2)
     values, mix = values.flip(0).clamp(min=0), mix.flip(1)

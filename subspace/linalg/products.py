@@ -28,6 +28,39 @@ def highest_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def panels(
+    W: Tensor, dtype: torch.dtype, device: torch.device | str
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield W (m, n) as blocks of rows in another dtype, one after the other in one buffer.
+
+    Converting a panel and multiplying it while it is in the cache costs no more than multiplying a
+    W that lies converted in memory, and no copy of W.
+    """
+    m, n = W.shape
+    rows = min(_ROWS, m)
+    # A W that is stored transposed is read along its rows there: down the columns here.
+    turned = W.stride(0) == 1 and n > 1
+    buffer = torch.empty((n, rows) if turned else (rows, n), dtype=dtype, device=device)
+    for start in range(0, m, rows):
+        at = slice(start, min(start + rows, m))
+        panel = buffer[:, : at.stop - start].T if turned else buffer[: at.stop - start]
+        panel.copy_(W[at])
+        yield at, panel
+
+
+def gram_times(W: Tensor, X: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``W.T @ W @ X`` for X (n, k), products in `dtype`, the result in X's; one pass over W.
+
+    >>> gram_times(torch.tensor([[1.0, 1.0]]), torch.eye(2), torch.float64).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    columns = X.to(dtype)
+    out = torch.zeros_like(columns)
+    for _, panel in panels(W, dtype, X.device):
+        out.addmm_(panel.T, panel @ columns)
+    return out.to(X.dtype)
+
+
 def sweep_dtype(W: Tensor) -> torch.dtype:
     """Return the dtype that `sweep` multiplies in: float32 where W is large and stored in 32 bits.
 
@@ -75,9 +108,8 @@ def _sweep(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> tuple[float, list[Tensor]]:
-    m, n = W.shape
     right = [V.to(device, dtype) for _, V in pairs]
-    columns = torch.cat(right, dim=1) if right else torch.empty(n, 0, dtype=dtype, device=device)
+    columns = torch.cat(right, dim=1) if right else None
     left = [U.to(device, torch.float64) for U, _ in pairs]
     widths = [V.shape[1] for V in right]
     out = [
@@ -85,20 +117,13 @@ def _sweep(
         for U, width in zip(left, widths, strict=True)
     ]
     squares = torch.zeros((), dtype=torch.float64, device=device)
-    rows = min(_ROWS, m)
-    # A W that is stored transposed is read along its rows there: down the columns here.
-    turned = W.stride(0) == 1 and n > 1
-    buffer = torch.empty((n, rows) if turned else (rows, n), dtype=dtype, device=device)
     with highest_precision():
-        for start in range(0, m, rows):
-            stop = min(start + rows, m)
-            panel = buffer[:, : stop - start].T if turned else buffer[: stop - start]
-            panel.copy_(W[start:stop])
+        for at, panel in panels(W, dtype, device):
             # Row by row in the panel's dtype, over rows in float64: 2e-8 off at 4096 columns.
             squares += torch.linalg.vecdot(panel, panel).sum(dtype=torch.float64)
-            if not widths:
+            if columns is None:
                 continue
             images = torch.split((panel @ columns).to(torch.float64), widths, dim=1)
             for total, U, image in zip(out, left, images, strict=True):
-                total.addmm_(U[start:stop].T, image)
+                total.addmm_(U[at].T, image)
     return float(squares), [total.cpu() for total in out]

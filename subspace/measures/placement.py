@@ -109,8 +109,8 @@ def _leading(
     k = _sure(found, k)
     tall = W if W.shape[0] >= W.shape[1] else W.mT
     V = found.V[:, :k].to(device)
-    panels = (tall[at : at + 256].to(device, torch.float64) for at in range(0, len(tall), 256))
-    scaled = torch.cat([panel @ V for panel in panels])  # U S
+    panels = linalg.panels(tall, torch.float64, device)
+    scaled = torch.cat([panel @ V for _, panel in panels])  # U S
     B, A = (scaled, V.mT) if tall is W else (V, scaled.mT)
     error = float(found.error[:k].max())
     return LowRankUpdate(name, A.cpu(), B.cpu(), 1.0, weight.source, error)

@@ -60,7 +60,7 @@ class ValuesOf:
         return files_key(self._base.tensors)
 
     def rough(self, W: torch.Tensor, device: torch.device) -> PretrainedValues:
-        """Return W's leading values at a glance: of a large W several percent too low."""
+        """Return W's leading values at a glance: the last of a large W may be a third too low."""
         return _plain(linalg.leading(W, _ROUGH, rough=True, device=device))
 
     def __call__(
