@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.figure3 import heading
 from subspace.plots.heatmap import LABEL_SIZE, TITLE_SIZE, phi_heatmap, undefined_cells
-from subspace.plots.names import chosen, kind_labels, literal, place
+from subspace.plots.names import chosen, kind_labels, layer_words, literal, place
 from subspace.plots.panels import characters, check_width, finish, new_figure
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def layers_figure(
     for ax in axes.ravel():
         ax.set_axis_off()
     same = len({similarity[name].phi.shape for name in names}) == 1
-    words, heads = _row_words(rows), kind_labels(kinds)
+    words, heads = layer_words(rows), kind_labels(kinds)
     for name in names:
         block, y = divmod(rows.index((spots[name].prefix, spots[name].layer)), a_block)
         x = kinds.index(spots[name].kind)
@@ -136,19 +136,6 @@ def _blocks(rows: int, kinds: int, width: float) -> int:
     """Return into how many blocks side by side the rows are cut: as few as fit on a page."""
     room = max(1, int((width - 1.2) / 0.55) // kinds)
     return min(room, max(1, math.ceil(rows / 9)))
-
-
-def _row_words(rows: Sequence[Row]) -> dict[Row, str]:
-    """Name each row; encoder and decoder are told apart where both have layers."""
-    several = len({prefix for prefix, layer in rows if layer is not None}) > 1
-    return {
-        (prefix, layer): ""
-        if layer is None
-        else f"{literal(prefix.split('.')[0], 10)} {layer}"
-        if several and prefix
-        else f"layer {layer}"
-        for prefix, layer in rows
-    }
 
 
 def _quiet(ax: Axes, *, row: str, ends: bool, shared: bool) -> None:
