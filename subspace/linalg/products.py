@@ -64,14 +64,18 @@ def gram_times(W: Tensor, X: Tensor, dtype: torch.dtype) -> Tensor:
 def sweep_dtype(W: Tensor) -> torch.dtype:
     """Return the dtype that `sweep` multiplies in: float32 where W is large and stored in 32 bits.
 
-    A projection is then sure to about 2**-24 |W|_F / sqrt(m), the norm to 1e-7 of itself; both are
-    float64 elsewhere.
+    An entry of a projection is then off by 3e-7 of what a random pair of directions has of W,
+    root mean square, and the norm by 1e-8 of itself.
     """
     return torch.float32 if W.numel() > _SMALL and W.dtype in _NARROW else torch.float64
 
 
 def sweep(
-    W: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], *, device: torch.device | str = "cpu"
+    W: Tensor,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[float, list[Tensor]]:
     """Read W once: its squared Frobenius norm, and ``U.T @ W @ V`` for every pair (U, V).
 
@@ -84,6 +88,8 @@ def sweep(
         Of any float dtype, on any device; bfloat16 is converted panel by panel.
     pairs
         U (m, p) and V (n, q) in float64.
+    dtype
+        Of the products; None: what `sweep_dtype` says.
     device
         Where to multiply.
 
@@ -96,7 +102,7 @@ def sweep(
     >>> squares, P.tolist()
     (6.0, [[1.0]])
     """
-    squares, inside = _sweep(W, pairs, sweep_dtype(W), device)
+    squares, inside = _sweep(W, pairs, dtype or sweep_dtype(W), device)
     if not math.isfinite(squares):  # float32 squares overflow at 1e19, which is no weight's fault
         return _sweep(W, pairs, torch.float64, device)
     return squares, inside
