@@ -205,5 +205,5 @@ def test_one_label_is_nothing_to_learn(tmp_path):
 
 
 def test_a_name_that_is_nothing_lists_what_there_is():
-    with pytest.raises(MissingFileError, match=r"no bundled task \(there is icd10\)"):
+    with pytest.raises(MissingFileError, match=r"no bundled task \(there is icd10, .*snli\)"):
         load_data("icd11")

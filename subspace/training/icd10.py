@@ -11,14 +11,27 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-from subspace.errors import MissingExtraError
+from subspace.errors import ArgumentError, MissingExtraError
+from subspace.training.dataset import Dataset, labelled
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TRAIN_TEXTS = 600  # a chapter, at most
 HELD_OUT_TEXTS = 60  # a chapter, for validation and again for test
 HELD_OUT_CATEGORIES = 6  # one in this many goes to test, one to validation
 
 Texts = tuple[tuple[str, ...], dict[str, list[tuple[str, int]]]]
+
+
+def icd10(source: Path | None = None) -> Dataset:
+    """Sort a diagnosis text into its ICD-10-CM chapter (21 classes)."""
+    if source is not None:
+        raise ArgumentError(f"the task 'icd10' brings its texts along; leave out {source.name!r}")
+    labels, splits = icd10_texts()
+    return labelled("icd10", labels, splits)
 
 
 @lru_cache(maxsize=1)

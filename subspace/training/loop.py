@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from subspace.errors import ArgumentError
+from subspace.training.completion import exact_match, token_means, token_sums
+from subspace.training.encoding import collator, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from subspace.training.config import TrainConfig
+    from subspace.training.dataset import Dataset, Split
     from subspace.training.run import Progress
-    from subspace.training.tasks import Dataset, Split
+
+Item = TypeVar("Item")
 
 _POOL = 16  # batches that are sorted by length together
 
@@ -40,8 +44,8 @@ def batch_order(lengths: Sequence[int], *, batch: int, steps: int, seed: int) ->
     return order[: batch * steps]
 
 
-def shuffled(labels: Sequence[int], seed: int) -> list[int]:
-    """Permute labels over texts: the control whose adapter saw the texts but no task."""
+def shuffled(labels: Sequence[Item], seed: int) -> list[Item]:
+    """Permute labels, or completions, over texts: the control that saw the texts but no task."""
     permutation = np.random.default_rng([seed, 2]).permutation(len(labels))
     return [labels[k] for k in permutation]
 
@@ -58,24 +62,24 @@ class Loop:
         folder: Path,
         tell: Callable[[Progress], None],
     ) -> None:
-        from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments
+        from transformers import PrinterCallback, TrainingArguments
 
         self.config = config
-        train = self._encode(tokenizer, data.train)
-        labels = data.train.labels
-        if config.shuffle_labels:
-            labels = tuple(shuffled(labels, config.seed))
-        train = [text | {"label": label} for text, label in zip(train, labels, strict=True)]
+        self._data = data
+        self._tokenizer = tokenizer
+        completes = data.kind == "completion"
+        train = self._encode(_permuted(data.train, config) if config.shuffle_labels else data.train)
         lengths = [len(text["input_ids"]) for text in train]
         order = batch_order(lengths, batch=config.batch, steps=config.steps, seed=config.seed)
-        validation = self._encode(tokenizer, data.validation)
-        self._test = _by_length(self._encode(tokenizer, data.test))
+        validation = self._encode(data.validation)
+        self._test = _by_length(self._encode(data.test))
         looks = {"train": train, "validation": validation}
         arguments = TrainingArguments(
             output_dir=str(folder),
             max_steps=config.steps,
             per_device_train_batch_size=config.batch,
-            per_device_eval_batch_size=max(64, config.batch),
+            # A decoder's scores take a whole vocabulary at each token.
+            per_device_eval_batch_size=config.batch if completes else max(64, config.batch),
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.schedule,
             warmup_steps=config.warmup,
@@ -100,32 +104,39 @@ class Loop:
             args=arguments,
             train_dataset=[train[k] for k in order],
             eval_dataset={n: _by_length(_sample(t, config.eval_texts)) for n, t in looks.items()},
-            data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=_accuracy,
+            data_collator=collator(tokenizer, data),
+            compute_metrics=token_means if completes else _accuracy,
+            preprocess_logits_for_metrics=token_sums if completes else None,
             callbacks=[_teller(tell, config.steps)],
         )
         self._trainer.remove_callback(PrinterCallback)
 
-    def _encode(self, tokenizer: Any, split: Split) -> list[dict[str, Any]]:  # noqa: ANN401
-        limit = self.config.max_length
-        # Some tokenizers name a limit of their own, some 10**30.
-        limit = min(limit, getattr(tokenizer, "model_max_length", limit))
-        encoded = tokenizer(list(split.texts), truncation=True, max_length=limit)
-        keys = [key for key in encoded if key in ("input_ids", "attention_mask", "token_type_ids")]
-        texts = [
-            {key: encoded[key][k] for key in keys} | {"label": label}
-            for k, label in enumerate(split.labels)
-        ]
-        if not all(text["input_ids"] for text in texts):
-            raise ArgumentError(
-                "the tokenizer makes nothing of some texts; is it this model's own?"
-            )
-        return texts
+    def _encode(self, split: Split) -> list[dict[str, Any]]:
+        return encode(self._tokenizer, self._data, split, self.config.max_length)
 
     def test(self) -> dict[str, float]:
-        """Loss and accuracy on all test texts."""
+        """Loss and accuracy on all test texts.
+
+        Of a completion task the accuracy is exact match, on `eval_texts` of them (``generated``
+        says on how many): writing takes far longer than reading.
+        """
         found = self._trainer.evaluate(self._test, metric_key_prefix="eval")
-        return {"loss": found["eval_loss"], "accuracy": found["eval_accuracy"]}
+        if self._data.kind == "classification":
+            return {"loss": found["eval_loss"], "accuracy": found["eval_accuracy"]}
+        asked = _sample(self._test, self.config.eval_texts)
+        accuracy = exact_match(
+            self._trainer.model,
+            self._tokenizer,
+            asked,
+            match=self._data.match,
+            batch=max(16, self.config.batch),
+        )
+        return {
+            "loss": found["eval_nll"],
+            "accuracy": accuracy,
+            "token_accuracy": found["eval_token_accuracy"],
+            "generated": len(asked),
+        }
 
     def train(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Train; return what the looks found, by step, and the training loss every few steps."""
@@ -140,9 +151,20 @@ class Loop:
                 losses.append({"step": step} | {n: entry[n] for n in names if n in entry})
             for name, value in entry.items():
                 what = name.removeprefix("eval_")
-                if what.endswith(("_loss", "_accuracy")) and what != name:
+                if what.endswith(("_loss", "_accuracy", "_nll")) and what != name:
                     looks.setdefault(step, {"step": step})[what] = value
+        for look in looks.values():
+            for name in [name for name in look if name.endswith("_nll")]:
+                look[name.replace("_nll", "_loss")] = look.pop(name)
         return list(looks.values()), losses
+
+
+def _permuted(split: Split, config: TrainConfig) -> Split:
+    return replace(
+        split,
+        labels=tuple(shuffled(split.labels, config.seed)),
+        completions=tuple(shuffled(split.completions, config.seed)),
+    )
 
 
 def _sample(texts: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -186,7 +208,8 @@ def _teller(tell: Callable[[Progress], None], steps: int) -> Any:  # noqa: ANN40
 
         def on_log(self, *_: object, logs: dict[str, float], **_more: object) -> None:
             self.loss = logs.get("loss", self.loss)
-            self.accuracy = logs.get("eval_validation_accuracy", self.accuracy)
+            for name in ("eval_validation_accuracy", "eval_validation_token_accuracy"):
+                self.accuracy = logs.get(name, self.accuracy)
 
         def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:  # noqa: ANN401
             tell(Progress("training", state.global_step, steps, self.loss, self.accuracy))

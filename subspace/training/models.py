@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from subspace.errors import FormatError, MissingExtraError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from subspace.training.dataset import Dataset
 
 EMBEDDED = "minilm"
 EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -91,42 +93,92 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def load_classifier(base: BaseModel, labels: tuple[str, ...]) -> tuple[Any, Any]:
-    """Load the model with a new classification head, and its tokenizer.
+def task_type(data: Dataset) -> Literal["SEQ_CLS", "CAUSAL_LM"]:
+    """Return peft's name for the kind of a task."""
+    return "CAUSAL_LM" if data.kind == "completion" else "SEQ_CLS"
 
-    The head's values come from torch's global generator: seed it first.
+
+def load_model(base: BaseModel, data: Dataset) -> tuple[Any, Any]:
+    """Load the model that a task needs, and its tokenizer: a classifier, or a causal decoder.
+
+    A classifier's new head takes its values from torch's global generator: seed it first.
 
     Raises
     ------
     MissingExtraError
         transformers is not installed.
     FormatError
-        transformers cannot load the model for this task.
+        transformers cannot load the model for this task, or the model cannot do it.
     """
+    if data.kind == "classification":
+        return load_classifier(base, data.labels)
+    model, tokenizer = _load(base, "AutoModelForCausalLM", "text completion")
+    if tokenizer.eos_token_id is None:
+        raise FormatError(
+            f"the tokenizer of {base.name!r} has no token for the end of a text; "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if not _causal(model):
+        raise FormatError(
+            f"model {base.name!r} ({type(model).__name__}) reads a text from both ends and would "
+            "see the completion that it is to write; take a decoder, such as GPT-2 or Llama"
+        )
+    return model, tokenizer
+
+
+def load_classifier(base: BaseModel, labels: tuple[str, ...]) -> tuple[Any, Any]:
+    """Load the model with a new classification head, and its tokenizer; see `load_model`."""
+    return _load(
+        base,
+        "AutoModelForSequenceClassification",
+        "text classification",
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: k for k, label in enumerate(labels)},
+    )
+
+
+def _load(base: BaseModel, auto: str, what: str, **options: Any) -> tuple[Any, Any]:  # noqa: ANN401
     require_train()
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    import transformers
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base.location)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base.location,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: k for k, label in enumerate(labels)},
-            dtype=torch.float32,
+        tokenizer = transformers.AutoTokenizer.from_pretrained(base.location)
+        model = getattr(transformers, auto).from_pretrained(
+            base.location, dtype=torch.float32, **options
         )
     except Exception as error:  # of any kind: transformers, tokenizers and safetensors raise theirs
         reason = (str(error).strip().splitlines() or [""])[0].replace(base.location, base.name)
         raise FormatError(
-            f"cannot load model {base.name!r} for text classification: "
-            f"{type(error).__name__}: {reason[:300]}"
+            f"cannot load model {base.name!r} for {what}: {type(error).__name__}: {reason[:300]}"
         ) from error
     if tokenizer.pad_token is None:  # GPT-like models have none; any token does, it is masked
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise FormatError(
+            f"the tokenizer of {base.name!r} has no token for padding, the end of a text or an "
+            "unknown word; set pad_token in its tokenizer_config.json"
+        )
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def _causal(model: Any) -> bool:  # noqa: ANN401
+    """Tell whether no token's score depends on a later token: asked of the model itself.
+
+    Encoders load as causal models without complaint, and no field of a configuration tells.
+    """
+    import torch
+
+    ids = torch.tensor([[0, 1, 2], [0, 1, 3]]) % model.get_input_embeddings().num_embeddings
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        scores = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :2].float()
+    model.train(was_training)
+    return bool(torch.allclose(scores[0], scores[1], rtol=1e-4, atol=1e-5))
 
 
 def require_train() -> None:

@@ -1,118 +1,118 @@
-"""A task: labelled texts in three splits. Bundled ones by name, a user's own from files.
+"""Tasks: bundled ones by name, a user's own from files or from the Hugging Face hub.
 
-Adding a task is one file with a function that returns a `Dataset`, and one line in `TASKS`.
+Adding a task is one file with a function from its source (a file or folder that the user named
+after the task's name and a colon, or None) to a `Dataset`, and one line in `TASKS`.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.errors import FormatError, MissingFileError
-from subspace.training.icd10 import icd10_texts
-from subspace.training.textfiles import SUFFIXES, read_rows
+from subspace.errors import ArgumentError, FormatError, MissingFileError
+from subspace.training.dataset import SPLITS, completing, in_hash_order, labelled, paired
+from subspace.training.dataset import Dataset as Dataset
+from subspace.training.dataset import Split as Split
+from subspace.training.hub import hub_records, is_hub_name
+from subspace.training.icd10 import icd10
+from subspace.training.snli import snli
+from subspace.training.textfiles import SUFFIXES, Columns, read_rows, row_of
+from subspace.training.wikisql import wikisql_agg, wikisql_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from subspace.training.textfiles import Row
 
-SPLITS = ("train", "validation", "test")
+TASKS: dict[str, Callable[[Path | None], Dataset]] = {
+    "icd10": icd10,
+    "wikisql-agg": wikisql_agg,
+    "wikisql-sql": wikisql_sql,
+    "snli": snli,
+}
+"""Every bundled task, by the name that ``--data`` takes."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """Texts and, for each, the index of its label."""
+def load_data(
+    data: str,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    pair_column: str = "",
+    completion_column: str = "",
+) -> Dataset:
+    """Return the bundled task of that name, or read a file, a folder or a data set of the hub.
 
-    texts: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A classification task; `labels` are the classes' names, by index."""
-
-    name: str
-    labels: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over every text and label, in order: the same digest is the same task."""
-        splits = [[s.texts, s.labels] for s in (self.train, self.validation, self.test)]
-        return sha256(json.dumps([self.labels, splits]).encode()).hexdigest()
-
-
-def in_hash_order(items: Iterable[str], salt: str) -> list[str]:
-    """Return `items` in an arbitrary order that no library or Python version changes."""
-    return sorted(items, key=lambda item: sha256(f"{salt}\n{item}".encode()).digest())
-
-
-def icd10() -> Dataset:
-    """Sort a diagnosis text into its ICD-10-CM chapter (21 classes)."""
-    labels, splits = icd10_texts()
-    return _dataset("icd10", labels, splits)
-
-
-TASKS: dict[str, Callable[[], Dataset]] = {"icd10": icd10}
-
-
-def load_data(data: str, *, text_column: str = "text", label_column: str = "label") -> Dataset:
-    """Return the bundled task of that name, or read a file or folder of labelled texts.
-
-    A .jsonl file has one object a line, a .csv file a header line. One file is split 80:10:10 by
-    the text's hash within each label, all copies of a text into the same part; a folder holds
-    ``train``, ``validation`` and ``test`` files and is taken as it is.
+    ``TASK`` or ``TASK:PATH`` is a bundled task; the columns are its own. A .jsonl file has one
+    object a line, a .csv file a header line; either may be packed (.gz). With `pair_column` the
+    task is about two texts; with `completion_column` it is to continue `text_column`, and there
+    are no labels. One file is split 80:10:10 by the first text's hash within each label, all
+    copies of that text into the same part; a folder holds ``train``, ``validation`` and ``test``
+    files and is taken as it is. So is ``OWNER/NAME`` or ``OWNER/NAME:SUBSET`` on the Hugging Face
+    hub; where it lacks a split, its training texts are split as those of one file are.
 
     Raises
     ------
+    ArgumentError
+        Both a pair and a completion, or a file for a task that takes none.
     MissingFileError
         Neither a task nor a file.
     FormatError
         A line cannot be read (file and line are named), or there is too little to learn from.
     MissingExtraError
-        The task's package is not installed.
+        The task's package, or `datasets`, is not installed.
     """
     path = Path(data)
-    if data in TASKS and not path.is_file():
-        return TASKS[data]()
+    task, colon, source = data.partition(":")
+    if task in TASKS and not path.is_file():
+        return TASKS[task](Path(source) if colon else None)
+    if pair_column and completion_column:
+        raise ArgumentError("a pair column and a completion column: a task has one or the other")
+    columns = Columns(text_column, label_column, pair_column, completion_column)
     if path.is_dir():
-        rows = {s: list(read_rows(_split_file(path, s), text_column, label_column)) for s in SPLITS}
+        rows = {s: list(read_rows(_split_file(path, s), columns)) for s in SPLITS}
     elif path.is_file():
-        rows = _split_rows(list(read_rows(path, text_column, label_column)))
+        rows = _split_rows(list(read_rows(path, columns)))
+    elif is_hub_name(data) and not data.endswith(SUFFIXES):
+        rows = _hub_rows(data, columns)
     else:
         known = ", ".join(TASKS)
         raise MissingFileError(
             f"no file or folder {data!r}, and no bundled task (there is {known})"
         )
+    return _dataset(path.name, rows, columns)
+
+
+def stored_name(data: str) -> str:
+    """Return `data` as a record may keep it: without any folder of this machine.
+
+    >>> stored_name("icd10"), stored_name("snli:/home/me/snli_dev.jsonl.gz")
+    ('icd10', 'snli:snli_dev.jsonl.gz')
+    """
+    task, colon, source = data.partition(":")
+    if task in TASKS and colon and not Path(data).exists():
+        return f"{task}:{Path(source).name}"
+    return Path(data).name if Path(data).exists() else data
+
+
+def _dataset(name: str, rows: dict[str, list[Row]], columns: Columns) -> Dataset:
     labels = sorted({row.label for row in rows["train"]})
     for split in SPLITS:
         if not rows[split]:
-            raise FormatError(f"{path.name}: no text for {split}; give at least 3 texts a label")
+            each = "" if columns.completion else " a label"
+            raise FormatError(f"{name}: no text for {split}; give at least 3 texts{each}")
         for row in rows[split]:
             if row.label not in labels:
                 raise FormatError(f"{row.where}: label {row.label!r} is never seen in training")
+    if columns.completion:
+        return completing(name, {s: [(r.text, r.completion) for r in rows[s]] for s in SPLITS})
     if len(labels) < 2:
-        raise FormatError(f"{path.name}: only the label {labels[0]!r}; there must be two or more")
-    pairs = {s: [(row.text, labels.index(row.label)) for row in rows[s]] for s in SPLITS}
-    return _dataset(path.name, tuple(labels), pairs)
-
-
-def _dataset(
-    name: str, labels: tuple[str, ...], pairs: dict[str, list[tuple[str, int]]]
-) -> Dataset:
-    def split(part: str) -> Split:
-        return Split(tuple(t for t, _ in pairs[part]), tuple(k for _, k in pairs[part]))
-
-    return Dataset(name, labels, split("train"), split("validation"), split("test"))
+        raise FormatError(f"{name}: only the label {labels[0]!r}; there must be two or more")
+    index = {label: k for k, label in enumerate(labels)}
+    if columns.pair:
+        pairs = {s: [(r.text, r.pair, index[r.label]) for r in rows[s]] for s in SPLITS}
+        return paired(name, labels, pairs)
+    return labelled(name, labels, {s: [(r.text, index[r.label]) for r in rows[s]] for s in SPLITS})
 
 
 def _split_file(folder: Path, split: str) -> Path:
@@ -121,6 +121,12 @@ def _split_file(folder: Path, split: str) -> Path:
         names = " or ".join(split + s for s in SUFFIXES)
         raise MissingFileError(f"folder {folder.name!r} must hold exactly one of {names}")
     return found[0]
+
+
+def _hub_rows(data: str, columns: Columns) -> dict[str, list[Row]]:
+    records = hub_records(data)
+    rows = {s: [row_of(w, r, columns) for w, r in records.get(s, ())] for s in SPLITS}
+    return rows if all(rows.values()) else _split_rows(rows["train"])
 
 
 def _split_rows(rows: list[Row]) -> dict[str, list[Row]]:
