@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from subspace.measures.amplification import amplifications as amplifications
     from subspace.measures.placement import placement as placement
     from subspace.measures.profile import profile as profile
+    from subspace.measures.rank import rank as rank
     from subspace.measures.similarity import similarity as similarity
     from subspace.results import Similarity as Similarity
     from subspace.spectra import Spectrum as Spectrum
@@ -36,6 +37,7 @@ _HOME = {
     "amplifications": "subspace.measures.amplification",
     "placement": "subspace.measures.placement",
     "profile": "subspace.measures.profile",
+    "rank": "subspace.measures.rank",
     "similarity": "subspace.measures.similarity",
     "Similarity": "subspace.results",
     "Spectrum": "subspace.spectra",
@@ -53,6 +55,7 @@ __all__ = [
     "load",
     "placement",
     "profile",
+    "rank",
     "similarity",
     "spectrum",
 ]

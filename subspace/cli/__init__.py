@@ -16,7 +16,7 @@ from subspace import __version__
 from subspace.errors import SubspaceError, printable
 
 # In the order of a first visit; each is a file here with a command of the same name.
-VERBS = ("demo", "inspect", "similarity", "amplification", "placement", "train")
+VERBS = ("demo", "inspect", "similarity", "rank", "amplification", "placement", "train")
 
 
 class Verbs(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from subspace.findings.amplified import amplified
+from subspace.findings.ranks import ranked
 from subspace.findings.subspaces import findings
 
-__all__ = ["amplified", "findings"]
+__all__ = ["amplified", "findings", "ranked"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from subspace import chance
+from subspace.spectra import CELL_BOUND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,13 +17,55 @@ if TYPE_CHECKING:
 
     from subspace.results import ModuleSimilarity
 
+    Array = NDArray[np.float64]
+
 LEVEL = 0.01  # at which directions are said to agree beyond chance
 
 
-def count_agreeing(
-    modules: Sequence[ModuleSimilarity], level: float = LEVEL
-) -> list[ModuleSimilarity]:
-    """Fill ``.agreeing``: how many leading directions two adapters share beyond chance.
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """How far each single direction of one adapter lies within another's, in one module."""
+
+    d: int
+    rank_a: int  # numerical
+    rank_b: int
+    a: Array  # (r_a,) energy of a's k-th direction within all of b's; NaN: undefined
+    b: Array  # (r_b,)
+
+    @classmethod
+    def of(
+        cls, squares: Array, bounds: Sequence[Array], ranks: tuple[int, int], d: int
+    ) -> Overlaps:
+        """Sum squared cosines over the directions that are real.
+
+        Parameters
+        ----------
+        squares : (r_a, r_b)
+            Squares of ``U_a.T @ U_b``.
+        bounds : two of (r,)
+            Bound on sin(Theta) of the leading k directions of a and of b.
+        ranks
+            Numerical; 0 for an update that is exactly zero.
+        """
+        real = squares[: ranks[0], : ranks[1]]
+        alone = [_single(bound, rank) for bound, rank in zip(bounds, ranks, strict=True)]
+        energies = [np.zeros(len(bound)) for bound in bounds]
+        energies[0][: ranks[0]] = real.sum(axis=1)
+        energies[1][: ranks[1]] = real.sum(axis=0)
+        a, b = (np.where(sure, e, np.nan) for sure, e in zip(alone, energies, strict=True))
+        return cls(d, *ranks, a, b)
+
+
+def _single(bounds: Array, rank: int) -> NDArray[np.bool_]:
+    """Say which directions stand alone: real, and cut off surely from the one before and after."""
+    sure = bounds <= CELL_BOUND
+    alone: NDArray[np.bool_] = sure & np.concatenate([[True], sure[:-1]])
+    alone[rank:] = False
+    return alone
+
+
+def agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[int | None]:
+    """Count the leading directions that two adapters share beyond chance, module by module.
 
     phi(k, k) is cumulative, so one shared direction lifts every later k. Here each direction is
     asked alone: the energy of a's k-th direction within all of b's is exactly Beta under
@@ -36,20 +79,29 @@ def count_agreeing(
     tests = len(first)
     passed = np.nonzero(first <= level * np.arange(1, tests + 1) / max(tests, 1))[0]
     bar = level * (passed[-1] + 1) / tests if len(passed) else 0.0
-    return [
-        replace(m, agreeing=None if pair is None else min(_leading(p <= bar) for p in pair))
-        for m, pair in zip(modules, tails, strict=True)
+    return [None if pair is None else min(_leading(p <= bar) for p in pair) for pair in tails]
+
+
+def count_agreeing(
+    modules: Sequence[ModuleSimilarity], level: float = LEVEL
+) -> list[ModuleSimilarity]:
+    """Fill ``.agreeing`` of two adapters' modules: see `agreeing`."""
+    known = [
+        Overlaps(m.d, m.numerical_rank_a, m.numerical_rank_b, m.overlap_a, m.overlap_b)
+        for m in modules
     ]
+    counts = agreeing(known, level)
+    return [replace(m, agreeing=count) for m, count in zip(modules, counts, strict=True)]
 
 
-def _tails(m: ModuleSimilarity) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _tails(m: Overlaps) -> tuple[Array, Array] | None:
     """Give p of each direction, a in b and b in a, times the number of directions (Bonferroni)."""
-    ra, rb = m.numerical_rank_a, m.numerical_rank_b
-    if not ra or not rb or np.isnan(m.overlap_a[0]) or np.isnan(m.overlap_b[0]):
+    ra, rb = m.rank_a, m.rank_b
+    if not ra or not rb or np.isnan(m.a[0]) or np.isnan(m.b[0]):
         return None
     return (
-        chance.overlap_pvalue(m.overlap_a[:ra], rb, m.d) * ra,
-        chance.overlap_pvalue(m.overlap_b[:rb], ra, m.d) * rb,
+        chance.overlap_pvalue(m.a[:ra], rb, m.d) * ra,
+        chance.overlap_pvalue(m.b[:rb], ra, m.d) * rb,
     )
 
 

@@ -14,10 +14,12 @@ import torch
 
 from subspace import chance, linalg
 from subspace.adapters import Adapter, LowRankUpdate
-from subspace.errors import ArgumentError, ShapeError, UnknownModuleError
-from subspace.measures.agreement import LEVEL, count_agreeing
+from subspace.errors import ArgumentError
+from subspace.measures import matching
+from subspace.measures.agreement import LEVEL, Overlaps, count_agreeing
 from subspace.results import ModuleSimilarity, Side, Similarity
 from subspace.spectra import (
+    CELL_BOUND,
     Solved,
     equal_chunks,
     is_zero,
@@ -26,10 +28,9 @@ from subspace.spectra import (
     solve,
     usable,
 )
-from subspace.spectra.directions import CELL_BOUND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,18 +105,13 @@ def similarity(
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
     device = usable(device)
-    names = _shared(a, b, modules)
-    for name in names:
-        _check(a, b, name, side)
     adapters = (a, b)
-    labels = _labels(adapters)
-    starts = _initial(adapters, names)
-    if side == "delta-A" and starts is None:
-        missing = next(x for x in adapters if any(n not in x.initial for n in names))
-        raise ArgumentError(
-            f"side delta-A needs the initial A of every module, and adapter {missing.name!r} does "
-            "not hold it: `subspace train` stores it as initial_A.safetensors; choose another side"
-        )
+    names = matching.shared(adapters, modules)
+    for name in names:
+        matching.check_shapes(adapters, name, side)
+    label_a, label_b = matching.labels(adapters)
+    labels = (label_a, label_b)
+    starts = matching.require_starts(adapters, names, side)
 
     def shape(name: str) -> tuple[int, ...]:
         infos = [x.updates[name] for x in adapters]
@@ -158,66 +154,18 @@ def similarity(
     return result
 
 
-def _shared(a: Adapter, b: Adapter, modules: str | None) -> list[str]:
-    a, b = a.select(modules), b.select(modules)
-    names = [name for name in a if name in b]
-    if not names:
-        have = "; ".join(
-            f"{x.name!r} has {', '.join(list(x)[:3])}" + (f" and {len(x) - 3} more" * (len(x) > 3))
-            for x in (a, b)
-        )
-        raise UnknownModuleError(f"the two adapters have no module in common: {have}")
-    return names
-
-
-def _labels(adapters: tuple[Adapter, Adapter]) -> tuple[str, str]:
-    """Name both adapters; folders of one name are told apart by the folders that hold them."""
-    a, b = (x.name for x in adapters)
-    paths = [x.path.absolute() for x in adapters if x.path is not None]
-    if a != b or len(paths) < 2 or paths[0] == paths[1]:
-        return a, b
-    parents = [list(path.parts[:-1]) for path in paths]
-    while a == b and all(parents):
-        a, b = (f"{rest.pop()}/{name}" for rest, name in zip(parents, (a, b), strict=True))
-    return a, b
-
-
-def _check(a: Adapter, b: Adapter, name: str, side: Side) -> None:
-    (out_a, in_a), (out_b, in_b) = a.updates[name].shape, b.updates[name].shape
-    if (out_a, in_a) != (out_b, in_b):
-        raise ShapeError(
-            f"cannot compare side {side} of {name!r}: it is {out_a} x {in_a} in {a.name!r} and "
-            f"{out_b} x {in_b} in {b.name!r}; both must adapt the same base model"
-        )
-
-
-def _initial(
-    adapters: tuple[Adapter, Adapter], names: Sequence[str]
-) -> Mapping[str, list[torch.Tensor]] | None:
-    if any(name not in x.initial for x in adapters for name in names):
-        return None
-    return {name: [x.initial[name] for x in adapters] for name in names}
-
-
 def _of_initial(
-    adapters: tuple[Adapter, Adapter], starts: Mapping[str, list[torch.Tensor]], level: float
+    adapters: tuple[Adapter, Adapter], starts: matching.Starts, level: float
 ) -> Similarity:
     """Phi of the two initial A: the same seed and rank start from the same A, phi = 1."""
-    held = []
-    for n, x in enumerate(adapters):
-        # Only A is compared; a B of ones stands where the real B was zero before training.
-        held.append(
-            Adapter.from_updates(
-                {
-                    name: LowRankUpdate(
-                        name, A0[n], torch.ones(1, len(A0[n])), 1.0, f"initial A of {x.name}"
-                    )
-                    for name, A0 in starts.items()
-                },
-                name=f"{x.name} (initial)",
-            )
+    a, b = (
+        Adapter.from_updates(
+            {name: matching.start(name, A0[n], x.name) for name, A0 in starts.items()},
+            name=f"{x.name} (initial)",
         )
-    return similarity(held[0], held[1], side="A", level=level)
+        for n, x in enumerate(adapters)
+    )
+    return similarity(a, b, side="A", level=level)
 
 
 def _assemble(
@@ -237,9 +185,9 @@ def _assemble(
     real = (i <= rank_a) & (j <= rank_b)
 
     squares = np.square(solved.overlap(0, 1).numpy())
-    squares = np.where(real, squares, 0.0)
-    phi = squares.cumsum(axis=0).cumsum(axis=1) / np.minimum(i, j)
+    phi = np.where(real, squares, 0.0).cumsum(axis=0).cumsum(axis=1) / np.minimum(i, j)
     bounds = [x.angle_errors().numpy() for x in solved.directions]
+    within = Overlaps.of(squares, bounds, (rank_a, rank_b), d)
     error = np.minimum(bounds[0][:, None] + bounds[1][None, :], 1.0)
     masked = real & (error > CELL_BOUND)
     known = real & ~masked
@@ -261,8 +209,8 @@ def _assemble(
         null_std=chance.phi_std(i_grid, j_grid, d),
         pvalue=chance.phi_pvalue(phi, i_grid, j_grid, d),
         agreeing=None,
-        overlap_a=np.where(_single(bounds[0], rank_a), squares.sum(axis=1), np.nan),
-        overlap_b=np.where(_single(bounds[1], rank_b), squares.sum(axis=0), np.nan),
+        overlap_a=within.a,
+        overlap_b=within.b,
         rung_a=first.rung,
         rung_b=second.rung,
         note=_note(labels, untrained, ((rank_a, r_a), (rank_b, r_b)), masked),
@@ -295,14 +243,6 @@ def distances(theta: Grid) -> dict[str, float]:
         "geodesic": float(np.sqrt(np.square(theta).sum())),
         "procrustes": float(2 * np.sqrt(np.square(np.sin(theta / 2)).sum())),
     }
-
-
-def _single(bounds: Grid, rank: int) -> NDArray[np.bool_]:
-    """Say which directions stand alone: real, and cut off surely from the one before and after."""
-    sure = bounds <= CELL_BOUND
-    alone: NDArray[np.bool_] = sure & np.concatenate([[True], sure[:-1]])
-    alone[rank:] = False
-    return alone
 
 
 def _note(

@@ -6,6 +6,7 @@ Nothing here computes: measures fill these, figures and the command line read th
 from subspace.results.amplification import Amplification, DirectionGain, ModuleAmplification
 from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
+from subspace.results.rank import ModuleRank, Rank, Spread
 from subspace.results.similarity import ModuleSimilarity, Similarity
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "DirectionGain",
     "ModuleAmplification",
     "ModuleProfile",
+    "ModuleRank",
     "ModuleSimilarity",
     "Profile",
+    "Rank",
     "Side",
     "Similarity",
+    "Spread",
     "TopEnergy",
     "strict",
 ]

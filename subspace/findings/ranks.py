@@ -1,0 +1,138 @@
+"""Two sentences on how many directions are real: the rank that follows, and what it leaves open.
+
+The replicable rank is the number of leading directions that runs of one configuration share
+(section 7.2 of Hu et al. 2021, arXiv:2106.09685). The words follow from the constants of this file.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+from subspace.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from subspace.results import ModuleRank, Rank
+
+# Agreement in fewer modules than this fraction of the defined ones is called 'only'.
+MOST = 0.5
+# So many modules that need more than the recommended rank are named; the others are counted.
+NAMED = 3
+
+
+def ranked(result: Rank) -> tuple[str, str]:
+    """Say in two sentences which rank follows from the directions that runs share, and what not.
+
+    Parameters
+    ----------
+    result
+        The ranks of one or more runs.
+
+    Returns
+    -------
+    tuple of two str
+        (1) How many leading directions the runs share, what the spectrum alone would say, and the
+        recommended rank with the modules it is enough for. (2) What neither shows. One printable
+        line each; modules left out are counted.
+
+    Notes
+    -----
+    A module's recommended rank is its replicable rank rounded up, and 1 at least; that of the
+    whole adapter is enough for nine in ten modules.
+
+    >>> from subspace.results import Rank
+    >>> ranked(Rank(("r8",), "in", 0.01, {}, (), None))[0]
+    'Undefined: there is no module.'
+    """
+    first, second = _result(result), _open(result)
+    return printable(first), printable(second)
+
+
+def _result(result: Rank) -> str:
+    if not result:
+        return "Undefined: there is no module."
+    if not result.pairs:
+        return f"No replicable rank from one run, only its spectrum: {_spectrum(result.values())}."
+    known = [m for m in result.values() if m.replicable is not None]
+    if not known:
+        why = "; ".join(sorted({m.note for m in result.values() if m.note}))
+        return f"Undefined: no replicable rank in any of {_modules(len(result))} ({why})."
+    counts = [float(m.replicable or 0) for m in known]
+    some = sum(count > 0 for count in counts)
+    runs = f"{len(result.adapters)} runs"
+    at = f"side {result.side}, level {result.level:g}"
+    if not some:
+        said = (
+            f"In none of {_modules(len(known))} do {runs} share a leading direction beyond chance "
+            f"({at}), though {_spectrum(known)}: nothing here speaks for a rank above 1"
+        )
+    else:
+        only = "Only in" if some < MOST * len(known) else "In"
+        said = (
+            f"{only} {some} of {_modules(len(known))} {runs} share leading directions beyond "
+            f"chance: a median of {median(counts):g} (range {min(counts):g} to {max(counts):g}; "
+            f"{at}), while {_spectrum(known)}; {_recommended(result, known)}"
+        )
+    out = len(result) - len(known)
+    left = f"; left out as undefined: {out} of {_modules(len(result))}" if out else ""
+    return f"{said}{left}."
+
+
+def _spectrum(modules: Iterable[ModuleRank]) -> str:
+    trained = [m for m in modules if m.numerical]
+    if not trained:
+        return "there is none, for nothing was trained"
+    sizes = [m.energy90.median for m in trained]
+    of = {m.nominal for m in trained}
+    rank = f"{min(of)}" if len(of) == 1 else f"{min(of)} to {max(of)}"
+    return (
+        f"90 % of the energy lies in a median of {median(sizes):g} of {rank} directions "
+        f"(range {min(sizes):g} to {max(sizes):g})"
+    )
+
+
+def _recommended(result: Rank, known: Sequence[ModuleRank]) -> str:
+    whole = result.recommended or 1
+    beyond = [m for m in known if (m.recommended or 0) > whole]
+    said = f"rank {whole} is enough for what they share in "
+    if not beyond:
+        said += f"all {len(known)}" if len(known) > 1 else "it"
+    else:
+        named = sorted(beyond, key=lambda m: -(m.recommended or 0))[:NAMED]
+        more = f" and {len(beyond) - NAMED} more" if len(beyond) > NAMED else ""
+        which = ", ".join(f"{m.module} {m.recommended}" for m in named)
+        said += f"{len(known) - len(beyond)} of them (not in {which}{more})"
+    full = sum(m.full for m in known)
+    if full:
+        said += (
+            f"; in {_modules(full)} all directions are shared, so that the count ends at the rank "
+            "trained: a larger one may hold more"
+        )
+    return said
+
+
+def _open(result: Rank) -> str:
+    if not result.pairs:
+        return (
+            "Not shown: whether another seed finds these directions again; train a second one. "
+            "Energy says what training moved, not what was learned."
+        )
+    same = len(result.same_start)
+    pairs = len(result.pairs)
+    caution = (
+        f"; caution: {same} of {pairs} pair{'' if pairs == 1 else 's'} of runs began with the same "
+        "A, which they then share unlearned"
+        if same
+        else ""
+    )
+    return (
+        "Not shown: that this rank does for the task (train at it and compare), and directions "
+        "that are shared in another order, for a count ends at the first that is not; chance is "
+        f"that of random subspaces, not of the task's inputs{caution}."
+    )
+
+
+def _modules(n: int) -> str:
+    return f"{n} module{'' if n == 1 else 's'}"

@@ -1,0 +1,107 @@
+"""What several adapters have in common, what they are called, and where their A began."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from subspace.adapters import Adapter, LowRankUpdate
+from subspace.errors import ArgumentError, ShapeError, UnknownModuleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from subspace.results import Side
+
+    Starts = Mapping[str, list[torch.Tensor]]  # of each module the initial A of every adapter
+
+
+def shared(adapters: Sequence[Adapter], modules: str | None) -> list[str]:
+    """Return the modules that all adapters have, in the first one's order.
+
+    Raises
+    ------
+    UnknownModuleError
+        There is none, or none of an adapter matches the pattern `modules`.
+    """
+    chosen = [x.select(modules) for x in adapters]
+    names = [name for name in chosen[0] if all(name in x for x in chosen[1:])]
+    if not names:
+        have = "; ".join(
+            f"{x.name!r} has {', '.join(list(x)[:3])}" + (f" and {len(x) - 3} more" * (len(x) > 3))
+            for x in chosen
+        )
+        many = "two" if len(adapters) == 2 else str(len(adapters))
+        raise UnknownModuleError(f"the {many} adapters have no module in common: {have}")
+    return names
+
+
+def labels(adapters: Sequence[Adapter]) -> tuple[str, ...]:
+    """Name adapters; folders of one name are told apart by the folders that hold them."""
+    named = [x.name for x in adapters]
+    paths = [None if x.path is None else x.path.absolute() for x in adapters]
+    above = [[] if path is None else list(path.parts[:-1]) for path in paths]
+    while True:
+        alike = [
+            [m for m, other in enumerate(named) if other == name and paths[m] is not None]
+            for name in named
+        ]
+        short = {n for same in alike if len({paths[m] for m in same}) > 1 for n in same if above[n]}
+        if not short:
+            return tuple(named)
+        for n in short:
+            named[n] = f"{above[n].pop()}/{named[n]}"
+
+
+def check_shapes(adapters: Sequence[Adapter], name: str, side: Side) -> None:
+    """Refuse a module whose dimensions differ.
+
+    Raises
+    ------
+    ShapeError
+        With both shapes and both adapters.
+    """
+    first = adapters[0]
+    (out_a, in_a) = first.updates[name].shape
+    for x in adapters[1:]:
+        (out_b, in_b) = x.updates[name].shape
+        if (out_a, in_a) != (out_b, in_b):
+            raise ShapeError(
+                f"cannot compare side {side} of {name!r}: it is {out_a} x {in_a} in "
+                f"{first.name!r} and {out_b} x {in_b} in {x.name!r}; "
+                "both must adapt the same base model"
+            )
+
+
+def starts(adapters: Sequence[Adapter], names: Sequence[str]) -> Starts | None:
+    """Return the initial A of every module and adapter; None unless all are stored."""
+    if any(name not in x.initial for x in adapters for name in names):
+        return None
+    return {name: [x.initial[name] for x in adapters] for name in names}
+
+
+def require_starts(adapters: Sequence[Adapter], names: Sequence[str], side: Side) -> Starts | None:
+    """Return `starts`, which the side delta-A cannot do without.
+
+    Raises
+    ------
+    ArgumentError
+        The side is delta-A, and an adapter does not hold the initial A of every module.
+    """
+    found = starts(adapters, names)
+    if side == "delta-A" and found is None:
+        missing = next(x for x in adapters if any(n not in x.initial for n in names))
+        raise ArgumentError(
+            f"side delta-A needs the initial A of every module, and adapter {missing.name!r} does "
+            "not hold it: `subspace train` stores it as initial_A.safetensors; choose another side"
+        )
+    return found
+
+
+def start(name: str, A0: torch.Tensor, adapter: str) -> LowRankUpdate:
+    """Return an initial A as an update, to compare its side A.
+
+    A B of ones stands where the real B was zero before training.
+    """
+    return LowRankUpdate(name, A0, torch.ones(1, len(A0)), 1.0, f"initial A of {adapter}")

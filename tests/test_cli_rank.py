@@ -1,0 +1,209 @@
+"""``subspace rank``: what it prints, what it writes, what bad input gets."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from subspace.cli import main
+
+MODULES = ("enc.0.query", "enc.0.value")
+
+
+def folder(path, *, r=3, modules=MODULES, d=(30, 40), seed=0, shared=1, change=None):
+    """A PEFT folder whose updates have `shared` leading directions that no seed changes."""
+    rng, common = np.random.default_rng(100 + seed), np.random.default_rng(0)
+    tensors = {}
+    for name in modules:
+        sides = []
+        for n in d:
+            basis = np.hstack([common.standard_normal((n, shared)), rng.standard_normal((n, r))])
+            sides.append(np.linalg.qr(basis)[0][:, :r] * np.linspace(2, 1, r))
+        tensors[f"base_model.model.{name}.lora_A.weight"] = sides[1].T.astype("f4").copy()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = sides[0].astype("f4")
+    if change:
+        change(tensors)
+    path.mkdir(parents=True)
+    save_file(tensors, path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": r, "lora_alpha": 16, "target_modules": ["query", "value"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return str(path)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [folder(tmp_path / f"seed{n}", seed=n) for n in range(3)]
+
+
+def run(*args):
+    return CliRunner().invoke(main, ["rank", *map(str, args)])
+
+
+def test_the_table_has_every_module_its_ranks_and_the_reasons(runs):
+    done = run(*runs)
+    assert done.exit_code == 0, done.output
+    assert "ranks of seed0, seed1, seed2, side in: right singular vectors of delta W" in done.output
+    assert "modules of enc.0\n" in done.output
+    line = next(text for text in done.output.splitlines() if text.startswith("query"))
+    assert line.split()[1:4] == ["3", "1", "(1-1)"]
+    assert line.split()[-1] == "1"
+    assert "median over 3 pairs of runs" in done.output
+    assert "In 2 of 2 modules 3 runs share leading directions beyond chance" in done.output
+    assert "Not shown: that this rank does for the task" in done.output
+    assert "note: the initial A is not stored with every run" in done.output
+
+
+def test_json_is_strict_and_carries_the_contract(runs, tmp_path):
+    nothing = folder(tmp_path / "zero", change=lambda t: [v.fill(0) for v in t.values()])
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    done = run(nothing, *runs[:1], "--json", "--side", "out", "--level", "0.05")
+    plain = json.loads(done.stdout, parse_constant=refuse)
+    assert (plain["schema_version"], plain["kind"], plain["side"]) == ("1", "rank", "out")
+    assert (plain["adapters"], plain["level"]) == (["zero", "seed0"], 0.05)
+    assert [m["module"] for m in plain["modules"]] == list(MODULES)
+    assert plain["modules"][0]["replicable"] is None
+    assert "untrained: the update of zero" in plain["modules"][0]["note"]
+    assert "-" in run(nothing, *runs[:1]).output
+
+
+def test_csv_is_one_line_a_module(runs):
+    rows = list(csv.DictReader(io.StringIO(run(*runs, "--csv").stdout)))
+    plain = json.loads(run(*runs, "--json").stdout)["modules"]
+    assert [row["module"] for row in rows] == list(MODULES)
+    assert float(rows[0]["stable_high"]) == plain[0]["stable"]["high"]
+    assert (rows[0]["replicable"], rows[0]["recommended"]) == ("1", "1")
+    alone = next(csv.DictReader(io.StringIO(run(runs[0], "--csv").stdout)))
+    assert alone["replicable"] == ""
+
+
+def test_tables_for_model_cards_and_papers(runs):
+    lines = run(*runs, "--markdown").stdout.splitlines()
+    assert lines[0].startswith("| module | r | replicable |")
+    assert lines[2].startswith("| enc.0.query | 3 | 1 (1-1) |")
+    latex = run(*runs, "--latex").stdout
+    assert "\\toprule" in latex
+    assert "90\\%" in latex
+
+
+def test_one_run_says_what_is_missing(runs):
+    done = run(runs[0], "--module", "*.query")
+    assert done.exit_code == 0
+    assert "No replicable rank from one run, only its spectrum" in done.output
+    assert done.output.count("one run: a replicable rank needs a second one") == 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_figure_is_written_and_stdout_stays_clean(runs, tmp_path, suffix):
+    out = tmp_path / f"rank.{suffix}"
+    done = run(*runs, "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    json.loads(done.stdout)
+    assert out.stat().st_size > 1000
+    again = tmp_path / f"again.{suffix}"
+    run(*runs, "--out", again)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    paths = [folder(tmp_path / f"seed{n}" / "r3", seed=n) for n in range(3)]
+    assert "ranks of seed0/r3, seed1/r3, seed2/r3" in run(*paths).output
+
+
+def test_modules_that_not_all_have_are_named(runs, tmp_path):
+    other = folder(tmp_path / "other", modules=(*MODULES, "enc.1.query"), seed=9)
+    assert (
+        "left out, since only other of 2 runs has them: enc.1.query" in run(runs[0], other).output
+    )
+
+
+def test_the_same_initial_a_is_warned_of(runs):
+    start = {name: np.random.default_rng(1).standard_normal((3, 40)) for name in MODULES}
+    for path in runs[:2]:
+        save_file(start, Path(path) / "initial_A.safetensors")
+    output = run(*runs[:2]).output
+    assert "caution: seed0 and seed1 began with the same A in 2 of 2 modules" in output
+
+
+def test_a_strangers_names_never_reach_the_terminal(tmp_path):
+    evil = "a\x1b[31mRED\nlayer"
+    paths = [folder(tmp_path / f"s{n}", modules=(evil, "x.v"), seed=n) for n in range(2)]
+    for option in ((), ("--csv",), ("--markdown",), ("--latex",), ("--json",)):
+        done = run(*paths, *option)
+        assert done.exit_code == 0, done.output
+        assert "\x1b" not in done.output
+
+
+def refused(done, tmp_path, *words):
+    """One line on stderr, exit code 2, no traceback, nothing written."""
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_the_same_run_twice(runs, tmp_path):
+    done = run(runs[0], f"{runs[0]}/../seed0", "--out", tmp_path / "f.png")
+    refused(done, tmp_path, "'seed0' was given twice", "different seeds")
+
+
+def test_bad_input_is_one_line(runs, tmp_path):
+    out = ("--out", tmp_path / "f.png")
+    refused(run(*runs, "--level", "2", *out), tmp_path, "level is 2.0", "probability")
+    refused(run(*runs, "--json", "--latex", *out), tmp_path, "choose one")
+    refused(run(*runs, "--side", "delta-A", *out), tmp_path, "initial_A.safetensors")
+    refused(run(*runs, "--module", "typo", *out), tmp_path, "'typo'", "enc.0.query")
+    refused(run(*runs, "--device", "abacus", *out), tmp_path, "abacus")
+    refused(run(runs[0], tmp_path / "nowhere", *out), tmp_path, "nowhere")
+    other = folder(tmp_path / "other", d=(30, 41))
+    refused(run(runs[0], other, *out), tmp_path, "30 x 40", "30 x 41")
+
+
+@pytest.mark.parametrize("out", ["f.tiff", "nowhere/f.png"])
+def test_a_figure_that_cannot_be_written_is_refused_before_the_work(
+    runs, tmp_path, out, monkeypatch
+):
+    import subspace.measures.rank as measure
+
+    def too_late(*_, **__):
+        raise AssertionError("compared before the figure's place was checked")
+
+    monkeypatch.setattr(measure, "rank", too_late)
+    refused(run(*runs, "--out", tmp_path / out), tmp_path, out)
+
+
+@pytest.mark.parametrize("which", ["A", "B"])
+@pytest.mark.parametrize("side", ["A", "B", "in", "out"])
+def test_non_finite_is_named_on_every_side(runs, tmp_path, which, side):
+    def spoil(tensors):
+        tensors[f"base_model.model.enc.0.value.lora_{which}.weight"][1, 2] = np.nan
+
+    bad = folder(tmp_path / "bad", change=spoil)
+    words = (f"entries of {which}", "enc.0.value", "[1, 2]", "adapter_model.safetensors")
+    refused(run(runs[0], bad, "--side", side), tmp_path, *words)
+
+
+def test_without_a_figure_nothing_heavy_is_imported(runs):
+    import subprocess
+    import sys
+
+    code = (
+        f"from subspace.cli import main\ntry:\n    main(['rank', {runs[0]!r}, {runs[1]!r}])\n"
+        "except SystemExit as e:\n    assert not e.code, e.code\n"
+        "import sys\nprint('\\n' + ' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not loaded & {"pandas", "matplotlib", "seaborn", "scipy.stats", "transformers"}
