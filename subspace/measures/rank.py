@@ -61,7 +61,7 @@ def rank(
     side
         Whose directions are compared, see `subspace.spectra`. ``in`` and ``out`` belong to the
         update; ``A`` and ``B`` depend on its gauge; ``delta-A`` leaves the initial A out, which
-        is another in every run and hides in ``A`` and ``in`` some of what was learned.
+        is another in every run and can hide in ``A`` and ``in`` what was learned.
     level
         For each pair of runs: family-wise level within a module, false discovery rate over
         modules (Benjamini & Hochberg 1995). Where nothing is shared, at most this share of pairs

@@ -123,7 +123,7 @@ def _start(side: Side, modules: int, same: Mapping[tuple[str, str], int] | None)
     ]
     if not notes and side in ("A", "in"):
         notes.append(
-            f"side {side} holds the initial A, random and another in every run, which hides some "
-            "of what both learned: side delta-A leaves it out"
+            f"side {side} holds the initial A, random and another in every run, which can hide "
+            "what both learned: side delta-A leaves it out"
         )
     return notes
