@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
+from tiny_world import write_world
 
 from subspace.cli import main
 from subspace.errors import (
@@ -25,7 +26,6 @@ from subspace.training.folder import write_json
 from subspace.training.loop import batch_order, shuffled
 from subspace.training.models import EMBEDDED_SHA256, find_model, load_classifier
 
-WORDS = ["heart", "valve", "lung", "cough", "skin", "rash", "acute", "mild", "old", "new"]
 QUERY = "bert.encoder.layer.0.attention.self.query"
 FILES = {"adapter_config.json", "adapter_model.safetensors", "initial_A.safetensors"}
 
@@ -41,25 +41,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with a tiny BERT and its tokenizer, and a file of texts that words give away."""
-    from transformers import BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("world")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=15, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=20, max_position_embeddings=16,
-        initializer_range=0.3,  # at 0.02 nothing reaches the first token, from which the head reads
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder / "tiny-bert")
-    vocabulary = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])
-    (folder / "tiny-bert" / "vocab.txt").write_text(vocabulary)
-    rows = [
-        {"text": f"{a} {WORDS[2 * k + n]} {b}", "label": ("heart", "lung", "skin")[k]}
-        for k in range(3) for n in range(2) for a in WORDS[6:] for b in WORDS[6:]
-    ]  # fmt: skip
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    return write_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -346,12 +328,23 @@ def test_what_is_no_run_is_never_deleted(config, tmp_path):
 
 @pytest.mark.parametrize("when", ["training", "testing after"])
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
-def test_a_run_that_dies_leaves_nothing(config, tmp_path, when, error):
+def test_a_run_that_dies_leaves_its_checkpoint_alone(config, tmp_path, when, error):
     def fail(progress):
         if progress.phase == when and progress.step >= 3:
             raise error
 
     with pytest.raises(type(error)):
+        train(config, tmp_path / "run", progress=fail)
+    left = [] if when == "training" else [".run.unfinished"]
+    assert [path.name for path in tmp_path.iterdir()] == left
+
+
+def test_a_run_that_cannot_end_well_leaves_nothing(config, tmp_path):
+    def fail(progress):
+        if progress.phase == "testing after":
+            raise AnalysisError("no longer finite")
+
+    with pytest.raises(AnalysisError):
         train(config, tmp_path / "run", progress=fail)
     assert list(tmp_path.iterdir()) == []
 
@@ -362,9 +355,9 @@ def test_a_run_that_dies_leaves_what_was_there(config, tmp_path):
 
     def fail(progress):
         if progress.phase == "testing after":
-            raise RuntimeError("no memory")
+            raise AnalysisError("no longer finite")
 
-    with pytest.raises(RuntimeError, match="no memory"):
+    with pytest.raises(AnalysisError, match="no longer finite"):
         train(replace(short, rank=2), tmp_path / "run", overwrite=True, progress=fail)
     assert written(tmp_path / "run") == before
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -499,9 +492,9 @@ def test_one_run_is_the_folder_itself(config, tmp_path):
     assert (out / "adapter_model.safetensors").exists()
     head, *_, row = done.stdout.splitlines()
     assert head.split() == (
-        "run rank alpha seed steps train validation test before after seconds".split()  # noqa: SIM905
+        "run rank alpha seed lr steps train validation test before after seconds".split()  # noqa: SIM905
     )
-    assert row.split()[1:5] == ["2", "16", "0", "2"]
+    assert row.split()[1:6] == ["2", "16", "0", "0.004", "2"]
     assert done.stderr == ""
 
 
@@ -511,6 +504,7 @@ def test_several_runs_are_folders_in_it_and_are_used_again(config, tmp_path):
     assert done.exit_code == 0, done.output
     names = ["r1-seed0", "r1-seed1", "r2-seed0", "r2-seed1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert done.stderr.count("trained") == 4
     runs = json.loads(done.stdout)["runs"]
     assert [run["options"]["rank"] for run in runs] == [1, 1, 2, 2]
     assert not any(run["reused"] for run in runs)
@@ -531,7 +525,10 @@ def test_several_runs_are_folders_in_it_and_are_used_again(config, tmp_path):
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(config, tmp_path, more, message):
-    done = CliRunner().invoke(main, arguments(config, "--out", str(tmp_path / "run"), *more))
+    given = arguments(config, "--out", str(tmp_path / "run"))
+    if more[0] == "--data":  # which a sweep may have several of
+        del given[3:5]
+    done = CliRunner().invoke(main, [*given, *more])
     assert done.exit_code == 2
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.output

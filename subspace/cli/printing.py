@@ -16,7 +16,10 @@ from subspace.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from rich.progress import TaskID
+
     from subspace.training import Progress
+    from subspace.training.sweep import Cell, Step
 
 
 _NARROWEST = 22  # characters that the first column of a table keeps
@@ -179,3 +182,52 @@ def training_progress(label: str) -> Iterator[Callable[[Progress], None] | None]
             bar.update(task, description=words, completed=now.step, total=now.steps)
 
         yield tell
+
+
+@contextlib.contextmanager
+def sweep_progress(
+    runs: int, steps: int
+) -> Iterator[tuple[Callable[[Step], None] | None, Callable[[Cell], None] | None]]:
+    """Show all runs of a sweep on stderr: one bar with the time left, and a line a running one.
+
+    Away from a terminal each run has one line as it ends, so that a log can be followed.
+    """
+    if not sys.stderr.isatty():
+        done = 0
+
+        def line(cell: Cell) -> None:
+            nonlocal done
+            done += 1
+            how = cell.error or ("used again" if cell.reused else "trained")
+            click.echo(printable(f"{done}/{runs} {cell.folder}: {how}"), err=True)
+
+        yield None, line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        total = bar.add_task(f"steps of {runs} runs", total=runs * steps)
+        lines: dict[str, TaskID] = {}
+
+        def tell(now: Step) -> None:
+            loss = "" if now.loss is None else f", loss {now.loss:.2f}"
+            words = Text(f"{now.cell}: {now.phase}{loss}").markup
+            if now.cell not in lines:
+                lines[now.cell] = bar.add_task(words, total=now.steps)
+            moved = now.step - bar.tasks[bar.task_ids.index(lines[now.cell])].completed
+            bar.update(lines[now.cell], description=words, completed=now.step)
+            bar.advance(total, max(moved, 0))
+
+        def ended(cell: Cell) -> None:
+            for name in [n for n in lines if str(cell.folder).endswith(n)]:
+                task = bar.tasks[bar.task_ids.index(lines[name])]
+                bar.advance(total, steps - task.completed)
+                bar.remove_task(lines.pop(name))
+                return
+            bar.advance(total, steps)  # it was there already
+
+        yield tell, ended

@@ -1,4 +1,4 @@
-"""``subspace train``: LoRA adapters of a text classifier, each with its initial A and record."""
+"""``subspace train``: one run or a sweep of them, each with its initial A and record; Table 6."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli.printing import echo_json, echo_table, training_progress
+from subspace.cli.printing import echo_json, sweep_progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from subspace.training import TrainConfig, TrainResult
+    from collections.abc import Sequence
+
+    from subspace.training.sweep import Cell, Sweep
 
 
 def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[int]:
@@ -22,10 +24,55 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
         raise click.BadParameter("write a whole number, or a list such as 1,8,64") from error
 
 
+def _rates(
+    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[float, ...]]:
+    """Read ``--lr 2e-3,4e-3 --lr full:1e-4`` by method."""
+    rates: dict[str, tuple[float, ...]] = {}
+    try:
+        for text in given:
+            method, colon, numbers = text.rpartition(":")
+            key = method if colon else "lora"
+            rates[key] = tuple(dict.fromkeys(float(part) for part in numbers.split(",")))
+    except ValueError as error:
+        raise click.BadParameter("write numbers, as in 2e-3,4e-3 or full:1e-4,3e-4") from error
+    if wrong := sorted(set(rates) - {"lora", "full", "head"}):
+        raise click.BadParameter(f"no method {wrong[0]!r}; there are lora, full and head")
+    return rates
+
+
+def _from_file(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    """Let a TOML file say what the command line does not."""
+    if path is None:
+        return
+    from subspace.training.sweepfile import read_sweep
+
+    found = read_sweep(path)
+    for axis in ("ranks", "seeds"):
+        if axis in found:
+            found[axis] = [",".join(map(str, _listed(found[axis])))]
+    if "targets" in found:
+        sets = _listed(found["targets"])
+        sets = sets if any(isinstance(each, list) for each in sets) else [sets]
+        found["targets"] = [",".join(map(str, _listed(each))) for each in sets]
+    if "lr" in found:
+        rates = found["lr"] if isinstance(found["lr"], dict) else {"lora": found["lr"]}
+        found["lr"] = [f"{m}:{','.join(map(str, _listed(each)))}" for m, each in rates.items()]
+    for axis in ("data", "references"):
+        if axis in found:
+            found[axis] = _listed(found[axis])
+    ctx.default_map = {**(ctx.default_map or {}), **found}
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
+    return value if isinstance(value, list) else [value]
+
+
 @click.command()
 @click.option(
     "--rank",
     "--ranks",
+    "ranks",
     multiple=True,
     callback=_numbers,
     metavar="N[,N…]",
@@ -36,12 +83,44 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
 @click.option(
     "--seed",
     "--seeds",
+    "seeds",
     multiple=True,
     callback=_numbers,
     metavar="N[,N…]",
     default=("0",),
     show_default=True,
     help="Seed of all that is random; likewise.",
+)
+@click.option(
+    "--targets",
+    multiple=True,
+    default=("query,value",),
+    show_default=True,
+    help="Ends of module names, or all-linear, or re:PATTERN; repeat it for several sets.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    default=("icd10",),
+    show_default=True,
+    help="A bundled task, TASK:FILE, a .jsonl or .csv file, or a folder of train, validation, "
+    "test files; repeat it for several.",
+)
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    type=click.Choice(("full", "head")),
+    help="Also full fine-tuning, or the head alone, to stand beside.",
+)
+@click.option(
+    "--lr",
+    multiple=True,
+    callback=_rates,
+    metavar="[METHOD:]X[,X…]",
+    default=("4e-3", "full:1e-4", "head:4e-3"),
+    show_default=True,
+    help="Learning rate; of several the best on validation texts, for each rank and targets.",
 )
 @click.option(
     "--out",
@@ -52,24 +131,25 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
     help="The folder of the run; of several runs, the folder that holds theirs.",
 )
 @click.option(
+    "--config",
+    metavar="TOML",
+    type=click.Path(path_type=Path),
+    callback=_from_file,
+    is_eager=True,
+    expose_value=False,
+    help="Read options from a file, by these names.",
+)
+@click.option(
     "--model",
     default="minilm",
     show_default=True,
     help="The embedded MiniLM, a local folder, or a Hugging Face name.",
 )
-@click.option(
-    "--data",
-    default="icd10",
-    show_default=True,
-    help="A bundled task, a .jsonl or .csv file, or a folder of train, validation, test files.",
-)
 @click.option("--text-column", default="text", show_default=True, help="Of the file: the text.")
+@click.option("--pair-column", default="", help="Of the file: a second text, of pairs.")
 @click.option("--label-column", default="label", show_default=True, help="Of the file: its class.")
 @click.option(
-    "--targets",
-    default="query,value",
-    show_default=True,
-    help="Ends of module names, or all-linear, or re:PATTERN matching whole names.",
+    "--completion-column", default="", help="Of the file: what a language model is to write."
 )
 @click.option(
     "--alpha",
@@ -78,7 +158,6 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
     help="A number for every rank (the paper's way), or a multiple of it, such as 2r.",
 )
 @click.option("--rslora", is_flag=True, help="Scale by alpha / sqrt(r) in place of alpha / r.")
-@click.option("--lr", "learning_rate", default=4e-3, show_default=True, help="Learning rate.")
 @click.option(
     "--schedule",
     type=click.Choice(("linear", "cosine", "constant_with_warmup")),
@@ -88,67 +167,139 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
 )
 @click.option("--steps", default=300, show_default=True, help="Optimiser steps.")
 @click.option("--warmup", default=20, show_default=True, help="Steps of rising learning rate.")
-@click.option("--batch", default=32, show_default=True, help="Texts a step.")
+@click.option("--batch", default=32, show_default=True, help="Texts at a time.")
+@click.option("--accumulate", default=1, show_default=True, help="Batches a step.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16 where the device has it.")
 @click.option("--max-length", default=32, show_default=True, help="Tokens a text is cut to.")
 @click.option("--eval-every", default=50, show_default=True, help="Steps between looks; 0: last.")
 @click.option("--eval-texts", default=420, show_default=True, help="Texts of a split in a look.")
 @click.option("--shuffle-labels", is_flag=True, help="The control: same texts, labels permuted.")
+@click.option("--jobs", default=1, show_default=True, help="Runs at a time, sharing the cores.")
+@click.option(
+    "--checkpoint-every",
+    default=100,
+    show_default=True,
+    help="Steps after which a killed run can go on; 0: it starts anew.",
+)
 @click.option("--overwrite", is_flag=True, help="Train again over a run that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Write every run's whole record as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write one line a run.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Write Table 6 for a model card.")
+@click.option("--latex", "as_latex", is_flag=True, help="Write Table 6 for a paper (booktabs).")
+@click.option(
+    "--draw",
+    metavar="FIG",
+    type=click.Path(path_type=Path),
+    help="Draw accuracy over rank, training against validation, as .png, .svg or .pdf.",
+)
 def command(
-    rank: list[int],
-    seed: list[int],
+    ranks: list[int],
+    seeds: list[int],
+    targets: tuple[str, ...],
+    data: tuple[str, ...],
+    references: tuple[str, ...],
+    lr: dict[str, tuple[float, ...]],
     out: Path,
+    jobs: int,
+    checkpoint_every: int,
     overwrite: bool,
     as_json: bool,
+    as_csv: bool,
+    as_markdown: bool,
+    as_latex: bool,
+    draw: Path | None,
     **options: Any,  # noqa: ANN401 - click's values, checked by TrainConfig
 ) -> None:
     """Train LoRA adapters that any PEFT user can load, and print accuracy before and after.
 
     One rank and one seed write to --out itself. Several write to folders in it, named like
-    r8-seed0. A run that is there already, with the same options, model and data, is used as it is;
-    a different one is refused.
+    r8-seed0, and end with Table 6 of the paper: accuracy over rank. A run that is there already,
+    with the same options, model and data, is used as it is; a different one is refused; one that
+    was killed goes on from its last checkpoint; one that fails stops no other.
 
     \b
         subspace train --rank 8 --out runs/r8                    runs/r8
         subspace train --ranks 8,64 --seeds 0,1 --out runs       runs/r8-seed0 … runs/r64-seed1
+        subspace train --ranks 1,8 --targets query --targets query,value --reference head
+        subspace train --config sweep.toml --jobs 2
         subspace train --data texts.csv --model ./my-bert --targets all-linear --out runs/mine
         subspace train --rank 8 --shuffle-labels --out runs/control
     """  # noqa: D301 - click wants the real character
-    from subspace.training import TrainConfig, train
+    if as_json + as_csv + as_markdown + as_latex > 1:
+        raise ArgumentError("--json, --csv, --markdown and --latex all write to stdout; choose one")
+    if draw is not None:
+        from subspace.plots.save import check
 
-    targets = str(options.pop("targets"))
-    named = targets if targets.startswith("re:") or targets == "all-linear" else None
-    options["targets"] = named or tuple(part.strip() for part in targets.split(","))
-    configs = [TrainConfig(rank=r, seed=s, **options) for r in rank for s in seed]
-    if len(configs) > 1 and (out / "training.json").exists():
-        raise ArgumentError(f"{out}: is a run itself; several runs need a folder to hold them")
-    results = []
-    for config in configs:
-        folder = out if len(configs) == 1 else out / config.cell
-        with training_progress(config.cell) as tell:
-            results.append(train(config, folder, overwrite=overwrite, progress=tell))
-    if as_json:
-        runs = [result.to_dict() for result in results]
-        echo_json({"schema_version": "1", "kind": "training-runs", "runs": runs})
-    else:
-        show(configs, results)
+        check(draw)
+    from subspace.training.sweep import run_sweep
 
-
-def show(configs: list[TrainConfig], results: list[TrainResult]) -> None:
-    """Write a table of the runs, one a line."""
-    header = ("run", "rank", "alpha", "seed", "steps", "train", "validation", "test before")
-    rows = []
-    for config, result in zip(configs, results, strict=True):
-        last = result.history[-1]
-        accuracies = (
-            last["train_accuracy"],
-            last["validation_accuracy"],
-            result.before,
-            result.after,
+    sweep = _sweep(ranks, seeds, targets, data, references, lr, options)
+    with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
+        cells = run_sweep(
+            sweep,
+            out,
+            jobs=jobs,
+            overwrite=overwrite,
+            checkpoint_every=checkpoint_every,
+            progress=tell,
+            finished=ended,
         )
-        numbers = (config.rank, f"{config.lora_alpha:g}", config.seed, config.steps)
-        seconds = "reused" if result.reused else f"{result.record['seconds']:.0f}"
-        shown = [*map(str, numbers), *(f"{a:.1%}" for a in accuracies), seconds]
-        rows.append((str(result.folder), *shown))
-    echo_table((*header, "after", "seconds"), rows)
+    _write(cells, draw, as_json, as_csv, as_markdown, as_latex)
+    if any(cell.record is None for cell in cells):
+        click.get_current_context().exit(1)
+
+
+def _sweep(
+    ranks: Sequence[int],
+    seeds: Sequence[int],
+    targets: Sequence[str],
+    data: Sequence[str],
+    references: Sequence[str],
+    lr: dict[str, tuple[float, ...]],
+    options: dict[str, Any],
+) -> Sweep:
+    from subspace.training.config import TrainConfig
+    from subspace.training.sweep import Sweep
+
+    rates = {"lora": (4e-3,), "full": (1e-4,), "head": (4e-3,)} | lr
+    sets = tuple(
+        text
+        if text.startswith("re:") or text == "all-linear"
+        else tuple(part.strip() for part in text.split(","))
+        for text in targets
+    )
+    first = TrainConfig(data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **options)
+    return Sweep(first, tuple(data), sets, tuple(ranks), tuple(seeds), tuple(references), rates)
+
+
+def _write(
+    cells: Sequence[Cell],
+    draw: Path | None,
+    as_json: bool,
+    as_csv: bool,
+    as_markdown: bool,
+    as_latex: bool,
+) -> None:
+    from subspace.cli.sweep_table import echo_cells_csv, echo_table6, show_cells
+    from subspace.training.summary import table6
+
+    table = table6(cells)
+    if draw is not None:
+        from subspace.plots.ranks import ranks_figure
+        from subspace.plots.save import save
+
+        save(ranks_figure(table), draw)
+    if as_json:
+        runs = [cell.to_dict() for cell in cells]
+        echo_json(
+            {"schema_version": "1", "kind": "training-runs", "runs": runs, "table": table.to_dict()}
+        )
+    elif as_csv:
+        echo_cells_csv(cells)
+    elif as_markdown or as_latex:
+        echo_table6(table, "markdown" if as_markdown else "latex")
+    else:
+        show_cells(cells)
+        if len(cells) > 1:
+            click.echo()
+            echo_table6(table, "text")

@@ -8,6 +8,7 @@ from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
 from subspace.results.similarity import ModuleSimilarity, Similarity
+from subspace.results.sweep import NearlyEnough, SweepRow, Table6
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -18,11 +19,14 @@ __all__ = [
     "ModuleProfile",
     "ModuleRank",
     "ModuleSimilarity",
+    "NearlyEnough",
     "Profile",
     "Rank",
     "Side",
     "Similarity",
     "Spread",
+    "SweepRow",
+    "Table6",
     "TopEnergy",
     "strict",
 ]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Schedule = Literal["linear", "cosine", "constant_with_warmup"]
+Method = Literal["lora", "full", "head"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class TrainConfig:
         Scale by alpha / sqrt(r) in place of alpha / r (Kalajdzievski 2023, arXiv:2312.03732).
     shuffle_labels
         Permute the training labels once: the control that has the texts but not the task.
+    method
+        ``"lora"``; or, for comparison, ``"full"`` fine-tuning, or the ``"head"`` alone. Of these
+        rank, alpha, rslora and targets mean nothing.
+    accumulate
+        Batches whose gradients are added up to one step.
+    bf16
+        Compute in bfloat16 where the device has it (weights stay float32).
+    pair_column, completion_column
+        Of a file: the second text of a pair, or what is to be written after the text (a language
+        model's task); empty where there is none.
     eval_every
         Steps between two looks at training and validation texts; 0 looks at the end only.
     eval_texts
@@ -63,6 +74,11 @@ class TrainConfig:
     eval_texts: int = 420
     text_column: str = "text"
     label_column: str = "label"
+    method: Method = "lora"
+    accumulate: int = 1
+    bf16: bool = False
+    pair_column: str = ""
+    completion_column: str = ""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -76,6 +92,14 @@ class TrainConfig:
         if self.schedule not in get_args(Schedule):
             known = ", ".join(get_args(Schedule))
             raise ArgumentError(f"schedule is {self.schedule!r}; choose one of {known}")
+        if self.method not in get_args(Method):
+            raise ArgumentError(
+                f"method is {self.method!r}; choose one of {', '.join(get_args(Method))}"
+            )
+        if self.method != "lora":  # one run, however it is asked for
+            for name in ("rank", "alpha", "rslora", "targets"):
+                default = next(f.default for f in fields(self) if f.name == name)
+                object.__setattr__(self, name, default)
         if self.seed >= 1 << 32:
             raise ArgumentError(f"seed is {self.seed}; it must be below 2**32")
         if isinstance(self.targets, list):  # type: ignore[unreachable]
@@ -105,13 +129,21 @@ class TrainConfig:
         return alpha
 
     @property
+    def scale(self) -> float:
+        """What B A is multiplied by: alpha / r, or alpha / sqrt(r)."""
+        return self.lora_alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    @property
     def cell(self) -> str:
         """Name of this run's folder among several.
 
         >>> TrainConfig(rank=8, seed=2, shuffle_labels=True).cell
         'r8-seed2-shuffled'
+        >>> TrainConfig(method="head").cell
+        'head-seed0'
         """
-        return f"r{self.rank}-seed{self.seed}" + ("-shuffled" if self.shuffle_labels else "")
+        what = f"r{self.rank}" if self.method == "lora" else self.method
+        return f"{what}-seed{self.seed}" + ("-shuffled" if self.shuffle_labels else "")
 
     def to_options(self) -> dict[str, Any]:
         """Return the options as plain JSON values, without any folder of this machine."""
@@ -133,6 +165,7 @@ _LEAST = {
     "max_length": 2,
     "eval_every": 0,
     "eval_texts": 1,
+    "accumulate": 1,
 }
 
 

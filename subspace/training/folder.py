@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import ArgumentError, FormatError
+from subspace.errors import ArgumentError, FormatError, SubspaceError
 from subspace.results import strict
 from subspace.training.config import with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 RECORD = "training.json"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 INITIAL_A = "initial_A.safetensors"
+HEAD = "head.safetensors"
+FILES = {
+    "lora": (WEIGHTS, CONFIG, INITIAL_A),
+    "full": ("model.safetensors", "config.json"),
+    "head": (HEAD,),
+}
+"""What a finished run of each method holds beside its record."""
+TRAINER = "trainer"
+"""Within an unfinished run: where transformers' Trainer keeps its checkpoints."""
+_IDENTITY = "identity.json"
 _LARGEST_RECORD = 64 << 20
 
 
 def finished_record(
-    folder: Path, identity: dict[str, Any], *, overwrite: bool
+    folder: Path, identity: dict[str, Any], *, overwrite: bool, weights: bool = True
 ) -> dict[str, Any] | None:
     """Return the record of a finished run of the same identity, or None if there is room for one.
 
-    Identity is all that decides the adapter: options, model and data.
+    Identity is all that decides the adapter: options, model and data. Without `weights` the record
+    alone is enough.
 
     Raises
     ------
@@ -45,7 +55,8 @@ def finished_record(
         # Not even --overwrite deletes what this trainer did not write.
         raise ArgumentError(f"{folder}: holds other files and no {RECORD}; choose another folder")
     record = read_record(folder)
-    whole = all((folder / name).is_file() for name in (WEIGHTS, CONFIG, INITIAL_A))
+    files = FILES[identity["options"].get("method", "lora")]
+    whole = not weights or all((folder / name).is_file() for name in files)
     differing = _differences(record, identity)
     if whole and not differing and not overwrite:
         return record
@@ -97,6 +108,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read what an earlier process of this run wrote; None where it did not come to its end."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def write_json(path: Path, value: object) -> None:
     """Write strict JSON, keys in the order given."""
     text = json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False)
@@ -104,22 +124,91 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`; it takes that name if the block ends well."""
+def appearing(folder: Path, identity: dict[str, Any]) -> Iterator[Path]:
+    """Give a hidden folder beside `folder`; its ``new`` takes that name if the block ends well.
+
+    A block that ends otherwise leaves the hidden folder if a checkpoint is in it, and the next one
+    of the same identity finds it there. A `SubspaceError` would come again: it leaves nothing.
+
+    Raises
+    ------
+    ArgumentError
+        The place cannot be written, or another process is at it.
+    """
     folder = folder.resolve()  # "." has no name and no parent
+    work = folder.with_name(f".{folder.name}.unfinished")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"{folder}: cannot be written: {error.strerror}") from error
-    try:
+    with _alone(work, folder):
+        _same_or_empty(work, identity)
         made = work / "new"
-        made.mkdir()
-        yield made
-        if folder.exists():
-            folder.rename(work / "old")
-        made.rename(folder)
-    finally:
-        if (work / "old").exists() and not folder.exists():
-            (work / "old").rename(folder)
+        made.mkdir(exist_ok=True)
+        try:
+            yield work
+            old = work / "old"
+            if folder.exists():
+                folder.rename(old)
+            try:
+                made.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+        except BaseException as error:
+            if isinstance(error, SubspaceError) or last_checkpoint(work / TRAINER) is None:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _alone(work: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process, where the platform has such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (work / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ArgumentError(
+                f"{folder}: another process is training this run; wait for it, or choose another"
+            ) from None
+        yield
+
+
+def _same_or_empty(work: Path, identity: dict[str, Any]) -> None:
+    """Keep what an earlier run of the same identity left; delete what another one left."""
+    marker = work / _IDENTITY
+    text = json.dumps(strict(identity), sort_keys=True)
+    try:
+        same = marker.read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        same = False
+    if same:
+        return
+    for path in work.iterdir():
+        if path.name == "lock":
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    marker.write_text(text, encoding="utf-8")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the latest of transformers' ``checkpoint-N`` folders that is whole, if any.
+
+    ``trainer_state.json`` is written last, so that one that says N is of a whole checkpoint.
+    """
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        state = read_json(path / "trainer_state.json") or {}
+        if path.name == f"checkpoint-{state.get('global_step')}":
+            found.append((state["global_step"], path))
+    return max(found)[1] if found else None

@@ -60,6 +60,7 @@ class Loop:
         data: Dataset,
         config: TrainConfig,
         folder: Path,
+        checkpoint_every: int,
         tell: Callable[[Progress], None],
     ) -> None:
         from transformers import PrinterCallback, TrainingArguments
@@ -70,10 +71,13 @@ class Loop:
         completes = data.kind == "completion"
         train = self._encode(_permuted(data.train, config) if config.shuffle_labels else data.train)
         lengths = [len(text["input_ids"]) for text in train]
-        order = batch_order(lengths, batch=config.batch, steps=config.steps, seed=config.seed)
+        order = batch_order(
+            lengths, batch=config.batch, steps=config.steps * config.accumulate, seed=config.seed
+        )
         validation = self._encode(data.validation)
         self._test = _by_length(self._encode(data.test))
         looks = {"train": train, "validation": validation}
+        log_every = min(10, config.steps)
         arguments = TrainingArguments(
             output_dir=str(folder),
             max_steps=config.steps,
@@ -86,10 +90,15 @@ class Loop:
             weight_decay=0.0,
             optim="adamw_torch",
             seed=config.seed,
-            logging_steps=max(1, min(10, config.steps)),
+            logging_steps=log_every,
             eval_strategy="steps",
             eval_steps=config.eval_every or config.steps,
-            save_strategy="no",
+            save_strategy="steps" if checkpoint_every else "no",
+            # A loss is logged as the mean since the last: a checkpoint in between would split it.
+            save_steps=-(-(checkpoint_every or config.steps) // log_every) * log_every,
+            save_total_limit=2,
+            gradient_accumulation_steps=config.accumulate,
+            bf16=config.bf16 and _has_bf16(),
             logging_nan_inf_filter=False,  # a loss that is no number must be seen
             report_to=[],
             disable_tqdm=True,
@@ -138,10 +147,16 @@ class Loop:
             "generated": len(asked),
         }
 
-    def train(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Train; return what the looks found, by step, and the training loss every few steps."""
+    def train(
+        self, checkpoint: Path | None = None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Train; return what the looks found, by step, and the training loss every few steps.
+
+        From a checkpoint it goes on as if it had never stopped: its weights, the optimiser's and
+        the random numbers' state, what was logged, and the place in the order of texts.
+        """
         self._trainer.state.log_history.clear()
-        self._trainer.train()
+        self._trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         looks: dict[int, dict[str, Any]] = {}
         losses = []
         for entry in self._trainer.state.log_history:
@@ -157,6 +172,12 @@ class Loop:
             for name in [name for name in look if name.endswith("_nll")]:
                 look[name.replace("_nll", "_loss")] = look.pop(name)
         return list(looks.values()), losses
+
+
+def _has_bf16() -> bool:
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
 def _permuted(split: Split, config: TrainConfig) -> Split:

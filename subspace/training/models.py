@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,6 +203,10 @@ def quiet() -> Iterator[None]:
     """Keep transformers' logs, load bars and warnings off the terminal; restore them after."""
     from transformers.utils import logging
 
+    # peft imports bitsandbytes where it is installed, which misses a package of its own, aloud.
+    spoken = getLogger("bitsandbytes")
+    level = spoken.level
+    spoken.setLevel("ERROR")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -210,6 +215,7 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"(transformers|peft|accelerate|torch)(\.|$)")
             yield
     finally:
+        spoken.setLevel(level)
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from subspace.errors import AnalysisError, ArgumentError, FormatError
 from subspace.results import SCHEMA_VERSION
 from subspace.training import folder as folders
-from subspace.training.models import BaseModel, find_model, load_classifier, quiet, require_train
+from subspace.training.models import (
+    BaseModel,
+    find_model,
+    load_model,
+    quiet,
+    require_train,
+    task_type,
+)
 from subspace.training.tasks import Dataset, load_data
 
 if TYPE_CHECKING:
@@ -57,17 +64,36 @@ def train(
     out: str | Path,
     *,
     overwrite: bool = False,
+    weights: bool = True,
+    checkpoint_every: int = 100,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train one adapter into the folder `out`, or take it as it is if this run is there already.
 
     The folder is what peft writes, plus ``training.json`` (options, history, versions) and
-    ``initial_A.safetensors`` (A of every module before training). It appears when all is done.
+    ``initial_A.safetensors`` (A of every module before training). It appears when all is done. A
+    run that was killed goes on from its last checkpoint, to the adapter that it would have had.
+
+    Parameters
+    ----------
+    config
+        All that decides the adapter.
+    out
+        The run's folder.
+    overwrite
+        Train over a different run that is there.
+    weights
+        Without them a finished run may be its record alone, as the project's own ones are kept.
+    checkpoint_every
+        Steps between checkpoints, rounded up to tens, in a hidden folder beside `out` until the
+        run is done; 0: none.
+    progress
+        Called with a `Progress` at every step.
 
     Raises
     ------
     ArgumentError
-        `out` holds something else, or no module matches the targets.
+        `out` holds something else, no module matches the targets, or another process is at it.
     AnalysisError
         The loss is no longer finite.
     FormatError
@@ -79,19 +105,19 @@ def train(
     tell = progress or _silent
     tell(Progress("loading", 0, config.steps))
     base = find_model(config.model)
-    data = load_data(config.data, text_column=config.text_column, label_column=config.label_column)
+    data = load_data(config.data, **columns(config))
     identity = {
         "options": config.to_options(),
         "model": {"name": base.name, "sha256": base.sha256},
         "data": {"name": data.name, "sha256": data.digest},
     }
-    record = folders.finished_record(out, identity, overwrite=overwrite)
+    record = folders.finished_record(out, identity, overwrite=overwrite, weights=weights)
     reused = record is not None
     if record is None:
         require_train()
-        with folders.appearing(out) as work, quiet(), _own_randomness(config.seed):
-            record = _run(config, base, data, identity, work, tell)
-            folders.write_json(work / folders.RECORD, record)
+        with folders.appearing(out, identity) as work, quiet(), _own_randomness(config.seed):
+            record = _run(config, base, data, identity, work, checkpoint_every, tell)
+            folders.write_json(work / "new" / folders.RECORD, record)
     try:
         before, after = (float(record[when]["accuracy"]) for when in ("before", "after"))
     except (KeyError, TypeError, ValueError):
@@ -99,6 +125,12 @@ def train(
             f"{out / folders.RECORD}: does not say the accuracies; train again with --overwrite"
         ) from None
     return TrainResult(out, before, after, record, reused)
+
+
+def columns(config: TrainConfig) -> dict[str, str]:
+    """Return what `load_data` wants to know of a user's file."""
+    names = ("text_column", "label_column", "pair_column", "completion_column")
+    return {name: getattr(config, name) for name in names}
 
 
 def _silent(_: Progress) -> None:
@@ -111,6 +143,7 @@ def _run(
     data: Dataset,
     identity: dict[str, Any],
     work: Path,
+    checkpoint_every: int,
     tell: Callable[[Progress], None],
 ) -> dict[str, Any]:
     import torch
@@ -119,16 +152,21 @@ def _run(
     from subspace.training.loop import Loop
 
     began = time.perf_counter()
+    new, trainer = work / "new", work / folders.TRAINER
     # From here all that is random comes in one order: the head, A, and then dropout.
-    model, tokenizer = load_classifier(base, data.labels)
-    adapted = _adapt(model, config)
+    model, tokenizer = load_model(base, data)
+    adapted = _adapt(model, config, data)
     initial = initial_A(adapted)
-    save_file(initial, work / folders.INITIAL_A, metadata={"format": "pt"})
 
-    loop = Loop(adapted, tokenizer, data, config, work.with_name("trainer"), tell)
-    tell(Progress("testing before", 0, config.steps))
-    before = loop.test()
-    history, losses = loop.train()
+    loop = Loop(adapted, tokenizer, data, config, trainer, checkpoint_every, tell)
+    checkpoint = folders.last_checkpoint(trainer)
+    before = None if checkpoint is None else folders.read_json(work / "before.json")
+    if before is None:
+        checkpoint = None
+        tell(Progress("testing before", 0, config.steps))
+        before = loop.test()
+        folders.write_json(work / "before.json", before)
+    history, losses = loop.train(checkpoint)
     tell(Progress("testing after", config.steps, config.steps))
     after = loop.test()
     for step, loss in ((entry["step"], entry["loss"]) for entry in losses):
@@ -139,7 +177,11 @@ def _run(
     if not all(bool(torch.isfinite(p).all()) for p in adapted.parameters() if p.requires_grad):
         raise AnalysisError("the trained weights are no longer finite; lower the learning rate")
 
-    _save(adapted, base, work)
+    if config.method == "lora":
+        save_file(initial, new / folders.INITIAL_A, metadata={"format": "pt"})
+        _save(adapted, base, new)
+    else:
+        _save_plain(adapted, config, new)
     packages = ("torch", "transformers", "peft", "accelerate", "safetensors", "lora-subspace")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -152,7 +194,7 @@ def _run(
             "labels": list(data.labels),
         },
         "modules": list(initial),
-        "scale": config.lora_alpha / (config.rank**0.5 if config.rslora else config.rank),
+        "scale": config.scale if config.method == "lora" else None,
         "trainable_parameters": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
         "before": before,
         "after": after,
@@ -165,10 +207,19 @@ def _run(
     }
 
 
-def _adapt(model: Any, config: TrainConfig) -> Any:  # noqa: ANN401 - transformers' and peft's
+def _adapt(model: Any, config: TrainConfig, data: Dataset) -> Any:  # noqa: ANN401 - transformers' and peft's
+    """Make the parameters trainable that the method trains."""
     import torch
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
+    if config.method == "full":
+        return model
+    if config.method == "head":
+        if data.kind != "classification":
+            raise ArgumentError("method 'head' trains a new head; a language model has none")
+        for parameter in model.base_model.parameters():
+            parameter.requires_grad_(False)
+        return model
     targets: str | list[str]
     if isinstance(config.targets, str):
         targets = config.targets.removeprefix("re:")
@@ -181,7 +232,7 @@ def _adapt(model: Any, config: TrainConfig) -> Any:  # noqa: ANN401 - transforme
         target_modules=targets,
         lora_dropout=0.0,
         bias="none",
-        task_type=TaskType.SEQ_CLS,  # adds the new head to modules_to_save
+        task_type=task_type(data),  # of a classifier: adds the new head to modules_to_save
     )
     try:
         return get_peft_model(model, lora)
@@ -226,6 +277,17 @@ def _save(adapted: Any, base: BaseModel, work: Path) -> None:  # noqa: ANN401 - 
     folders.write_json(work / folders.CONFIG, written)
     for name in (folders.WEIGHTS, folders.INITIAL_A):  # safetensors shuts others out
         (work / name).chmod((work / folders.CONFIG).stat().st_mode & 0o777)
+
+
+def _save_plain(model: Any, config: TrainConfig, new: Path) -> None:  # noqa: ANN401 - transformers' own
+    """Write a whole model, or what was trained of it."""
+    from safetensors.torch import save_file
+
+    if config.method == "full":
+        model.save_pretrained(new, safe_serialization=True)
+        return
+    trained = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(trained, new / folders.HEAD, metadata={"format": "pt"})
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,144 @@
+"""The runs of a sweep, and Table 6, as a terminal, a model card or a paper shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from subspace.cli.printing import echo_csv, echo_latex, echo_markdown, echo_table, say
+from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from subspace.results import SweepRow, Table6
+    from subspace.training.sweep import Cell
+
+
+def show_cells(cells: Sequence[Cell]) -> None:
+    """Write a table of the runs, one a line, and the errors of those that failed."""
+    header = ("run", "rank", "alpha", "seed", "lr", "steps", "train", "validation", "test before")
+    rows = []
+    for cell in cells:
+        config, record = cell.config, cell.record
+        lora = config.method == "lora"
+        numbers = [
+            str(config.rank) if lora else config.method,
+            f"{config.lora_alpha:g}" if lora else "-",
+            str(config.seed),
+            f"{config.learning_rate:g}",
+            str(config.steps),
+        ]
+        if record is None:
+            rows.append([str(cell.folder), *numbers, "-", "-", "-", "-", "failed"])
+            continue
+        last = record["history"][-1]
+        shown = [
+            _percent(last.get("train_accuracy")),
+            _percent(last.get("validation_accuracy")),
+            _percent(record["before"]["accuracy"]),
+            _percent(record["after"]["accuracy"]),
+        ]
+        how = "reused" if cell.reused else f"{record['seconds']:.0f}"
+        rows.append([str(cell.folder), *numbers, *shown, how])
+    echo_table((*header, "after", "seconds"), rows)
+    for cell in cells:
+        if cell.record is None:
+            say(f"failed: {cell.folder}: {cell.error}")
+
+
+def _percent(accuracy: float | None) -> str:
+    return "-" if accuracy is None or accuracy != accuracy else f"{accuracy:.1%}"
+
+
+def echo_cells_csv(cells: Sequence[Cell]) -> None:
+    """Write one line a run."""
+    header = ("folder", "data", "method", "targets", "rank", "alpha", "seed", "learning_rate",
+              "searched", "train", "validation", "before", "after", "error")  # fmt: skip
+    rows: list[list[object]] = []
+    for cell in cells:
+        config, record = cell.config, cell.record or {}
+        last = (record.get("history") or [{}])[-1]
+        lora = config.method == "lora"
+        targets = config.targets if isinstance(config.targets, str) else "+".join(config.targets)
+        rows.append(
+            [
+                str(cell.folder), config.data, config.method, targets if lora else "",
+                config.rank if lora else "", config.lora_alpha if lora else "", config.seed,
+                config.learning_rate, cell.searched, last.get("train_accuracy", ""),
+                last.get("validation_accuracy", ""), record.get("before", {}).get("accuracy", ""),
+                record.get("after", {}).get("accuracy", ""), cell.error,
+            ]
+        )  # fmt: skip
+    echo_csv(header, rows)
+
+
+def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> None:
+    """Write accuracy over rank and matrices as the paper prints it, its own figures below."""
+    ranks = sorted({row.rank for row in table if row.rank is not None})
+    header, rows = _cells(table, ranks)
+    if style != "text":
+        (echo_markdown if style == "markdown" else echo_latex)(header, rows)
+        return
+    say("test accuracy in percent, mean ± standard deviation over seeds (Table 6)")
+    echo_table(header, rows, left=2)
+    for found in table.nearly_enough:
+        say(f"{found.data}, {found.targets}: {_enough(found.rank, found.best)}")
+    say(
+        "nearly enough: the smallest rank whose mean is within one standard error of the best, "
+        "paired over seeds"
+    )
+    for row in table:
+        _say_how(row)
+
+
+def _cells(table: Table6, ranks: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    references = any(row.rank is None for row in table)
+    header = ["data", "adapted", *(f"r = {rank}" for rank in ranks)]
+    header += ["no rank"] if references else []
+    lines: dict[tuple[str, str], list[str]] = {}
+    width = len(header) - 2
+    for row in table:
+        name = row.targets if row.rank is not None else f"{row.method} (reference)"
+        line = lines.setdefault((row.data, name), ["-"] * width)
+        line[ranks.index(row.rank) if row.rank is not None else width - 1] = _spread(row)
+    rows = [[*key, *line] for key, line in lines.items()]
+    ours = {named for row in table if (named := matrices(row.targets)) is not None}
+    if ours and set(ranks) & set(TABLE6_RANKS):
+        for data, sets in TABLE6.items():
+            for named in sets:
+                if named in ours:
+                    line = ["-"] * width
+                    for rank, figure in zip(TABLE6_RANKS, sets[named], strict=True):
+                        if rank in ranks:
+                            line[ranks.index(rank)] = f"{figure:.1f}"
+                    rows.append([f"paper: GPT-3, {data}", named, *line])
+    return header, rows
+
+
+def _spread(row: SweepRow) -> str:
+    if not row.test:
+        return "failed"
+    many = f" ± {100 * row.std:.1f}" if len(row.test) > 1 else ""
+    return f"{100 * row.mean:.1f}{many}"
+
+
+def _enough(rank: int | None, best: int) -> str:
+    if rank is None:
+        return f"best at r = {best}; one seed does not tell which rank is nearly enough"
+    if rank == best:
+        return f"no smaller rank is nearly as good as r = {best}"
+    return f"r = {rank} is nearly enough (best: r = {best})"
+
+
+def _say_how(row: SweepRow) -> None:
+    name = f"r = {row.rank}" if row.rank is not None else row.method
+    where = f"{row.data}, {row.targets}, {name}" if row.targets else f"{row.data}, {name}"
+    alpha = f"alpha {row.alpha:g}, " if row.alpha is not None else ""
+    seeds = ", ".join(map(str, row.seeds))
+    words = f"{where}: {alpha}lr {row.learning_rate:g}, seeds {seeds or '-'}"
+    if row.searched:
+        tried = ", ".join(f"{rate:g} {_percent(accuracy)}" for rate, accuracy in row.searched)
+        words += f"; validation by lr: {tried}"
+    say(words)
+    for failure in row.failed:
+        say(f"failed: {failure}")

@@ -1,0 +1,313 @@
+"""A grid of runs: data sets x target sets x ranks x seeds, each trained once and never again."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subspace.errors import ArgumentError, SubspaceError, printable
+from subspace.training.folder import RECORD
+from subspace.training.models import find_model
+from subspace.training.run import columns, train
+from subspace.training.tasks import load_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from queue import Queue
+
+    from subspace.training.config import TrainConfig
+    from subspace.training.run import Progress
+
+Targets = tuple[str, ...] | str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid of runs.
+
+    Attributes
+    ----------
+    options
+        What all runs share; its data, targets, rank, seed, method and learning rate are replaced.
+    data, targets, ranks, seeds
+        The axes. Of the methods in `references` targets and ranks mean nothing.
+    references
+        ``"full"`` and ``"head"``, to stand beside.
+    rates
+        Learning rates by method. Where there are several, each (data, target set, rank) is trained
+        at all of them with the first seed, and goes on with the one best on validation texts.
+    """
+
+    options: TrainConfig
+    data: tuple[str, ...]
+    targets: tuple[Targets, ...]
+    ranks: tuple[int, ...]
+    seeds: tuple[int, ...]
+    references: tuple[str, ...] = ()
+    rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("data", "targets", "ranks", "seeds"):
+            if not getattr(self, name):
+                raise ArgumentError(f"a sweep wants at least one of {name}")
+
+    @property
+    def runs(self) -> int:
+        """How many runs it has, a search for the learning rate included."""
+        groups = self.groups()
+        return sum(map(len, groups)) + len(groups) * (len(self.seeds) - 1)
+
+    def groups(self) -> list[list[TrainConfig]]:
+        """Return the runs of the first seed that differ in their learning rate alone, by group."""
+        rows: list[dict[str, Any]] = [
+            {"data": data, "targets": targets, "rank": rank}
+            for data in self.data
+            for targets in self.targets
+            for rank in self.ranks
+        ]
+        rows += [
+            {"data": data, "method": method} for data in self.data for method in self.references
+        ]
+        groups = []
+        for row in rows:
+            rates = self.rates.get(row.get("method", "lora")) or (self.options.learning_rate,)
+            groups.append(
+                [
+                    replace(self.options, seed=self.seeds[0], learning_rate=rate, **row)
+                    for rate in rates
+                ]
+            )
+        return groups
+
+    def place(self, config: TrainConfig) -> Path:
+        """Return a run's folder within the sweep's.
+
+        One level for the data and one for the targets wherever the sweep has several of either, so
+        that a row that is added later moves nothing that is there.
+
+        >>> from subspace.training import TrainConfig
+        >>> run = TrainConfig(targets=("query",))
+        >>> str(Sweep(run, ("icd10",), (("query",),), (8,), (0,)).place(run))
+        'r8-seed0'
+        >>> Sweep(run, ("icd10",), (("query",), ("value",)), (8,), (0,)).place(run).as_posix()
+        'icd10/query/r8-seed0'
+        """
+        parts = []
+        if len(self.data) > 1 or len(self.targets) > 1:
+            parts = [_word(config.data)]
+            parts += [target_word(config.targets)] if config.method == "lora" else []
+        several = len(self.rates.get(config.method, ())) > 1
+        return Path(*parts, config.cell + (f"-lr{config.learning_rate:g}" if several else ""))
+
+
+def target_word(targets: Targets) -> str:
+    """Name a target set in a path.
+
+    >>> target_word(("query", "attention.output.dense")), target_word("all-linear")
+    ('query+attention.output.dense', 'all-linear')
+    """
+    return _safe(targets if isinstance(targets, str) else "+".join(targets))
+
+
+def _word(data: str) -> str:
+    path = Path(data)
+    return _safe(path.name if path.exists() else data)
+
+
+def _safe(text: str) -> str:
+    """Keep what is harmless in a file's name on every platform."""
+    kept = "".join(c if c.isalnum() or c in "+-._" else "-" for c in text).strip(".-")
+    return kept[:80] or "x"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: where it is, what it was, and how it ended."""
+
+    folder: Path
+    config: TrainConfig
+    record: Mapping[str, Any] | None  # training.json; None if it failed
+    reused: bool
+    error: str = ""
+    searched: bool = False  # trained for its learning rate, and not the best one
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record, the folder's name and how it came to be, as plain Python."""
+        plain = {"folder": str(self.folder), "reused": self.reused, "searched": self.searched}
+        return plain | ({"error": self.error} if self.record is None else dict(self.record))
+
+    @property
+    def validation(self) -> float:
+        """Accuracy on the validation texts at the end; nan where it was not looked at."""
+        history = (self.record or {}).get("history") or [{}]
+        return float(history[-1].get("validation_accuracy", float("nan")))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A sign of life of one run, for one display of all."""
+
+    cell: str
+    phase: str
+    step: int
+    steps: int
+    loss: float | None = None
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    weights: bool = True,
+    checkpoint_every: int = 100,
+    progress: Callable[[Step], None] | None = None,
+    finished: Callable[[Cell], None] | None = None,
+) -> list[Cell]:
+    """Train every run of a grid that is not there yet.
+
+    Parameters
+    ----------
+    sweep, out
+        The grid, and the folder of its runs; of a single run, its own folder.
+    jobs
+        Runs at a time, in processes that share the cores; 1 trains in this one.
+    overwrite, weights, checkpoint_every
+        As in `train`.
+    progress, finished
+        Called at every step of a run, and with each run as it ends.
+
+    Returns
+    -------
+    The runs, in the order of the grid, those of a search for the learning rate before those that
+    use it. One that failed has its error, and stops no other.
+
+    Raises
+    ------
+    ArgumentError
+        `out` is a run itself, or there are no jobs; of a single run all that `train` raises.
+    MissingFileError, FormatError
+        The model or one of the data sets cannot be read.
+    """
+    if jobs < 1:
+        raise ArgumentError(f"jobs is {jobs}; it must be a whole number >= 1")
+    shared: dict[str, Any] = {
+        "overwrite": overwrite,
+        "weights": weights,
+        "checkpoint_every": checkpoint_every,
+    }
+    if sweep.runs == 1:
+        ((config,),) = sweep.groups()
+        tell = _told(config.cell, progress or (lambda _step: None))
+        result = train(config, out, progress=tell, **shared)
+        return [Cell(out, config, dict(result.record), result.reused)]
+    if (out / RECORD).exists():
+        raise ArgumentError(f"{out}: is a run itself; several runs need a folder to hold them")
+    # What no run could read is refused before the first one.
+    find_model(sweep.options.model)
+    for data in sweep.data:
+        load_data(data, **columns(sweep.options))
+    done: dict[Path, Cell] = {}
+
+    def run(configs: Sequence[TrainConfig]) -> None:
+        tasks = {sweep.place(c): c for c in configs if sweep.place(c) not in done}
+        for place, cell in _run_all(tasks, out, jobs, shared, progress):
+            done[place] = cell
+            if finished is not None:
+                finished(cell)
+
+    groups = sweep.groups()
+    run([config for group in groups for config in group])
+    chosen = [_best(group, sweep, done) for group in groups]
+    for group, best in zip(groups, chosen, strict=True):
+        for config in group:
+            if config is not best:
+                done[sweep.place(config)] = replace(done[sweep.place(config)], searched=True)
+    rest = [[replace(best, seed=seed) for seed in sweep.seeds[1:]] for best in chosen]
+    run([config for others in rest for config in others])
+    order = [c for group, others in zip(groups, rest, strict=True) for c in (*group, *others)]
+    return [done[sweep.place(config)] for config in order]
+
+
+def _best(group: Sequence[TrainConfig], sweep: Sweep, done: Mapping[Path, Cell]) -> TrainConfig:
+    """Return the run of the best last validation accuracy; of equals the smallest rate."""
+
+    def key(config: TrainConfig) -> tuple[float, float]:
+        accuracy = done[sweep.place(config)].validation
+        return (accuracy if accuracy == accuracy else -1.0, -config.learning_rate)
+
+    return max(group, key=key)
+
+
+def _run_all(
+    tasks: Mapping[Path, TrainConfig],
+    out: Path,
+    jobs: int,
+    shared: Mapping[str, Any],
+    progress: Callable[[Step], None] | None,
+) -> Iterator[tuple[Path, Cell]]:
+    if jobs == 1 or len(tasks) < 2:
+        tell = progress or (lambda _step: None)
+        for place, config in tasks.items():
+            yield place, _train_one(config, out / place, place.as_posix(), shared, tell)
+        return
+    context = get_context("spawn")  # torch's threads do not survive a fork
+    with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
+        steps = manager.Queue()
+        waiting = {
+            pool.submit(_work, config, out / place, place.as_posix(), shared, steps, jobs): place
+            for place, config in tasks.items()
+        }
+        while waiting:
+            ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            while not steps.empty():
+                step = steps.get()
+                if progress is not None:
+                    progress(step)
+            for future in ended:
+                place = waiting.pop(future)
+                try:
+                    yield place, future.result()
+                except BrokenProcessPool:
+                    why = "its process was killed; run the sweep again to go on from a checkpoint"
+                    yield place, Cell(out / place, tasks[place], None, False, why)
+
+
+def _told(name: str, tell: Callable[[Step], None]) -> Callable[[Progress], None]:
+    return lambda now: tell(Step(name, now.phase, now.step, now.steps, now.loss))
+
+
+def _work(
+    config: TrainConfig,
+    folder: Path,
+    name: str,
+    shared: Mapping[str, Any],
+    steps: Queue[Step],
+    jobs: int,
+) -> Cell:
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    return _train_one(config, folder, name, shared, steps.put)
+
+
+def _train_one(
+    config: TrainConfig,
+    folder: Path,
+    name: str,
+    shared: Mapping[str, Any],
+    tell: Callable[[Step], None],
+) -> Cell:
+    try:
+        result = train(config, folder, progress=_told(name, tell), **shared)
+    except SubspaceError as error:
+        return Cell(folder, config, None, False, str(error))
+    except Exception as error:  # one run's failure, a full disk or an odd model, stops no other
+        return Cell(folder, config, None, False, printable(f"{type(error).__name__}: {error}"))
+    return Cell(folder, config, dict(result.record), result.reused)

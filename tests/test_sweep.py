@@ -1,0 +1,353 @@
+"""A grid of runs: none twice, a killed one goes on to the same bytes, a failed one stops none."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny_world import write_world
+
+from subspace.cli import main
+from subspace.errors import ArgumentError, FormatError, MissingFileError
+from subspace.results import SweepRow
+from subspace.training import TrainConfig, train
+from subspace.training.folder import last_checkpoint
+from subspace.training.summary import nearly_enough, table6
+from subspace.training.sweep import Sweep, run_sweep
+from subspace.training.sweepfile import read_sweep
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def config(world):
+    return TrainConfig(
+        model=str(world / "tiny-bert"), data=str(world / "texts.jsonl"), rank=2, seed=5, alpha=6,
+        steps=12, warmup=2, batch=8, learning_rate=2e-2, eval_every=6, eval_texts=9,
+    )  # fmt: skip
+
+
+def grid(config, **axes):
+    options = {
+        "data": (config.data,), "targets": (("query",), ("query", "value")), "ranks": (1, 2),
+        "seeds": (0, 1),
+    } | axes  # fmt: skip
+    return Sweep(config, **options)
+
+
+@pytest.fixture(scope="module")
+def swept(config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep")
+    sweep = grid(config, references=("full", "head"))
+    return sweep, out, run_sweep(sweep, out)
+
+
+def contents(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.name != "training.json"}
+
+
+def test_every_cell_of_the_grid_is_a_folder(swept):
+    sweep, out, cells = swept
+    assert sweep.runs == len(cells) == 2 * (4 + 2)
+    assert all(cell.record is not None and not cell.reused for cell in cells), cells
+    places = {cell.folder.relative_to(out).as_posix() for cell in cells}
+    assert "texts.jsonl/query+value/r2-seed1" in places
+    assert "texts.jsonl/full-seed0" in places
+    for cell in cells:
+        names = {p.name for p in cell.folder.iterdir()}
+        assert "training.json" in names
+        assert {"lora": "initial_A.safetensors", "full": "model.safetensors",
+                "head": "head.safetensors"}[cell.config.method] in names  # fmt: skip
+    assert [p.name for p in out.rglob(".*")] == []
+
+
+def test_a_reference_trains_what_its_name_says(swept):
+    _, _, cells = swept
+    trained = {cell.config.method: cell.record["trainable_parameters"] for cell in cells}
+    assert trained["head"] < trained["lora"] < trained["full"]
+    head = next(cell for cell in cells if cell.config.method == "head")
+    from safetensors.torch import load_file
+
+    assert set(load_file(head.folder / "head.safetensors")) == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    assert head.record["scale"] is None
+
+
+def test_a_finished_cell_is_never_trained_again(swept):
+    sweep, out, cells = swept
+    before = {cell.folder: (cell.folder / "training.json").stat().st_mtime_ns for cell in cells}
+    again = run_sweep(sweep, out)
+    assert all(cell.reused for cell in again)
+    assert {c.folder: (c.folder / "training.json").stat().st_mtime_ns for c in again} == before
+    assert table6(again).to_dict() == table6(cells).to_dict()
+
+
+def test_processes_side_by_side_train_the_same(swept, tmp_path, config):
+    _, out, _ = swept
+    threads = torch.get_num_threads()
+    small = grid(config, targets=(("query",), ("query", "value")), ranks=(2,), seeds=(0,))
+    cells = run_sweep(small, tmp_path, jobs=2)
+    assert torch.get_num_threads() == threads
+    assert [cell.error for cell in cells] == ["", ""]
+    for cell in cells:
+        assert contents(cell.folder) == contents(out / cell.folder.relative_to(tmp_path))
+
+
+def test_a_failed_cell_is_reported_and_stops_no_other(config, tmp_path):
+    sweep = grid(config, targets=(("nothing",), ("query",)), ranks=(1,), seeds=(0,))
+    wrong, right = run_sweep(sweep, tmp_path)
+    assert wrong.record is None
+    assert "nothing" in wrong.error
+    assert right.record is not None
+    row = table6([wrong, right])[0]
+    assert row.test == ()
+    assert row.failed[0].startswith("r1-seed0: targets")
+
+
+def test_the_rate_is_searched_once_and_shown(config, tmp_path):
+    rates = {"lora": (1e-6, 3e-2)}
+    longer = replace(config, steps=40)
+    sweep = grid(longer, targets=(("query",),), ranks=(1,), seeds=(0, 1), rates=rates)
+    assert sweep.runs == 3
+    cells = run_sweep(sweep, tmp_path)
+    assert [c.folder.name for c in cells] == [
+        "r1-seed0-lr1e-06", "r1-seed0-lr0.03", "r1-seed1-lr0.03",
+    ]  # fmt: skip
+    assert [c.searched for c in cells] == [True, False, False]
+    (row,) = table6(cells)
+    assert row.learning_rate == 3e-2
+    assert row.seeds == (0, 1)
+    assert [rate for rate, _ in row.searched] == [1e-6, 3e-2]
+    assert row.searched[1][1] >= row.searched[0][1]
+
+
+def test_a_record_alone_is_enough_where_weights_are_not_wanted(swept, tmp_path):
+    import shutil
+
+    sweep, out, _ = swept
+    for record in out.rglob("training.json"):
+        to = tmp_path / record.relative_to(out)
+        to.parent.mkdir(parents=True)
+        shutil.copy(record, to)
+    cells = run_sweep(sweep, tmp_path, weights=False)
+    assert all(cell.reused for cell in cells)
+    refused = run_sweep(sweep, tmp_path)
+    assert all("a file of it is missing" in cell.error for cell in refused)
+
+
+KILLED = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from subspace.training import TrainConfig, train
+config = TrainConfig(**{options!r})
+def tell(now):
+    print(now.phase, now.step, flush=True)
+train(config, {out!r}, checkpoint_every=10, progress=tell)
+"""
+
+
+def killed_at(config, out, step):
+    """Train in a process of its own, and kill -9 it as it says that a step was done."""
+    options = dict(vars(config))
+    script = KILLED.format(tests=str(ROOT / "tests"), options=options, out=str(out))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    for line in process.stdout:
+        if line.split() == ["training", str(step)]:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait(60) == -signal.SIGKILL
+    time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_killed_run_goes_on_to_the_same_bytes(config, tmp_path, method):
+    """Killed before the first checkpoint, between two, and on one: the adapter is as unbroken."""
+    config = replace(config, method=method, steps=36, eval_every=8)
+    torch.set_num_threads(1)
+    whole = train(config, tmp_path / "whole")
+    out = tmp_path / "killed"
+    hidden = tmp_path / ".killed.unfinished"
+    for step, found in (
+        (3, None),
+        (14, "checkpoint-10"),
+        (20, "checkpoint-10"),
+        (33, "checkpoint-30"),
+    ):
+        killed_at(config, out, step)
+        assert not out.exists()
+        last = last_checkpoint(hidden / "trainer")
+        # On a checkpoint's own step the signal may come before it is written.
+        names = {found} if step != 20 else {"checkpoint-10", "checkpoint-20"}
+        assert (None if last is None else last.name) in names
+    steps = []
+    done = train(config, out, checkpoint_every=10, progress=lambda now: steps.append(now.step))
+    assert min(s for s in steps if s) == 31  # nothing was done twice
+    assert contents(done.folder) == contents(whole.folder)
+    for part in ("before", "after", "history", "losses"):
+        assert done.record[part] == whole.record[part], part
+    assert not hidden.exists()
+
+
+def test_an_unfinished_run_of_other_options_is_not_gone_on_with(config, tmp_path):
+    def stop(now):
+        if now.phase == "training" and now.step == 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", checkpoint_every=5, progress=stop)
+    assert last_checkpoint(tmp_path / ".run.unfinished" / "trainer").name == "checkpoint-10"
+    steps = []
+    other = replace(config, seed=6)
+    done = train(other, tmp_path / "run", progress=lambda now: steps.append(now.step))
+    assert 1 in steps
+    assert contents(done.folder) == contents(train(other, tmp_path / "fresh").folder)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    for step, state in ((5, {"global_step": 5}), (10, {"global_step": 10})):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+    assert last_checkpoint(tmp_path).name == "checkpoint-10"
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
+    assert last_checkpoint(tmp_path).name == "checkpoint-5"
+    (tmp_path / "checkpoint-5" / "trainer_state.json").unlink()
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_two_processes_do_not_train_one_run(config, tmp_path):
+    pytest.importorskip("fcntl")
+
+    def meddle(now):
+        if now.step == 3:
+            with pytest.raises(ArgumentError, match="another process is training this run"):
+                train(config, tmp_path / "run")
+
+    assert train(config, tmp_path / "run", progress=meddle).folder.exists()
+
+
+def row(rank, *test, targets="query"):
+    seeds = tuple(range(len(test)))
+    return SweepRow("d", "lora", targets, rank, 16.0, 1e-3, seeds, test, test, test, test, 10)
+
+
+def test_nearly_enough_is_paired_over_seeds():
+    """Seeds that differ much, ranks that differ little: only pairs tell."""
+    far = [row(1, 0.50, 0.60, 0.70), row(8, 0.52, 0.62, 0.72)]
+    assert nearly_enough(far).rank == 8  # 2 points behind on every seed: no spread at all
+    near = [row(1, 0.50, 0.61, 0.70), row(8, 0.52, 0.60, 0.71)]
+    found = nearly_enough(near)
+    assert (found.rank, found.best) == (1, 8)
+    assert found.behind == pytest.approx(0.02 / 3)
+    assert found.error == pytest.approx(0.01527525 / 3**0.5, rel=1e-6)
+
+
+def test_one_seed_tells_no_rank():
+    found = nearly_enough([row(1, 0.7), row(8, 0.8)])
+    assert (found.rank, found.best) == (None, 8)
+    assert nearly_enough([row(1), row(8)]) is None
+
+
+def test_the_command_prints_table_6_with_the_papers(swept, world, config):
+    _, out, cells = swept
+    common = [
+        "train", "--model", str(world / "tiny-bert"), "--data", config.data, "--ranks", "1,2",
+        "--seeds", "0,1", "--targets", "query", "--targets", "query,value", "--alpha", "6",
+        "--steps", "12", "--warmup", "2", "--batch", "8", "--lr", "2e-2", "--lr", "full:2e-2",
+        "--lr", "head:2e-2", "--eval-every", "6", "--eval-texts", "9", "--reference", "full",
+        "--reference", "head", "--out", str(out),
+    ]  # fmt: skip
+    done = CliRunner().invoke(main, common)
+    assert done.exit_code == 0, done.output
+    table = table6(cells)
+    for each in table:
+        spread = f"{100 * each.mean:.1f} ± {100 * each.std:.1f}"
+        assert spread in done.stdout
+    assert "paper: GPT-3, WikiSQL (±0.5)" in done.stdout
+    assert "68.8" in done.stdout
+    assert "nearly enough: the smallest rank" in done.stdout
+    assert "alpha 6" in done.stdout
+    plain = json.loads(CliRunner().invoke(main, [*common, "--json"]).stdout)
+    assert plain["kind"] == "training-runs"
+    assert plain["table"] == table.to_dict()
+    assert len(plain["runs"]) == 12
+    csv = CliRunner().invoke(main, [*common, "--csv"]).stdout.splitlines()
+    assert len(csv) == 13
+    for option in ("--markdown", "--latex"):
+        assert spread in CliRunner().invoke(main, [*common, option]).stdout
+
+
+def test_a_sweep_from_a_file(swept, world, tmp_path, config):
+    _, out, _ = swept
+    (tmp_path / "sweep.toml").write_text(
+        f"""
+        model = {json.dumps(str(world / "tiny-bert"))}
+        data = {json.dumps(config.data)}
+        ranks = [1, 2]
+        seeds = [0, 1]
+        targets = [["query"], ["query", "value"]]
+        references = ["full", "head"]
+        alpha = 6
+        steps = 12
+        warmup = 2
+        batch = 8
+        lr = {{ lora = 2e-2, full = 2e-2, head = [2e-2] }}
+        eval_every = 6
+        eval_texts = 9
+        out = {json.dumps(str(out))}
+        """
+    )
+    done = CliRunner().invoke(main, ["train", "--config", str(tmp_path / "sweep.toml"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert all(run["reused"] for run in json.loads(done.stdout)["runs"])
+    assert len(json.loads(done.stdout)["runs"]) == 12
+
+
+def test_a_file_that_is_no_sweep(tmp_path):
+    path = tmp_path / "sweep.toml"
+    with pytest.raises(MissingFileError, match="no sweep file"):
+        read_sweep(path)
+    path.write_text("ranks = [1,")
+    with pytest.raises(FormatError, match="cannot be read as TOML"):
+        read_sweep(path)
+    path.write_text("rnaks = [1]")
+    with pytest.raises(FormatError, match=r"no option 'rnaks'; there are .*ranks"):
+        read_sweep(path)
+
+
+def test_a_failed_cell_ends_the_command_with_1(world, config, tmp_path):
+    done = CliRunner().invoke(
+        main,
+        [
+            "train", "--model", str(world / "tiny-bert"), "--data", config.data, "--steps", "2",
+            "--warmup", "0", "--targets", "nothing", "--targets", "query", "--rank", "1", "--out",
+            str(tmp_path / "runs"),
+        ],
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert "failed: " in done.stdout
+    assert "nothing" in done.stdout
