@@ -285,10 +285,10 @@ def _write(
 
     table = table6(cells)
     if draw is not None:
-        from subspace.plots.ranks import ranks_figure
+        from subspace.plots.accuracy import accuracy_figure
         from subspace.plots.save import save
 
-        save(ranks_figure(table), draw)
+        save(accuracy_figure(table), draw)
     if as_json:
         runs = [cell.to_dict() for cell in cells]
         echo_json(

@@ -68,6 +68,8 @@ class Loop:
         self.config = config
         self._data = data
         self._tokenizer = tokenizer
+        positions = getattr(model.config, "max_position_embeddings", None)
+        self._limit = min(config.max_length, positions or config.max_length)
         completes = data.kind == "completion"
         train = self._encode(_permuted(data.train, config) if config.shuffle_labels else data.train)
         lengths = [len(text["input_ids"]) for text in train]
@@ -121,7 +123,7 @@ class Loop:
         self._trainer.remove_callback(PrinterCallback)
 
     def _encode(self, split: Split) -> list[dict[str, Any]]:
-        return encode(self._tokenizer, self._data, split, self.config.max_length)
+        return encode(self._tokenizer, self._data, split, self._limit)
 
     def test(self) -> dict[str, float]:
         """Loss and accuracy on all test texts.

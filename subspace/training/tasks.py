@@ -15,6 +15,7 @@ from subspace.training.dataset import Dataset as Dataset
 from subspace.training.dataset import Split as Split
 from subspace.training.hub import hub_records, is_hub_name
 from subspace.training.icd10 import icd10
+from subspace.training.icd10_pairs import icd10_pairs
 from subspace.training.snli import snli
 from subspace.training.textfiles import SUFFIXES, Columns, read_rows, row_of
 from subspace.training.wikisql import wikisql_agg, wikisql_sql
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, Callable[[Path | None], Dataset]] = {
     "icd10": icd10,
+    "icd10-pairs": icd10_pairs,
     "wikisql-agg": wikisql_agg,
     "wikisql-sql": wikisql_sql,
     "snli": snli,
