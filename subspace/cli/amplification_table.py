@@ -16,34 +16,37 @@ HEADER = (
 
 def show(result: Amplification) -> None:
     """Print Table 7 with what chance gives."""
+    found = [row for row in result if row.w_in_w_method == "krylov" and row.w_in_w > 0]
+    bound = max((row.w_in_w_error / row.w_in_w for row in found), default=None)
     above = _head(result)
     echo_table(HEADER, rows_of(result, above))
     say("in X: |U^T W V| with U, V from delta W, from W's own top r, from random directions")
     say("x chance: how many times more of W than a random update meets; * outside its central 95 %")
-    bound = max(
-        (row.w_in_w_error / row.w_in_w for row in result if row.w_in_w_method == "krylov"),
-        default=None,
-    )
     if bound is not None:
         say(
             f"in W: by block Krylov, each singular value found to {bound:.0e} or better; a lower "
             "bound, since no residual proves that none was missed"
         )
-    for row in result:
-        if row.note:
-            say(f"note: {row.module}: {row.note}")
+    _say_notes(result)
+
+
+def _say_notes(result: Amplification) -> None:
+    notes = dict.fromkeys((row.module, row.note) for row in result if row.note)
+    for module, note in notes:
+        say(f"note: {module}: {note}")
 
 
 def echo_directions(result: Amplification) -> None:
-    """Print one line a direction."""
+    """Print one line a direction; of several ranks the largest, whose first ones the others are."""
     above = _head(result)
     rows = []
-    for row in result:
+    for row in {row.module: row for row in result}.values():
         for k, d in enumerate(row.directions, start=1):
             cells = [_number(x) for x in (d.sigma, d.w, row.w_by_chance, d.ratio, d.gain)]
             rows.append([row.module.removeprefix(f"{above}."), str(k), *cells])
     echo_table(["module", "k", "sigma", "w", "|w| by chance", "sigma/|w|", "gain"], rows)
     say("w = u_k^T W v_k; gain = 1 + sigma/w: what W does along it is multiplied by this")
+    _say_notes(result)
 
 
 def rows_of(result: Amplification, above: str = "") -> list[list[str]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from subspace.cli import options
 from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, progress, say
 from subspace.errors import ArgumentError
 
@@ -24,9 +25,7 @@ COLUMNS = ("sigma", "energy", "cumulative", "error", "chance", "chance_low", "ch
 
 def refuse_others() -> None:
     """Refuse the options of Figure 8, which a profile has no use for."""
-    context = click.get_current_context()
-    default = (None, click.core.ParameterSource.DEFAULT)
-    given = [n for n in ("top", "figure") if context.get_parameter_source(n) not in default]
+    given = [name for name in ("top", "figure") if options.given(name)]
     if given:
         raise ArgumentError(
             f"--{', --'.join(given)} chooses a part of W's directions and its figure; --profile "

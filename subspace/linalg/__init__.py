@@ -14,20 +14,18 @@ from subspace.linalg.factored import (
     svd,
     unit_scale,
 )
-from subspace.linalg.krylov import TOLERANCE, Leading, leading
-from subspace.linalg.products import gram_times, highest_precision, panels, sweep, sweep_dtype
+from subspace.linalg.krylov import Leading, leading
+from subspace.linalg.products import highest_precision, panels, sweep, sweep_dtype
 
 __all__ = [
     "CHOLESKY_QR2_KAPPA",
     "EPS",
     "GRAM_BOUND",
-    "TOLERANCE",
     "Leading",
     "Orthogonal",
     "Rung",
     "from_gram",
     "gram",
-    "gram_times",
     "highest_precision",
     "leading",
     "orthogonalise",

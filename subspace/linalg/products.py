@@ -1,4 +1,4 @@
-"""Products with a large W of any dtype, panel by panel, and random directions."""
+"""Products with a large W of any dtype, panel by panel: no copy of it, whatever its scale."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    Pairs = Sequence[tuple[Tensor, Tensor]]
+
 _ROWS = 256  # of a panel: 4 MB of float32 at 4096 columns, multiplied while it is in cache
+_COLUMNS = 4096  # summed in float32 at a time: its rounding grows with the root of them
 _SMALL = 1 << 21  # entries up to which float64 costs nothing to speak of
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
+# Root mean squares between which no square over- or underflows, nor is rounded as a subnormal.
+_SAFE = {torch.float32: (1e-12, 1e12), torch.float64: (1e-120, 1e120)}
 
 
 @contextmanager
@@ -48,17 +53,17 @@ def panels(
         yield at, panel
 
 
-def gram_times(W: Tensor, X: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``W.T @ W @ X`` for X (n, k), products in `dtype`, the result in X's; one pass over W.
+def gram_times(W: Tensor, X: Tensor, dtype: torch.dtype, *, norm: float = 1.0) -> Tensor:
+    """Return ``W.T @ W @ X / norm**2`` for X (n, k), products in `dtype`; one pass over W.
 
     >>> gram_times(torch.tensor([[1.0, 1.0]]), torch.eye(2), torch.float64).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    columns = X.to(dtype)
+    columns = (X / norm).to(dtype)
     out = torch.zeros_like(columns)
     for _, panel in panels(W, dtype, X.device):
         out.addmm_(panel.T, panel @ columns)
-    return out.to(X.dtype)
+    return out.to(X.dtype) / norm
 
 
 def sweep_dtype(W: Tensor) -> torch.dtype:
@@ -72,12 +77,12 @@ def sweep_dtype(W: Tensor) -> torch.dtype:
 
 def sweep(
     W: Tensor,
-    pairs: Sequence[tuple[Tensor, Tensor]],
+    pairs: Pairs,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[float, list[Tensor]]:
-    """Read W once: its squared Frobenius norm, and ``U.T @ W @ V`` for every pair (U, V).
+    """Read W once: its Frobenius norm, and ``U.T @ W @ V`` for every pair (U, V).
 
     The directions of all pairs are set side by side, so that one product with each panel of W
     serves them all. Beyond W as it lies there, memory is one panel and the directions.
@@ -95,25 +100,31 @@ def sweep(
 
     Returns
     -------
-    The sum of squares, and the projections (p, q) float64 on the CPU. NaN and infinities in W make
-    the sum non-finite; nothing else does.
+    The norm, and the projections (p, q) float64 on the CPU. NaN and infinities in W make the norm
+    non-finite; nothing else does.
 
-    >>> squares, (P,) = sweep(torch.ones(3, 2), [(torch.eye(3, 1), torch.eye(2, 1))])
-    >>> squares, P.tolist()
-    (6.0, [[1.0]])
+    >>> norm, (P,) = sweep(torch.ones(2, 2), [(torch.eye(2, 1), torch.eye(2, 1))])
+    >>> norm, P.tolist()
+    (2.0, [[1.0]])
     """
-    squares, inside = _sweep(W, pairs, dtype or sweep_dtype(W), device)
-    if not math.isfinite(squares):  # float32 squares overflow at 1e19, which is no weight's fault
-        return _sweep(W, pairs, torch.float64, device)
-    return squares, inside
+    dtype = dtype or sweep_dtype(W)
+    norm, inside = _sweep(W, pairs, dtype, 1.0, device)
+    low, high = _SAFE[dtype]
+    if low <= norm / math.sqrt(max(W.numel(), 1)) <= high:
+        return norm, inside
+    # Weights of such a size are rare enough to be read twice more.
+    largest = max((float(panel.abs().amax()) for _, panel in panels(W, dtype, device)), default=0.0)
+    if largest == 0 or not math.isfinite(largest):
+        return largest, inside
+    exponent = math.frexp(largest)[1]
+    norm, inside = _sweep(W, pairs, torch.float64, math.ldexp(1.0, -exponent), device)
+    return math.ldexp(norm, exponent), [torch.ldexp(P, torch.tensor(exponent)) for P in inside]
 
 
 def _sweep(
-    W: Tensor,
-    pairs: Sequence[tuple[Tensor, Tensor]],
-    dtype: torch.dtype,
-    device: torch.device | str,
+    W: Tensor, pairs: Pairs, dtype: torch.dtype, factor: float, device: torch.device | str
 ) -> tuple[float, list[Tensor]]:
+    """Sweep ``factor * W``."""
     right = [V.to(device, dtype) for _, V in pairs]
     columns = torch.cat(right, dim=1) if right else None
     left = [U.to(device, torch.float64) for U, _ in pairs]
@@ -125,11 +136,22 @@ def _sweep(
     squares = torch.zeros((), dtype=torch.float64, device=device)
     with highest_precision():
         for at, panel in panels(W, dtype, device):
+            if factor != 1.0:
+                panel.mul_(factor)
             # Row by row in the panel's dtype, over rows in float64: 2e-8 off at 4096 columns.
             squares += torch.linalg.vecdot(panel, panel).sum(dtype=torch.float64)
             if columns is None:
                 continue
-            images = torch.split((panel @ columns).to(torch.float64), widths, dim=1)
+            images = torch.split(_times(panel, columns), widths, dim=1)
             for total, U, image in zip(out, left, images, strict=True):
                 total.addmm_(U[at].T, image)
-    return float(squares), [total.cpu() for total in out]
+    return math.sqrt(float(squares)), [total.cpu() for total in out]
+
+
+def _times(panel: Tensor, columns: Tensor) -> Tensor:
+    """``panel @ columns``, added up in float64 over blocks of columns of the panel."""
+    n = panel.shape[1]
+    total = (panel[:, :_COLUMNS] @ columns[:_COLUMNS]).to(torch.float64)
+    for start in range(_COLUMNS, n, _COLUMNS):
+        total += panel[:, start : start + _COLUMNS] @ columns[start : start + _COLUMNS]
+    return total

@@ -6,7 +6,6 @@ Hu et al. 2021, arXiv:2106.09685, appendix H.3, Figure 8.
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -14,11 +13,12 @@ import torch
 from subspace import linalg
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError
+from subspace.measures.bases import fitted, opened
 from subspace.measures.similarity import similarity
-from subspace.pretrained import open_pretrained
-from subspace.spectra import CELL_BOUND, usable
+from subspace.spectra import usable
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from subspace.pretrained import Pretrained
@@ -72,19 +72,16 @@ def placement(
     Notes
     -----
     W's directions come from `subspace.linalg.leading`, and what they leave open, its bound over
-    the gaps of W's values, is part of each cell's error. The last ones are left out where the cut
-    behind them is not sure to 1e-6.
+    the gaps of W's values, is part of each cell's error; the last gap is to the first value that is
+    left out.
     """
     if side not in ("in", "out"):
         raise ArgumentError(f"side is {side!r}; W and delta W are compared on in or out")
     if top is not None and top < 1:
         raise ArgumentError(f"top is {top}; it is a number of directions, from 1 on")
     device = usable(device)
-    if isinstance(base, str | os.PathLike):
-        base = open_pretrained(base)
-    chosen = adapter.select(modules)
-    for name in chosen:  # shapes first: a base that is not the adapter's is refused before the work
-        base.get(name, shape=chosen.updates[name].shape)
+    base = opened(base)
+    chosen = fitted(adapter, base, modules)
     leading = {}
     for name in chosen:
         leading[name] = _leading(name, base, chosen.updates[name].shape, top, device)
@@ -100,24 +97,17 @@ def _leading(
     """W's leading part as an update: B = U, A = S V^T."""
     weight = base.get(name, shape=shape)
     W = weight.W
-    squares, _ = linalg.sweep(W, [], device=device)
-    if not math.isfinite(squares):
+    norm, _ = linalg.sweep(W, [], device=device)
+    if not math.isfinite(norm):
         raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({weight.source})")
     smaller = min(W.shape)
     k = min(smaller, top if top is not None else max(1, min(MOST, smaller // 10)))
-    found = linalg.leading(W, k + 1, vectors=True, tolerance=_TOLERANCE, device=device)
-    k = _sure(found, k)
+    found = linalg.leading(W, k, norm=norm, vectors=True, tolerance=_TOLERANCE, device=device)
     tall = W if W.shape[0] >= W.shape[1] else W.mT
     V = found.V[:, :k].to(device)
     panels = linalg.panels(tall, torch.float64, device)
     scaled = torch.cat([panel @ V for _, panel in panels])  # U S
     B, A = (scaled, V.mT) if tall is W else (V, scaled.mT)
+    beyond = float(found.S[k]) if k < len(found.S) else 0.0
     error = float(found.error[:k].max())
-    return LowRankUpdate(name, A.cpu(), B.cpu(), 1.0, weight.source, error)
-
-
-def _sure(found: linalg.Leading, k: int) -> int:
-    """Return up to which of the first k values the cut behind it is sure; k where none is."""
-    following = torch.nn.functional.pad(found.S, (0, 1))[1 : k + 1]
-    sure = found.error[:k] <= CELL_BOUND / 4 * (found.S[:k] - following)
-    return int(sure.nonzero()[-1]) + 1 if bool(sure.any()) else k
+    return LowRankUpdate(name, A.cpu(), B.cpu(), 1.0, weight.source, error, beyond)

@@ -10,7 +10,7 @@ import numpy as np
 
 from subspace import linalg
 from subspace.pretrained import Pretrained
-from subspace.pretrained.fingerprint import digest, files_key, weight_key
+from subspace.pretrained.fingerprint import Fingerprints, digest
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 KEPT_FROM = 1024  # dimensions: below, finding the values costs less than keeping them
-_STEP = 64  # values are found in such numbers, so that adapters of other ranks find theirs there
-_MOST = 512  # values that are kept of a W that was decomposed whole
+STEP = 64  # values are found in such numbers, so that adapters of like ranks find theirs there
 _ROUGH = 16
-_VERSION = 1  # of what is computed: another one makes old entries useless
+_VERSION = 2  # of what is computed: another one makes old entries useless
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +33,7 @@ class PretrainedValues:
 
     S: Array  # (k,) descending
     error: Array  # (k,)
-    fourth: float  # sum of the fourth powers of all of W's singular values
+    fourth: float  # sum of the fourth powers of all singular values over the squared sum of squares
     method: Literal["gram", "krylov", "rough"]
 
 
@@ -56,44 +55,44 @@ class ValuesOf:
         self._cache = cache if isinstance(base, Pretrained) else None
 
     @cached_property
-    def _files(self) -> str:
-        return files_key(self._base.tensors)
+    def _prints(self) -> Fingerprints:
+        return Fingerprints(self._base.tensors)
 
-    def rough(self, W: torch.Tensor, device: torch.device) -> PretrainedValues:
+    def rough(self, W: torch.Tensor, norm: float, device: torch.device) -> PretrainedValues:
         """Return W's leading values at a glance: the last of a large W may be a third too low."""
-        return _plain(linalg.leading(W, _ROUGH, rough=True, device=device))
+        found = linalg.leading(W, _ROUGH, norm=norm, rough=True, device=device)
+        return _plain(found, STEP)
 
     def __call__(
-        self, weight: Weight, W: torch.Tensor, k: int, device: torch.device
+        self, weight: Weight, W: torch.Tensor, norm: float, k: int, device: torch.device
     ) -> PretrainedValues:
-        """Return at least k values, or as many as W has.
+        """Return at least k values, or as many as W has: the same ones whatever is in the cache.
 
         Parameters
         ----------
-        weight, W
-            A module's weight, and its tensor, finite.
+        weight, W, norm
+            A module's weight, its tensor, and the finite norm of that.
         k
             How many are needed.
         device
             Where to compute what is not known.
         """
-        wanted = min(-(-k // _STEP) * _STEP, *W.shape)
+        wanted = min(-(-k // STEP) * STEP, *W.shape)
         if self._cache is None or min(W.shape) < KEPT_FROM:
-            return _plain(linalg.leading(W, wanted, device=device))
-        key = f"values {_VERSION} {weight_key(self._files, weight, W)}"
+            return _plain(linalg.leading(W, wanted, norm=norm, device=device), wanted)
+        key = f"values {_VERSION} {wanted} {self._prints.key(weight, W)}"
         entry = self._cache.get(key)
         whole = digest(W) if self._verify or entry is None else ""
         if entry is not None and (not whole or entry.get("digest") == whole):
             found = _from_entry(entry)
-            if found is not None and len(found.S) >= wanted:
+            if found is not None and len(found.S) == wanted:
                 return found
-        found = _plain(linalg.leading(W, wanted, device=device))
-        kept = max(wanted, _MOST)
+        found = _plain(linalg.leading(W, wanted, norm=norm, device=device), wanted)
         self._cache.put(
             key,
             {
-                "S": found.S[:kept].tolist(),
-                "error": found.error[:kept].tolist(),
+                "S": found.S.tolist(),
+                "error": found.error.tolist(),
                 "fourth": found.fourth,
                 "method": found.method,
                 "digest": whole or digest(W),
@@ -102,8 +101,9 @@ class ValuesOf:
         return found
 
 
-def _plain(found: linalg.Leading) -> PretrainedValues:
-    return PretrainedValues(found.S.numpy(), found.error.numpy(), found.fourth, found.method)
+def _plain(found: linalg.Leading, most: int) -> PretrainedValues:
+    S, error = found.S[:most].numpy(), found.error[:most].numpy()
+    return PretrainedValues(S, error, found.fourth, found.method)
 
 
 def _from_entry(entry: dict[str, Any]) -> PretrainedValues | None:

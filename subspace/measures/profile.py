@@ -8,7 +8,6 @@ to its null space: delta W may also live where W does next to nothing.
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -17,12 +16,13 @@ import torch
 
 from subspace import linalg
 from subspace.errors import ArgumentError, NonFiniteError
+from subspace.measures.bases import fitted, opened
 from subspace.measures.energies import Energies, undefined
-from subspace.pretrained import open_pretrained
 from subspace.results import Profile
 from subspace.spectra import is_zero, spectrum, usable
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
@@ -98,11 +98,8 @@ def profile(
     if side not in ("in", "out"):
         raise ArgumentError(f"side is {side!r}; W and delta W are compared on in or out")
     device = usable(device)
-    if isinstance(base, str | os.PathLike):
-        base = open_pretrained(base)
-    chosen = adapter.select(modules)
-    for name in chosen:  # shapes first: a base that is not the adapter's is refused before the work
-        base.get(name, shape=chosen.updates[name].shape)
+    base = opened(base)
+    chosen = fitted(adapter, base, modules)
     results = {}
     for name in chosen:
         results[name] = _module(name, chosen[name], base, side, device)

@@ -31,53 +31,52 @@ class ProjectionChance:
 
     Parameters
     ----------
-    t1
-        Sum of W's squared singular values.
+    norm
+        W's Frobenius norm. All is computed for W / norm, and multiplied by it.
     values
-        The leading ones, and the sum of the fourth powers of all.
+        W's leading singular values, and how unequal all of them are.
     shape
         (m, n) of W.
     most
-        The largest rank that will be asked for.
+        No rank that will be asked for is larger. With `draws` it decides what is drawn.
     draws, seed
         None draws `DRAWS` times where the Gamma of two moments does not serve, and nowhere else.
     """
 
     def __init__(
         self,
-        t1: float,
+        norm: float,
         values: PretrainedValues,
         shape: Sequence[int],
         most: int,
         draws: int | None,
         seed: int,
     ) -> None:
-        self._t1, self._values = t1, values
+        self._norm, self._values = norm, values
         self._m, self._n = shape
         self._most, self._draws, self._seed = most, draws, seed
 
     def level(self, k: int) -> float:
         """Root mean square: the random column of Table 7, k |W|_F / sqrt(m n)."""
-        return k * math.sqrt(self._t1 / (self._m * self._n))
+        return k * self._norm / math.sqrt(self._m * self._n)
 
-    def __call__(self, k: int) -> tuple[float, float, float, bool]:
-        """Return level, low, high, and whether the range was drawn."""
-        t1, t2 = self._t1, self._values.fourth
-        spiked = t1 > 0 and t2 / t1**2 > _SPIKED * k
+    def __call__(self, k: int) -> tuple[float, float, bool]:
+        """Return low and high of a W that is not zero, and whether they were drawn."""
+        spiked = self._values.fourth > _SPIKED * k
         if self._draws is not None or k < _GAMMA_FROM or (spiked and k <= _DRAWN_TO):
             low, high = np.quantile(self._drawn[:, k - 1], (0.025, 0.975))
-            return self.level(k), float(low), float(high), True
-        mean, variance = chance.projection_moments(t1, t2, k, self._m, self._n)
+            return self._norm * float(low), self._norm * float(high), True
+        mean, variance = chance.projection_moments(1.0, self._values.fourth, k, self._m, self._n)
         low, high = chance.projection_range(mean, variance)
-        return self.level(k), float(low), float(high), False
+        return self._norm * float(low), self._norm * float(high), False
 
     @cached_property
     def _drawn(self) -> Array:
         """Norms (draws, k) at all ranks at once, up to one that does not depend on the adapter."""
         r = _DRAWN_TO if self._draws is None else max(self._most, _DRAWN_TO)
         return chance.projection_draws(
-            self._values.S[:_LISTED],
-            self._t1,
+            self._values.S[:_LISTED] / self._norm,
+            1.0,
             min(r, self._m, self._n),
             self._m,
             self._n,

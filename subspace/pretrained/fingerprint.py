@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import sha256
 from typing import TYPE_CHECKING
+
+from subspace.tensorfiles import ShardedFile
 
 if TYPE_CHECKING:
     import torch
@@ -15,33 +17,38 @@ _STRIPES = 64  # rows of W that a key reads, spaced over the whole
 _PANEL = 512
 
 
-def files_key(tensors: TensorFile) -> str:
-    """Hash what a checkpoint's files say of themselves: names, sizes, times and headers."""
-    files = getattr(tensors, "files", None)
-    paths = sorted(set(files.values())) if files else [tensors.path]
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    headers = sorted((name, h.dtype, h.shape) for name, h in tensors.headers.items())
-    return hashlib.sha256(repr((stats, headers)).encode()).hexdigest()
+class Fingerprints:
+    """Keys of the weights of one checkpoint.
 
-
-def weight_key(files: str, weight: Weight, W: torch.Tensor) -> str:
-    """Identify one module's W by its files, its place in them and rows spaced over its bytes.
-
-    `files` is what `files_key` returns.
-
-    A change within a file of the same size and time of change, between the rows that are read, is
-    not seen: `digest` sees it.
+    They rest on what its files say of themselves (name, size, time of change, headers), on a
+    weight's place in them, and on rows spaced over its numbers. Where the files lie is no part: a
+    model that moves keeps its keys. A change within a file of the same size and time of change,
+    between the rows that are read, is not seen: `digest` sees it.
     """
-    stripes = hashlib.sha256()
-    for row in range(0, W.shape[0], max(1, W.shape[0] // _STRIPES)):
-        stripes.update(_bytes(W[row : row + 1]))
-    place = (weight.source, weight.shape, weight.stored_transposed, weight.dtype)
-    return hashlib.sha256(repr((files, place, stripes.hexdigest())).encode()).hexdigest()
+
+    def __init__(self, tensors: TensorFile) -> None:
+        files = tensors.files.values() if isinstance(tensors, ShardedFile) else [tensors.path]
+        self._paths = sorted(set(files))
+        stats = [(path.name, path.stat()) for path in self._paths]
+        said = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        headers = sorted((name, h.dtype, h.shape) for name, h in tensors.headers.items())
+        self._files = sha256(repr((said, headers)).encode()).hexdigest()
+
+    def key(self, weight: Weight, W: torch.Tensor) -> str:
+        """Identify one module's W, whose tensor is given."""
+        stripes = sha256()
+        for row in range(0, W.shape[0], max(1, W.shape[0] // _STRIPES)):
+            stripes.update(_bytes(W[row : row + 1]))
+        source = weight.source
+        for path in self._paths:
+            source = source.replace(str(path), path.name)
+        place = (source, weight.shape, weight.stored_transposed, weight.dtype)
+        return sha256(repr((self._files, place, stripes.hexdigest())).encode()).hexdigest()
 
 
 def digest(W: torch.Tensor) -> str:
     """Hash every number of W."""
-    whole = hashlib.sha256(repr((tuple(W.shape), str(W.dtype))).encode())
+    whole = sha256(repr((tuple(W.shape), str(W.dtype))).encode())
     for start in range(0, W.shape[0], _PANEL):
         whole.update(_bytes(W[start : start + _PANEL]))
     return whole.hexdigest()

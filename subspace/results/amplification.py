@@ -53,10 +53,11 @@ class ModuleAmplification:
 
     @property
     def finding(self) -> bool | None:
-        """Whether the factor lies outside what chance gives; None where it is undefined."""
-        if math.isnan(self.factor):
+        """Whether the factor lies outside what chance gives; None where either is undefined."""
+        if math.isnan(self.factor + self.chance_low + self.chance_high):
             return None
-        return not self.chance_low <= self.factor <= self.chance_high
+        # Where chance is certain, as in spaces without room, rounding is no finding.
+        return not self.chance_low * (1 - 1e-9) <= self.factor <= self.chance_high * (1 + 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for JSON; undefined is None."""

@@ -36,6 +36,7 @@ class Directions:
     level: float  # what the rounding of the stored factors can make of a zero singular value
     error: float  # bound on the absolute error of S that this rung leaves
     rung: int  # of the ladder in `subspace.linalg`; 0 for a zero factor
+    beyond: float = 0.0  # the singular value behind the last one of S
 
     def form(self) -> Tensor:
         """Return the directions as (d, min(r, d)) float64 on the CPU, orthonormal columns."""
@@ -47,15 +48,16 @@ class Directions:
     def angle_errors(self) -> Tensor:
         """Bound sin(Theta) of the leading i directions, for i = 1 ... r (Wedin 1972, BIT 12).
 
-        ``e / (g_i - e)`` with g_i = sigma_i - sigma_(i+1) and g_r = sigma_r; infinite where
+        ``e / (g_i - e)`` with g_i = sigma_i - sigma_(i+1), g_r = sigma_r - `beyond`; infinite where
         e >= g_i / 2, since such an i cuts a cluster of singular values. All d directions of R^d
         are always known.
         """
-        return _angle_errors(self.S, self.S.new_tensor(self.error), self.columns.shape[0])
+        error = self.S.new_tensor(self.error)
+        return _angle_errors(self.S, error, self.columns.shape[0], self.beyond)
 
 
-def _angle_errors(S: Tensor, error: Tensor, d: int) -> Tensor:
-    gaps = S - torch.nn.functional.pad(S[..., 1:], (0, 1))
+def _angle_errors(S: Tensor, error: Tensor, d: int, beyond: float = 0.0) -> Tensor:
+    gaps = S - torch.nn.functional.pad(S[..., 1:], (0, 1), value=beyond)
     error = error.to(S)[..., None]
     bound = torch.where(2 * error < gaps, error / (gaps - error), torch.inf)
     bound[..., d - 1 :] = 0.0
@@ -228,6 +230,7 @@ def _on_rung(
             (level * gain).tolist(),
             (error * gain).tolist(),
             [0 if zero else rung for zero in empty.tolist()],
+            [u.beyond for u in updates],
             strict=True,
         )
         for at, each in enumerate(facts):
