@@ -501,7 +501,7 @@ def _handles(
     levels = [(name, spread) for held in panels for name, (_, spread) in _inside(held).items()]
     kinds += [(_WORDS[name], _level(name)) for name in _WORDS if name in dict(levels)]
     if any(math.isfinite(spread) for _, spread in levels):
-        band = {"color": _BAND, "linewidth": 5.0}
+        band = {"color": _BAND, "linewidth": 3.5}
         kinds.append(("± one standard deviation of these", band))
     names = [
         Line2D([], [], label=literal(_words(targets), fits), **_style(k))
