@@ -270,6 +270,8 @@ def test_one_seed_tells_no_rank():
     found = nearly_enough([row(1, 0.7), row(8, 0.8)])
     assert (found.rank, found.best) == (None, 8)
     assert nearly_enough([row(1), row(8)]) is None
+    unequal = nearly_enough([row(1, 0.7), row(8, 0.8, 0.81)])
+    assert (unequal.rank, unequal.best) == (None, 8)
 
 
 def test_the_command_prints_table_6_with_the_papers(swept, world, config):

@@ -190,7 +190,7 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
     "--draw",
     metavar="FIG",
     type=click.Path(path_type=Path),
-    help="Draw accuracy over rank, training against validation, as .png, .svg or .pdf.",
+    help="Draw accuracy over rank, test and training texts, as .png, .svg or .pdf.",
 )
 def command(
     ranks: list[int],
@@ -231,6 +231,8 @@ def command(
         from subspace.plots.save import check
 
         check(draw)
+        if len(data) > 4 or len(targets) > 7:
+            raise ArgumentError("--draw shows up to 4 data sets of up to 7 target sets")
     from subspace.training.sweep import run_sweep
 
     sweep = _sweep(ranks, seeds, targets, data, references, lr, options)

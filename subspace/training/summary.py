@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def table6(cells: Iterable[Cell]) -> Table6:
     Table6
         A row for each data set, target set and rank, over its seeds. "Nearly enough" is the
         smallest rank whose mean test accuracy is within one standard error of the best rank's,
-        the difference paired over the seeds that both have.
+        the difference paired over the seeds that both have; unknown where they share fewer than two.
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
@@ -55,7 +56,7 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
     first = group[0].config
     tried = [c for c in group if c.config.seed == first.seed]
     return SweepRow(
-        data=str(records[0]["data"]["name"]) if records else data,
+        data=Path(data).name if Path(data).exists() else data,
         method=method,
         targets=target_word(targets) if targets else "",
         rank=rank,
@@ -99,8 +100,8 @@ def nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:
             return NearlyEnough(rows[0].data, rows[0].targets, told, best, 0.0, 0.0)
         here = dict(zip(have[rank].seeds, have[rank].test, strict=True))
         behind = [top[seed] - here[seed] for seed in top if seed in here]
-        if len(behind) < 2:
-            continue
+        if len(behind) < 2:  # nothing is known of a rank that is smaller: so of none
+            return NearlyEnough(rows[0].data, rows[0].targets, None, best, math.nan, math.nan)
         error = stdev(behind) / math.sqrt(len(behind))
         if mean(behind) <= error:
             return NearlyEnough(rows[0].data, rows[0].targets, rank, best, mean(behind), error)
