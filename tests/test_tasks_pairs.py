@@ -423,6 +423,8 @@ def test_a_name_on_the_hub_with_its_classes(hub):
     assert [len(split) for split in splits(data)] == [60, 60, 60]  # -1 is no class
     hidden = Part([{"text": "x", "label": -1}], label=["no", "yes"])
     hub.found = {"train": part, "validation": part, "test": hidden}
+    assert [len(split) for split in splits(load_data("owner/reviews"))] == [54, 60, 6]
+    hub.found = {"train": part}
     assert [len(split) for split in splits(load_data("owner/reviews"))] == [48, 6, 6]
 
 

@@ -30,7 +30,7 @@ def table6(cells: Iterable[Cell]) -> Table6:
     Table6
         A row for each data set, target set and rank, over its seeds. "Nearly enough" is the
         smallest rank whose mean test accuracy is within one standard error of the best rank's,
-        the difference paired over the seeds that both have; unknown where they share fewer than two.
+        the difference paired over the seeds of both; unknown where they share fewer than two.
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:

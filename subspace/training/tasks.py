@@ -51,7 +51,7 @@ def load_data(
     are no labels. One file is split 80:10:10 by the first text's hash within each label, all
     copies of that text into the same part; a folder holds ``train``, ``validation`` and ``test``
     files and is taken as it is. So is ``OWNER/NAME`` or ``OWNER/NAME:SUBSET`` on the Hugging Face
-    hub; where it lacks a split, its training texts are split as those of one file are.
+    hub; a split that it lacks is taken out of the training texts as of one file's.
 
     Raises
     ------
@@ -128,7 +128,12 @@ def _split_file(folder: Path, split: str) -> Path:
 def _hub_rows(data: str, columns: Columns) -> dict[str, list[Row]]:
     records = hub_records(data)
     rows = {s: [row_of(w, r, columns) for w, r in records.get(s, ())] for s in SPLITS}
-    return rows if all(rows.values()) else _split_rows(rows["train"])
+    missing = [split for split in ("validation", "test") if not rows[split]]
+    if missing:
+        parts = _split_rows(rows["train"])
+        rows |= {split: parts.pop(split) for split in missing}
+        rows["train"] = [row for part in parts.values() for row in part]
+    return rows
 
 
 def _split_rows(rows: list[Row]) -> dict[str, list[Row]]:
