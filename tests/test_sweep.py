@@ -353,3 +353,46 @@ def test_a_failed_cell_ends_the_command_with_1(world, config, tmp_path):
     assert done.exit_code == 1
     assert "failed: " in done.stdout
     assert "nothing" in done.stdout
+
+
+def test_no_path_of_this_machine_is_in_a_record(config, tmp_path):
+    """A task's own file is told by its name, as a user's data is."""
+    rows = [
+        {"premise": f"a {w} lung {n}", "hypothesis": f"the {w}", "label": label}
+        for n in range(30)
+        for w, label in (("old", "entailment"), ("new", "neutral"), ("mild", "contradiction"))
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = train(
+        replace(config, data=f"snli:{tmp_path / 'pairs.jsonl'}", steps=2, warmup=0, eval_every=0),
+        tmp_path / "run",
+    )
+    assert str(tmp_path) not in (done.folder / "training.json").read_text()
+    assert done.record["options"]["data"] == "snli:pairs.jsonl"
+
+
+def test_a_completion_task_is_swept_by_its_tokens(tmp_path):
+    """A second model and task: prompts and completions on a tiny random decoder."""
+    from test_completion import write_tokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = tmp_path / "decoder"
+    write_tokenizer(model, eos_token="<end>", bos_token="<start>")
+    sizes = {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 0}
+    tiny = GPT2Config(n_positions=40, n_embd=32, n_layer=2, n_head=2, **sizes)
+    GPT2LMHeadModel(tiny).save_pretrained(model)
+    rows = [{"text": f"say {w}", "then": f"{w} {w}"} for w in "abcdefghij" for _ in range(3)]
+    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = TrainConfig(
+        model=str(model), data=str(tmp_path / "say.jsonl"), completion_column="then", steps=4,
+        warmup=0, batch=4, eval_every=2, eval_texts=4, rank=2, targets="all-linear",
+    )  # fmt: skip
+    sweep = Sweep(
+        options, (options.data,), ("all-linear",), (1,), (0,), rates={"lora": (1e-5, 1e-2)}
+    )
+    cells = run_sweep(sweep, tmp_path / "runs")
+    assert [cell.error for cell in cells] == ["", ""]
+    assert all(0 <= cell.validation <= 1 for cell in cells)
+    (row,) = table6(cells)
+    assert len(row.searched) == 2
+    assert row.train[0] == row.train[0]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def show_cells(cells: Sequence[Cell]) -> None:
     """Write a table of the runs, one a line, and the errors of those that failed."""
+    from subspace.training.sweep import seen
+
     header = ("run", "rank", "alpha", "seed", "lr", "steps", "train", "validation", "test before")
     rows = []
     for cell in cells:
@@ -31,10 +33,9 @@ def show_cells(cells: Sequence[Cell]) -> None:
         if record is None:
             rows.append([str(cell.folder), *numbers, "-", "-", "-", "-", "failed"])
             continue
-        last = record["history"][-1]
         shown = [
-            _percent(last.get("train_accuracy")),
-            _percent(last.get("validation_accuracy")),
+            _percent(seen(record, "train")),
+            _percent(seen(record, "validation")),
             _percent(record["before"]["accuracy"]),
             _percent(record["after"]["accuracy"]),
         ]
@@ -46,26 +47,28 @@ def show_cells(cells: Sequence[Cell]) -> None:
             say(f"failed: {cell.folder}: {cell.error}")
 
 
-def _percent(accuracy: float | None) -> str:
-    return "-" if accuracy is None or accuracy != accuracy else f"{accuracy:.1%}"
+def _percent(accuracy: float) -> str:
+    return "-" if accuracy != accuracy else f"{accuracy:.1%}"
 
 
 def echo_cells_csv(cells: Sequence[Cell]) -> None:
     """Write one line a run."""
+    from subspace.training.sweep import seen
+
     header = ("folder", "data", "method", "targets", "rank", "alpha", "seed", "learning_rate",
               "searched", "train", "validation", "before", "after", "error")  # fmt: skip
     rows: list[list[object]] = []
     for cell in cells:
         config, record = cell.config, cell.record or {}
-        last = (record.get("history") or [{}])[-1]
         lora = config.method == "lora"
         targets = config.targets if isinstance(config.targets, str) else "+".join(config.targets)
         rows.append(
             [
                 str(cell.folder), config.data, config.method, targets if lora else "",
                 config.rank if lora else "", config.lora_alpha if lora else "", config.seed,
-                config.learning_rate, cell.searched, last.get("train_accuracy", ""),
-                last.get("validation_accuracy", ""), record.get("before", {}).get("accuracy", ""),
+                config.learning_rate, cell.searched,
+                *("" if a != a else a for a in (seen(record, "train"), seen(record, "validation"))),
+                record.get("before", {}).get("accuracy", ""),
                 record.get("after", {}).get("accuracy", ""), cell.error,
             ]
         )  # fmt: skip

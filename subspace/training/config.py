@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
+from subspace.training.tasks import stored_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +150,7 @@ class TrainConfig:
         """Return the options as plain JSON values, without any folder of this machine."""
         options = asdict(self)
         options["model"] = Path(self.model).name if Path(self.model).is_dir() else self.model
-        options["data"] = Path(self.data).name if Path(self.data).exists() else self.data
+        options["data"] = stored_name(self.data)
         if not isinstance(self.targets, str):
             options["targets"] = list(self.targets)
         return options

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from subspace.results import NearlyEnough, SweepRow, Table6
-from subspace.training.sweep import target_word
+from subspace.training.sweep import seen, target_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,6 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
     used = [c for c in group if not c.searched]
     done = sorted((c for c in used if c.record is not None), key=lambda c: c.config.seed)
     records: list[Mapping[str, Any]] = [c.record for c in done if c.record is not None]
-    last = [r["history"][-1] for r in records]
     first = group[0].config
     tried = [c for c in group if c.config.seed == first.seed]
     return SweepRow(
@@ -64,8 +63,8 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
         learning_rate=(used or group)[0].config.learning_rate,
         seeds=tuple(c.config.seed for c in done),
         test=tuple(float(r["after"]["accuracy"]) for r in records),
-        validation=tuple(_accuracy(entry, "validation") for entry in last),
-        train=tuple(_accuracy(entry, "train") for entry in last),
+        validation=tuple(seen(record, "validation") for record in records),
+        train=tuple(seen(record, "train") for record in records),
         before=tuple(float(r["before"]["accuracy"]) for r in records),
         parameters=records[0]["trainable_parameters"] if records else None,
         searched=tuple((c.config.learning_rate, c.validation) for c in tried)
@@ -73,10 +72,6 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
         else (),
         failed=tuple(f"{c.folder.name}: {c.error}" for c in group if c.record is None),
     )
-
-
-def _accuracy(entry: Mapping[str, Any], split: str) -> float:
-    return float(entry.get(f"{split}_accuracy", math.nan))
 
 
 def nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -144,8 +145,16 @@ class Cell:
     @property
     def validation(self) -> float:
         """Accuracy on the validation texts at the end; nan where it was not looked at."""
-        history = (self.record or {}).get("history") or [{}]
-        return float(history[-1].get("validation_accuracy", float("nan")))
+        return seen(self.record, "validation")
+
+
+def seen(record: Mapping[str, Any] | None, split: str) -> float:
+    """Return the last accuracy on the training or validation texts; nan where there is none.
+
+    Of a completion task it is that of tokens: writing is for the test texts.
+    """
+    last = ((record or {}).get("history") or [{}])[-1]
+    return float(last.get(f"{split}_accuracy", last.get(f"{split}_token_accuracy", math.nan)))
 
 
 @dataclass(frozen=True)
