@@ -323,8 +323,14 @@ def test_a_sweep_from_a_file(swept, world, tmp_path, config):
         out = {json.dumps(str(out))}
         """
     )
-    done = CliRunner().invoke(main, ["train", "--config", str(tmp_path / "sweep.toml"), "--json"])
+    asked = ["train", "--config", str(tmp_path / "sweep.toml"), "--json"]
+    done = CliRunner().invoke(main, asked)
     assert done.exit_code == 0, done.output
+    some = out / "texts.jsonl" / "query" / "r1-seed0" / "adapter_model.safetensors"
+    some.rename(tmp_path / "away")
+    assert CliRunner().invoke(main, asked).exit_code == 1
+    assert CliRunner().invoke(main, [*asked, "--records"]).stdout == done.stdout
+    (tmp_path / "away").rename(some)
     assert all(run["reused"] for run in json.loads(done.stdout)["runs"])
     assert len(json.loads(done.stdout)["runs"]) == 12
 

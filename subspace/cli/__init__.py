@@ -16,7 +16,16 @@ from subspace import __version__
 from subspace.errors import SubspaceError, printable
 
 # In the order of a first visit; each is a file here with a command of the same name.
-VERBS = ("demo", "inspect", "similarity", "rank", "amplification", "placement", "train")
+VERBS = (
+    "demo",
+    "inspect",
+    "similarity",
+    "rank",
+    "amplification",
+    "placement",
+    "train",
+    "reproduce",
+)
 
 
 class Verbs(click.Group):

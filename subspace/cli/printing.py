@@ -106,6 +106,11 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
 
 def echo_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a Markdown table, the first column flush left; no cell can break out of its place."""
+    click.echo(markdown_table(header, rows))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return the same table as text."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -114,10 +119,8 @@ def echo_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$" else c for c in printable(cell))
 
     rule = [":--", *["--:"] * (len(header) - 1)]
-    click.echo(line(map(escaped, header)))
-    click.echo(line(rule))
-    for row in rows:
-        click.echo(line(map(escaped, row)))
+    lines = [line(map(escaped, header)), line(rule)]
+    return "\n".join(lines + [line(map(escaped, row)) for row in rows])
 
 
 _LATEX = {

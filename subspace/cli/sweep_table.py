@@ -10,7 +10,7 @@ from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from subspace.results import SweepRow, Table6
+    from subspace.results import NearlyEnough, SweepRow, Table6
     from subspace.training.sweep import Cell
 
 
@@ -77,15 +77,14 @@ def echo_cells_csv(cells: Sequence[Cell]) -> None:
 
 def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> None:
     """Write accuracy over rank and matrices as the paper prints it, its own figures below."""
-    ranks = sorted({row.rank for row in table if row.rank is not None})
-    header, rows = _cells(table, ranks)
+    header, rows = table6_cells(table)
     if style != "text":
         (echo_markdown if style == "markdown" else echo_latex)(header, rows)
         return
     say("test accuracy in percent, mean ± standard deviation over seeds (Table 6)")
     echo_table(header, rows, left=2)
     for found in table.nearly_enough:
-        say(f"{found.data}, {found.targets}: {_enough(found.rank, found.best)}")
+        say(enough(found))
     say(
         "nearly enough: the smallest rank whose mean is within one standard error of the best, "
         "paired over seeds"
@@ -94,7 +93,9 @@ def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> N
         _say_how(row)
 
 
-def _cells(table: Table6, ranks: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+def table6_cells(table: Table6) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: the sweep's, and below them the paper's for the same matrices."""
+    ranks = sorted({row.rank for row in table if row.rank is not None})
     references = any(row.rank is None for row in table)
     header = ["data", "adapted", *(f"r = {rank}" for rank in ranks)]
     header += ["no rank"] if references else []
@@ -125,12 +126,14 @@ def _spread(row: SweepRow) -> str:
     return f"{100 * row.mean:.1f}{many}"
 
 
-def _enough(rank: int | None, best: int) -> str:
+def enough(found: NearlyEnough) -> str:
+    """Say which rank is nearly enough."""
+    where, rank, best = f"{found.data}, {found.targets}", found.rank, found.best
     if rank is None:
-        return f"best at r = {best}; one seed does not tell which rank is nearly enough"
+        return f"{where}: best at r = {best}; too few seeds tell which rank is nearly enough"
     if rank == best:
-        return f"no smaller rank is nearly as good as r = {best}"
-    return f"r = {rank} is nearly enough (best: r = {best})"
+        return f"{where}: no smaller rank is nearly as good as r = {best}"
+    return f"{where}: r = {rank} is nearly enough (best: r = {best})"
 
 
 def _say_how(row: SweepRow) -> None:

@@ -181,6 +181,7 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
     show_default=True,
     help="Steps after which a killed run can go on; 0: it starts anew.",
 )
+@click.option("--records", is_flag=True, help="A run whose record alone is there is done.")
 @click.option("--overwrite", is_flag=True, help="Train again over a run that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Write every run's whole record as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a run.")
@@ -202,6 +203,7 @@ def command(
     out: Path,
     jobs: int,
     checkpoint_every: int,
+    records: bool,
     overwrite: bool,
     as_json: bool,
     as_csv: bool,
@@ -242,6 +244,7 @@ def command(
             out,
             jobs=jobs,
             overwrite=overwrite,
+            weights=not records,
             checkpoint_every=checkpoint_every,
             progress=tell,
             finished=ended,

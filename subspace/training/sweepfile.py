@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 1 << 20
 _AXES = {"ranks", "seeds", "data", "targets", "references", "lr"}
-_OTHERS = {"out", "jobs", "checkpoint_every"}
+_OTHERS = {"out", "jobs", "checkpoint_every", "records"}
 _RENAMED = {"learning_rate": "lr"}
 
 
