@@ -17,10 +17,9 @@ from tiny_world import write_world
 from subspace.cli import main
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.results import SweepRow
-from subspace.training import TrainConfig, train
+from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.folder import last_checkpoint
 from subspace.training.summary import nearly_enough, table6
-from subspace.training.sweep import Sweep, run_sweep
 from subspace.training.sweepfile import read_sweep
 
 ROOT = Path(__file__).parent.parent

@@ -78,7 +78,8 @@ def command(
     from subspace.cli.amplification import open_base
     from subspace.cli.gallery import write_gallery
     from subspace.training.config import TrainConfig
-    from subspace.training.sweep import Sweep, run_sweep
+    from subspace.training.grid import Sweep
+    from subspace.training.sweep import run_sweep
 
     size = QUICK if quick else WHOLE
     named = targets if targets.startswith("re:") or targets == "all-linear" else None

@@ -13,7 +13,8 @@ from subspace.errors import ArgumentError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from subspace.training.sweep import Cell, Sweep
+    from subspace.training.grid import Sweep
+    from subspace.training.sweep import Cell
 
 
 def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[int]:
@@ -264,7 +265,7 @@ def _sweep(
     options: dict[str, Any],
 ) -> Sweep:
     from subspace.training.config import TrainConfig
-    from subspace.training.sweep import Sweep
+    from subspace.training.grid import Sweep
 
     rates = {"lora": (4e-3,), "full": (1e-4,), "head": (4e-3,)} | lr
     sets = tuple(

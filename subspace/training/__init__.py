@@ -2,13 +2,16 @@
 
 One run is `train(TrainConfig(...), out)`: low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)
 of a transformers model for text classification, by peft and transformers' Trainer. A task is a
-function in `tasks.TASKS`. Importing this room imports neither torch nor transformers.
+function in `tasks.TASKS`; a grid of runs is `run_sweep(Sweep(...), out)`. Importing this room
+imports neither torch nor transformers.
 """
 
 from __future__ import annotations
 
 from subspace.training.config import DEMO, SAMPLES, TrainConfig
+from subspace.training.grid import Sweep
 from subspace.training.run import Progress, TrainResult, train
+from subspace.training.sweep import run_sweep
 from subspace.training.tasks import TASKS, Dataset, Split, load_data
 
 __all__ = [
@@ -18,8 +21,10 @@ __all__ = [
     "Dataset",
     "Progress",
     "Split",
+    "Sweep",
     "TrainConfig",
     "TrainResult",
     "load_data",
+    "run_sweep",
     "train",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +18,7 @@ from subspace.training.models import (
     require_train,
     task_type,
 )
+from subspace.training.saving import initial_A, save, versions
 from subspace.training.tasks import Dataset, load_data
 
 if TYPE_CHECKING:
@@ -147,7 +147,6 @@ def _run(
     tell: Callable[[Progress], None],
 ) -> dict[str, Any]:
     import torch
-    from safetensors.torch import save_file
 
     from subspace.training.loop import Loop
 
@@ -177,12 +176,7 @@ def _run(
     if not all(bool(torch.isfinite(p).all()) for p in adapted.parameters() if p.requires_grad):
         raise AnalysisError("the trained weights are no longer finite; lower the learning rate")
 
-    if config.method == "lora":
-        save_file(initial, new / folders.INITIAL_A, metadata={"format": "pt"})
-        _save(adapted, base, new)
-    else:
-        _save_plain(adapted, config, new)
-    packages = ("torch", "transformers", "peft", "accelerate", "safetensors", "lora-subspace")
+    save(adapted, initial, base, config, new)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "training",
@@ -202,7 +196,7 @@ def _run(
         "losses": losses,
         "device": str(adapted.device),
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": versions(),
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -244,57 +238,6 @@ def _adapt(model: Any, config: TrainConfig, data: Dataset) -> Any:  # noqa: ANN4
             f"targets {config.targets!r} cannot be adapted in {type(model).__name__}: "
             f"its linear modules end in {', '.join(sorted(linear))}"
         ) from error
-
-
-def initial_A(model: Any) -> dict[str, Any]:  # noqa: ANN401 - a peft model
-    """Return each module's A, (r, d_in) float32, by the module's path in the base model."""
-    import torch
-
-    found = {}
-    for path, module in model.named_modules():
-        for factors in (getattr(module, "lora_A", {}), getattr(module, "lora_embedding_A", {})):
-            if "default" not in factors:
-                continue
-            factor = factors["default"]
-            A = factor if isinstance(factor, torch.Tensor) else factor.weight
-            found[path.removeprefix("base_model.model.")] = (
-                A.detach().flatten(1).to("cpu", torch.float32, copy=True).contiguous()
-            )
-    return found
-
-
-def _save(adapted: Any, base: BaseModel, work: Path) -> None:  # noqa: ANN401 - a peft model
-    import json
-
-    adapted.peft_config["default"].base_model_name_or_path = base.name
-    adapted.save_pretrained(work, safe_serialization=True, save_embedding_layers=False)
-    (work / "README.md").unlink(missing_ok=True)  # a template of a model card, nothing filled in
-    # peft writes sets in an order that changes from process to process.
-    written = json.loads((work / folders.CONFIG).read_text(encoding="utf-8"))
-    for key in ("target_modules", "modules_to_save"):
-        if isinstance(written.get(key), list):
-            written[key] = sorted(written[key])
-    folders.write_json(work / folders.CONFIG, written)
-    for name in (folders.WEIGHTS, folders.INITIAL_A):  # safetensors shuts others out
-        (work / name).chmod((work / folders.CONFIG).stat().st_mode & 0o777)
-
-
-def _save_plain(model: Any, config: TrainConfig, new: Path) -> None:  # noqa: ANN401 - transformers' own
-    """Write a whole model, or what was trained of it."""
-    from safetensors.torch import save_file
-
-    if config.method == "full":
-        model.save_pretrained(new, safe_serialization=True)
-        return
-    trained = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-    save_file(trained, new / folders.HEAD, metadata={"format": "pt"})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except ImportError:  # importlib's PackageNotFoundError: run from a checkout
-        return None
 
 
 class _own_randomness:  # noqa: N801 - used as a statement

@@ -8,7 +8,8 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from subspace.results import NearlyEnough, SweepRow, Table6
-from subspace.training.sweep import seen, target_word
+from subspace.training.grid import target_word
+from subspace.training.sweep import seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
