@@ -182,29 +182,30 @@ def killed_at(config, out, step):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_killed_run_goes_on_to_the_same_bytes(config, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "kills"),
+    [
+        ("lora", ((3, None), (14, "checkpoint-10"), (33, "checkpoint-30"))),
+        ("full", ((20, "checkpoint-10"),)),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(config, tmp_path, method, kills):
     """Killed before the first checkpoint, between two, and on one: the adapter is as unbroken."""
     config = replace(config, method=method, steps=36, eval_every=8)
     torch.set_num_threads(1)
     whole = train(config, tmp_path / "whole")
     out = tmp_path / "killed"
     hidden = tmp_path / ".killed.unfinished"
-    for step, found in (
-        (3, None),
-        (14, "checkpoint-10"),
-        (20, "checkpoint-10"),
-        (33, "checkpoint-30"),
-    ):
+    for step, found in kills:
         killed_at(config, out, step)
         assert not out.exists()
         last = last_checkpoint(hidden / "trainer")
-        # On a checkpoint's own step the signal may come before it is written.
+        # On a checkpoint's own step the signal may come before it is written, or after.
         names = {found} if step != 20 else {"checkpoint-10", "checkpoint-20"}
         assert (None if last is None else last.name) in names
     steps = []
     done = train(config, out, checkpoint_every=10, progress=lambda now: steps.append(now.step))
-    assert min(s for s in steps if s) == 31  # nothing was done twice
+    assert min(s for s in steps if s) == int(last.name.split("-")[1]) + 1  # nothing done twice
     assert contents(done.folder) == contents(whole.folder)
     for part in ("before", "after", "history", "losses"):
         assert done.record[part] == whole.record[part], part

@@ -111,10 +111,9 @@ def test_one_text_alone_says_little(hierarchy):
 
 
 def test_the_pairs_are_the_same_everywhere(hierarchy):
-    _pairs.cache_clear()
-    assert load_data("icd10-pairs").digest == hierarchy.digest
-    if version("simple-icd-10-cm") == "1.5.0":
-        assert hierarchy.digest == DIGEST
+    if version("simple-icd-10-cm") != "1.5.0":
+        pytest.skip("another edition of ICD-10-CM has other pairs")
+    assert hierarchy.digest == DIGEST
 
 
 def test_the_package_of_the_pairs_is_named(monkeypatch):
