@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from subspace.errors import UnknownModuleError
-from subspace.results.plain import SCHEMA_VERSION, strict
+from subspace.results.plain import SCHEMA_VERSION, ByModule, strict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class ModuleProfile:
 
 
 @dataclass(frozen=True, eq=False)
-class Profile(Mapping[str, ModuleProfile]):
+class Profile(ByModule[ModuleProfile]):
     """An adapter over the whole singular index of its base: a read-only mapping from module."""
 
     adapter: str
@@ -71,20 +71,7 @@ class Profile(Mapping[str, ModuleProfile]):
     side: Literal["in", "out"]
     modules: Mapping[str, ModuleProfile]
 
-    def __getitem__(self, module: str) -> ModuleProfile:
-        if module not in self.modules:
-            have = ", ".join(list(self.modules)[:4])
-            raise UnknownModuleError(f"module {module!r} has no profile here; {have}, … have")
-        return self.modules[module]
-
-    def __contains__(self, module: object) -> bool:
-        return module in self.modules
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.modules)
-
-    def __len__(self) -> int:
-        return len(self.modules)
+    _lacks = ("has no profile here", "have")
 
     def __repr__(self) -> str:
         return (

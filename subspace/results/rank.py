@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import UnknownModuleError
-from subspace.results.plain import SCHEMA_VERSION, Side, strict
+from subspace.results.plain import SCHEMA_VERSION, ByModule, Side, strict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
 
@@ -69,7 +69,7 @@ class ModuleRank:
 
 
 @dataclass(frozen=True, eq=False)
-class Rank(Mapping[str, ModuleRank]):
+class Rank(ByModule[ModuleRank]):
     """The ranks of one or more runs, module by module: a read-only mapping from module path."""
 
     adapters: tuple[str, ...]
@@ -81,20 +81,7 @@ class Rank(Mapping[str, ModuleRank]):
     same_start: tuple[tuple[str, str], ...] = ()  # pairs known to have begun with the same A
     notes: tuple[str, ...] = ()
 
-    def __getitem__(self, module: str) -> ModuleRank:
-        if module not in self.modules:
-            have = ", ".join(list(self.modules)[:4])
-            raise UnknownModuleError(f"module {module!r} has no rank here; {have}, … have")
-        return self.modules[module]
-
-    def __contains__(self, module: object) -> bool:
-        return module in self.modules
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.modules)
-
-    def __len__(self) -> int:
-        return len(self.modules)
+    _lacks = ("has no rank here", "have")
 
     def __repr__(self) -> str:
         return (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import UnknownModuleError
-from subspace.results.plain import SCHEMA_VERSION, Side, strict
+from subspace.results.plain import SCHEMA_VERSION, ByModule, Side, strict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class ModuleSimilarity:
 
 
 @dataclass(frozen=True, eq=False)
-class Similarity(Mapping[str, ModuleSimilarity]):
+class Similarity(ByModule[ModuleSimilarity]):
     """Two adapters compared module by module: a read-only mapping from module path."""
 
     adapters: tuple[str, str]
@@ -92,20 +92,7 @@ class Similarity(Mapping[str, ModuleSimilarity]):
     control: Similarity | None = None  # the first adapter against a control, on request
     notes: tuple[str, ...] = ()
 
-    def __getitem__(self, module: str) -> ModuleSimilarity:
-        if module not in self.modules:
-            have = ", ".join(list(self.modules)[:4])
-            raise UnknownModuleError(f"module {module!r} was not compared; {have}, … were")
-        return self.modules[module]
-
-    def __contains__(self, module: object) -> bool:
-        return module in self.modules
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.modules)
-
-    def __len__(self) -> int:
-        return len(self.modules)
+    _lacks = ("was not compared", "were")
 
     def __repr__(self) -> str:
         a, b = self.adapters
