@@ -60,6 +60,26 @@ def test_the_gallery_is_complete_and_the_page_names_it(made):
     assert str(out) not in page
 
 
+def test_the_commands_under_the_figures_draw_them(made, world, monkeypatch, tmp_path):
+    out, _ = made
+    page = (out / "README.md").read_text()
+    commands = re.findall(r"^    subspace (\S.*) --out (\S+)\.png$", page, flags=re.MULTILINE)
+    assert {name for _, name in commands} == FIGURES - {"table6"}
+    monkeypatch.chdir(out)
+    for words, name in commands:
+        given = words.replace("MODEL", str(world / "tiny-bert")).split()
+        again = CliRunner().invoke(main, [*given, "--out", str(tmp_path / f"{name}.png")])
+        assert again.exit_code == 0, (words, again.output)
+        assert (tmp_path / f"{name}.png").read_bytes() == (out / f"{name}.png").read_bytes(), name
+
+
+def test_a_control_has_another_seed_than_the_run_beside(made):
+    page = (made[0] / "README.md").read_text()
+    pairs = re.findall(r"similarity runs/r\d+-seed(\d) \S+ --control runs/r64-seed(\d)", page)
+    assert len(pairs) == 2
+    assert all(run != control for run, control in pairs)
+
+
 def test_what_is_printed_is_on_the_page(made):
     out, done = made
     page = (out / "README.md").read_text()

@@ -51,8 +51,9 @@ def write_gallery(
 
     runs = _runs(trained, controls)
     table = table6(trained)
+    # A control of another seed than the run that it stands beside: one seed is one start.
     ranks = similarity(runs.small, runs.large, control=runs.controls[-1])
-    seeds = similarity(runs.other, runs.twin, control=runs.controls[-1])
+    seeds = similarity(runs.other, runs.twin, control=runs.controls[0])
     table7 = amplifications([runs.small, runs.large], base)
     real = rank(runs.same_rank, side="delta-A")
     drawn = list(_figures(runs, trained, ranks, seeds, table7, base))
@@ -89,10 +90,35 @@ def write_gallery(
         "## What it amplifies (Table 7)",
         *(_table7(result) for result in table7),
         "## Figures",
-        *(f"### {name}\n\n{words}\n\n![{name}]({name})" for name, _, words in drawn),
+        "The commands take the runs of this folder; `MODEL` is the base checkpoint.",
+        *(
+            f"### {name}\n\n{words}\n\n    {_drawn_by(name, runs, command)}\n\n![{name}]({name})"
+            for name, _, words in drawn
+        ),
     ]
     (out / "README.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     return found
+
+
+def _drawn_by(name: str, runs: _Runs, command: str) -> str:
+    """Return the command that draws one figure again."""
+    small, large, other, twin = (f"runs/{a.name}" for a in (runs.small, runs.large, runs.other,
+                                                             runs.twin))  # fmt: skip
+    base, last, first = "--base MODEL", runs.controls[-1].name, runs.controls[0].name
+    every = " ".join(f"runs/{adapter.name}" for adapter in runs.same_rank)
+    most = max(info.rank for info in runs.large.updates.values())
+    called = {
+        "figure3": f"similarity {small} {large} --control runs/{last}",
+        "figure4": f"similarity {other} {twin} --control runs/{first} --figure 4",
+        "figure6": f"similarity {small} {large} --figure layers",
+        "figure7": f"similarity {other} {twin} --figure layers",
+        "figure8": f"placement {small} {base}",
+        "amplification-map": f"amplification {small} {base} --figure map",
+        "amplification-curve": f"amplification {large} {base} --ranks 1-{most} --figure curve",
+        "rank": f"rank {every} --side delta-A",
+    }
+    verb = called.get(name.removesuffix(".png"))
+    return command if verb is None else f"subspace {verb} --out {name}"
 
 
 def _runs(trained: Sequence[Cell], controls: Sequence[Cell]) -> _Runs:
