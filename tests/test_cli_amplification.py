@@ -209,6 +209,21 @@ def test_ranks_may_be_a_span(pair):
         assert run(*pair, "--ranks", wrong).exit_code == 2
 
 
+def test_directions_of_several_ranks_are_listed_once(pair):
+    once = run(*pair, "--directions").stdout
+    assert run(*pair, "--directions", "--ranks", "1,2").stdout == once
+
+
+def test_a_zero_w_is_a_row_with_its_reason_once(pair, tmp_path):
+    def erase(tensors):
+        for tensor in tensors.values():
+            tensor[:] = 0
+
+    done = run(pair[0], base(tmp_path / "zero", change=erase), "--ranks", "1-2")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("note: enc.0.query: W is exactly zero: nothing to amplify") == 1
+
+
 def test_draws_on_request(pair):
     rows = json.loads(run(*pair, "--draws", "300", "--json").stdout)["modules"]
     assert all(row["chance_drawn"] for row in rows)
