@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from subspace.adapters import Adapter, LowRankUpdate
+from subspace.linalg import krylov
 
 
 def factors(d_out, d_in, r, *, dtype=torch.float64, cond=1.0, scale=1.0, size=1.0, seed=0):
@@ -59,3 +60,15 @@ def planted(d, r_a, r_b, k, *, seed):
         return LowRankUpdate("q", torch.tensor(A), torch.tensor(B), 1.0)
 
     return one(r_a), one(r_b)
+
+
+def only_krylov(monkeypatch):
+    """Let a small W go the way of a large one, and no other."""
+
+    def refuse(*_):
+        raise AssertionError("the Gram was taken")
+
+    monkeypatch.setattr(krylov, "GRAM_TO", 0)
+    monkeypatch.setattr(krylov, "_BLOCK", 8)
+    monkeypatch.setattr(krylov, "_SHARE", 1)
+    monkeypatch.setattr(krylov, "_by_gram", refuse)

@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from made import adapter, dense, factors, gaussian
+from made import adapter, dense, factors, gaussian, only_krylov
 from numpy.testing import assert_allclose
 
 import subspace
@@ -41,15 +41,8 @@ class Weight:
 
 
 def only_as_large(monkeypatch):
-    """Let a small W go the way of a large one, and no other."""
-
-    def refuse(*_):
-        raise AssertionError("the Gram was taken")
-
-    monkeypatch.setattr(krylov, "GRAM_TO", 0)
-    monkeypatch.setattr(krylov, "_BLOCK", 8)
-    monkeypatch.setattr(krylov, "_SHARE", 1)
-    monkeypatch.setattr(krylov, "_by_gram", refuse)
+    """Let a small W go the way of a large one, and no other: float32 panels too."""
+    only_krylov(monkeypatch)
     monkeypatch.setattr(products, "_SMALL", 0)
 
 

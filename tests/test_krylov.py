@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made import only_krylov
 from numpy.testing import assert_allclose
 
 from subspace import linalg
@@ -37,15 +38,7 @@ SPECTRA = {
 
 @pytest.fixture
 def no_gram(monkeypatch):
-    """Let a small matrix go the way of a large one, in steps of its size, and no other way."""
-
-    def refuse(*_):
-        raise AssertionError("the Gram was taken")
-
-    monkeypatch.setattr(krylov, "GRAM_TO", 0)
-    monkeypatch.setattr(krylov, "_BLOCK", 8)
-    monkeypatch.setattr(krylov, "_SHARE", 1)
-    monkeypatch.setattr(krylov, "_by_gram", refuse)
+    only_krylov(monkeypatch)
 
 
 @pytest.mark.usefixtures("no_gram")

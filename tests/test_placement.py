@@ -4,25 +4,12 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from made import adapter, dense, factors, gaussian
+from made import adapter, dense, factors, gaussian, only_krylov
 from numpy.testing import assert_allclose
 from test_amplification import Held
 
 from subspace.errors import ArgumentError, NonFiniteError
-from subspace.linalg import krylov
 from subspace.measures.placement import placement
-
-
-def only_krylov(monkeypatch):
-    """Let a small W go the way of a large one, and no other."""
-
-    def refuse(*_):
-        raise AssertionError("the Gram was taken")
-
-    monkeypatch.setattr(krylov, "GRAM_TO", 0)
-    monkeypatch.setattr(krylov, "_BLOCK", 8)
-    monkeypatch.setattr(krylov, "_SHARE", 1)
-    monkeypatch.setattr(krylov, "_by_gram", refuse)
 
 
 def place(update, W, **options):

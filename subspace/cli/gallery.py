@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
-    from subspace.results import Amplification, Side, Similarity
+    from subspace.results import Amplification, Rank, Side, Similarity, Table6
     from subspace.training.sweep import Cell
 
 _COMPARED: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
@@ -56,7 +56,7 @@ def write_gallery(
     seeds = similarity(runs.other, runs.twin, control=runs.controls[0])
     table7 = amplifications([runs.small, runs.large], base)
     real = rank(runs.same_rank, side="delta-A")
-    drawn = list(_figures(runs, trained, ranks, seeds, table7, base))
+    drawn = list(_figures(runs, table, ranks, seeds, table7, real, base))
     for name, figure, _ in drawn:
         save(figure, out / name)
     from subspace.cli.sweep_table import enough, table6_cells
@@ -139,16 +139,16 @@ def _runs(trained: Sequence[Cell], controls: Sequence[Cell]) -> _Runs:
 
 def _figures(
     runs: _Runs,
-    trained: Sequence[Cell],
+    table: Table6,
     ranks: Similarity,
     seeds: Similarity,
     table7: Sequence[Amplification],
+    real: Rank,
     base: Pretrained,
 ) -> Iterator[tuple[str, Figure, str]]:
     """Yield each figure's file name, the figure, and what it shows."""
     from subspace.measures.amplification import amplification
     from subspace.measures.placement import placement
-    from subspace.measures.rank import rank
     from subspace.measures.similarity import random_pair
     from subspace.plots.accuracy import accuracy_figure
     from subspace.plots.amplification_curve import curve_figure
@@ -158,7 +158,6 @@ def _figures(
     from subspace.plots.layers import layers_figure
     from subspace.plots.names import chosen
     from subspace.plots.rank import rank_figure
-    from subspace.training.summary import table6
 
     def beside_random(result: Similarity) -> Figure:
         first = result[chosen(result, None)[0]]
@@ -168,7 +167,7 @@ def _figures(
     pair = f"{small.name} and {large.name}"
     most = max(info.rank for info in large.updates.values())
     curve = amplification(large, base, ranks=range(1, most + 1), top=False)
-    yield "table6.png", accuracy_figure(table6(trained)), "Test and training accuracy over rank."
+    yield "table6.png", accuracy_figure(table), "Test and training accuracy over rank."
     yield (
         "figure3.png",
         figure3(ranks),
@@ -190,7 +189,7 @@ def _figures(
     )
     yield (
         "rank.png",
-        rank_figure(rank(runs.same_rank, side="delta-A")),
+        rank_figure(real),
         "How many directions the runs of r = 64 find again, in A - A₀.",
     )
 

@@ -114,21 +114,21 @@ def leading(
         most = d // _SHARE
         if d <= GRAM_TO or most < k + 1 + 2 * _BLOCK:
             return _scaled(_by_gram(tall, norm, vectors, device), norm)
-        shifted = _Normed(tall.to(device), norm)
+        normed = _Normed(tall.to(device), norm)
         narrow = tall.dtype != torch.float64
         dtype = torch.float32 if narrow else torch.float64
         if rough:
             start = _gaussian(d, _GLANCE, 0, device)
-            V = _krylov(shifted, start, min(k, _GLANCE), tolerance, 2 * _GLANCE, dtype)
-            return _scaled(_checked(shifted, V, vectors, "rough", dtype), norm)
+            V = _krylov(normed, start, min(k, _GLANCE), tolerance, 2 * _GLANCE, dtype)
+            return _scaled(_checked(normed, V, vectors, "rough", dtype), norm)
         # One more than is wanted: how far the last one is from those behind it.
         first = max(tolerance, _FIRST) if narrow else tolerance
         start = _gaussian(d, _BLOCK, 0, device)
-        V = _krylov(shifted, start, k + 1, first, most, dtype)
-        found = _checked(shifted, V, vectors, "krylov", torch.float64)
+        V = _krylov(normed, start, k + 1, first, most, dtype)
+        found = _checked(normed, V, vectors, "krylov", torch.float64)
         if not _sure(found, k, tolerance, vectors) and narrow:
-            V = _krylov(shifted, V, k + 1, tolerance, most, torch.float64)
-            found = _checked(shifted, V, vectors, "krylov", torch.float64)
+            V = _krylov(normed, V, k + 1, tolerance, most, torch.float64)
+            found = _checked(normed, V, vectors, "krylov", torch.float64)
         if not _sure(found, k, tolerance, vectors):
             found = _by_gram(tall, norm, vectors, device)
         return _scaled(found, norm)
