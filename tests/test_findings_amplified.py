@@ -5,7 +5,8 @@ import math
 import pytest
 
 from subspace.findings import amplified
-from subspace.findings.amplified import TOO_MANY, _tail
+from subspace.findings.amplified import OUTSIDE, TOO_MANY
+from subspace.findings.numbers import tail
 from subspace.results import Amplification, ModuleAmplification
 
 
@@ -69,6 +70,6 @@ def test_untrained_and_left_out():
 
 
 def test_the_number_that_chance_puts_outside_is_binomial():
-    assert _tail(0, 7) == pytest.approx(1.0)
-    assert _tail(1, 7) == pytest.approx(1 - 0.95**7)
-    assert _tail(2, 12) > TOO_MANY > _tail(3, 12)
+    assert tail(0, 7, OUTSIDE) == pytest.approx(1.0)
+    assert tail(1, 7, OUTSIDE) == pytest.approx(1 - 0.95**7)
+    assert tail(2, 12, OUTSIDE) > TOO_MANY > tail(3, 12, OUTSIDE)

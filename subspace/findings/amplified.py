@@ -6,11 +6,12 @@ so that the words rest on how many modules lie outside chance, never on the fact
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
+from subspace.findings.numbers import modules, tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,14 +64,29 @@ def amplified(results: Sequence[Amplification]) -> str:
     return printable(f"Of W's directions, {'; '.join(parts)}: {close}.")
 
 
+@dataclass(frozen=True)
+class Outside:
+    """The rows of one adapter that have a factor, and those outside their chance range."""
+
+    defined: list[ModuleAmplification]
+    more: int  # meet more of W than the central 95 % of random updates do
+    less: int
+
+    @classmethod
+    def of(cls, result: Amplification) -> Outside:
+        """Count them."""
+        found = [row for row in result if row.finding is not None]
+        outside = [row.quotient for row in found if row.finding]
+        return cls(found, sum(q > 1 for q in outside), sum(q < 1 for q in outside))
+
+
 def _one(result: Amplification) -> tuple[str, str]:
     name = f"{result.adapter!r}"
-    defined = [row for row in result if row.finding is not None]
+    outside = Outside.of(result)
+    defined, more, less = outside.defined, outside.more, outside.less
     if not defined:
-        return f"{name} has no factor in any of its {_modules(len(result))}", "undefined"
-    more = sum(bool(row.finding) and row.quotient > 1 for row in defined)
-    less = sum(bool(row.finding) and row.quotient < 1 for row in defined)
-    beyond = _tail(more + less, len(defined)) <= TOO_MANY
+        return f"{name} has no factor in any of its {modules(len(result))}", "undefined"
+    beyond = tail(more + less, len(defined), OUTSIDE) <= TOO_MANY
     counts = " and ".join(
         f"{word} than a random update in {count}"
         for count, word in ((more, "more"), (less, "less"))
@@ -78,7 +94,7 @@ def _one(result: Amplification) -> tuple[str, str]:
     )
     words = (
         f"{name} meets {counts or 'neither more nor less than a random update in any'} of "
-        f"{_modules(len(defined))}"
+        f"{modules(len(defined))}"
     )
     words += f" ({OUTSIDE * len(defined):.2g} expected by chance), {_numbers(defined)}"
     left = len(result) - len(defined)
@@ -94,14 +110,3 @@ def _numbers(rows: Sequence[ModuleAmplification]) -> str:
         f"with the median factor {median(row.factor for row in rows):.3g} where chance gives "
         f"{median(row.chance_factor for row in rows):.3g}"
     )
-
-
-def _tail(count: int, of: int) -> float:
-    """P(at least `count` of `of` modules lie outside) by chance alone, independent modules."""
-    return sum(
-        math.comb(of, k) * OUTSIDE**k * (1 - OUTSIDE) ** (of - k) for k in range(count, of + 1)
-    )
-
-
-def _modules(count: int) -> str:
-    return f"{count} module" if count == 1 else f"{count} modules"

@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
+from subspace.findings.numbers import modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,30 +59,30 @@ def _result(result: Rank) -> str:
     known = [m for m in result.values() if m.replicable is not None]
     if not known:
         why = "; ".join(sorted({m.note for m in result.values() if m.note}))
-        return f"Undefined: no replicable rank in any of {_modules(len(result))} ({why})."
+        return f"Undefined: no replicable rank in any of {modules(len(result))} ({why})."
     counts = [float(m.replicable or 0) for m in known]
     some = sum(count > 0 for count in counts)
     runs = f"{len(result.adapters)} runs"
     at = f"side {result.side}, level {result.level:g}"
     if not some:
         said = (
-            f"In none of {_modules(len(known))} do {runs} share a leading direction beyond chance "
+            f"In none of {modules(len(known))} do {runs} share a leading direction beyond chance "
             f"({at}), though {_spectrum(known)}: nothing here speaks for a rank above 1"
         )
     else:
         only = "Only in" if some < MOST * len(known) else "In"
         said = (
-            f"{only} {some} of {_modules(len(known))} {runs} share leading directions beyond "
+            f"{only} {some} of {modules(len(known))} {runs} share leading directions beyond "
             f"chance: a median of {median(counts):g} (range {min(counts):g} to {max(counts):g}; "
             f"{at}), while {_spectrum(known)}; {_recommended(result, known)}"
         )
     out = len(result) - len(known)
-    left = f"; left out as undefined: {out} of {_modules(len(result))}" if out else ""
+    left = f"; left out as undefined: {out} of {modules(len(result))}" if out else ""
     return f"{said}{left}."
 
 
-def _spectrum(modules: Iterable[ModuleRank]) -> str:
-    trained = [m for m in modules if m.numerical]
+def _spectrum(known: Iterable[ModuleRank]) -> str:
+    trained = [m for m in known if m.numerical]
     if not trained:
         return "there is none, for nothing was trained"
     sizes = [m.energy90.median for m in trained]
@@ -107,7 +108,7 @@ def _recommended(result: Rank, known: Sequence[ModuleRank]) -> str:
     full = sum(m.full for m in known)
     if full:
         said += (
-            f"; in {_modules(full)} all directions are shared, so that the count ends at the rank "
+            f"; in {modules(full)} all directions are shared, so that the count ends at the rank "
             "trained: a larger one may hold more"
         )
     return said
@@ -132,7 +133,3 @@ def _open(result: Rank) -> str:
         "that are shared in another order, for a count ends at the first that is not; chance is "
         f"that of random subspaces, not of the task's inputs{caution}."
     )
-
-
-def _modules(n: int) -> str:
-    return f"{n} module{'' if n == 1 else 's'}"

@@ -1,0 +1,165 @@
+"""What is said of one comparison of two adapters, in the sentences and the claims alike.
+
+A part of a sentence each, from the modules that are defined; every number beside its chance level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from subspace.errors import printable
+from subspace.findings.numbers import Middle, excess, modules, pvalue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from subspace.results import ModuleSimilarity, Similarity
+
+# Excess of phi between two initial A from which they are called one start.
+SAME_START = 0.9
+
+
+def defined(similarity: Similarity) -> list[ModuleSimilarity]:
+    """Return the modules where agreeing directions could be counted."""
+    return [m for m in similarity.values() if m.agreeing is not None]
+
+
+def counts(found: Iterable[ModuleSimilarity]) -> list[int]:
+    """Return how many leading directions agree, of each."""
+    return [m.agreeing for m in found if m.agreeing is not None]
+
+
+def names(similarity: Similarity) -> tuple[str, str]:
+    """Return both adapters' names, quoted and printable."""
+    a, b = (f"'{printable(name)}'" for name in similarity.adapters)
+    return a, b
+
+
+def near(similarity: Similarity, found: Sequence[ModuleSimilarity]) -> int:
+    """Count the modules whose phi(1, 1) alone is beyond chance, by Bonferroni over modules.
+
+    Two first directions may lean together far beyond chance, 1/d, and still lie too little within
+    all of the other's, r/d, to count as agreeing.
+    """
+    return sum(bool(m.pvalue[0, 0] <= similarity.level / len(found)) for m in found)
+
+
+def first(found: Sequence[ModuleSimilarity]) -> str:
+    """Say what the median phi(1, 1) is."""
+    phi = Middle.of(m.phi[0, 0] for m in found)
+    chance = Middle.of(m.null_mean[0, 0] for m in found)
+    p = Middle.of(m.pvalue[0, 0] for m in found).value
+    tail = "" if math.isnan(p) else f" (median p {pvalue(p)})"
+    return f"the median φ(1,1) is {phi}, where chance gives {chance}{tail}"
+
+
+def end(m: ModuleSimilarity) -> tuple[int, int]:
+    """Return the cell of all real directions against all."""
+    return m.numerical_rank_a - 1, m.numerical_rank_b - 1
+
+
+def whole(similarity: Similarity, found: Sequence[ModuleSimilarity]) -> str:
+    """Say how all of the first adapter's directions agree with all of the second's."""
+    phi = Middle.of(m.phi[end(m)] for m in found)
+    chance = Middle.of(m.null_mean[end(m)] for m in found)
+    above = sum(bool(m.pvalue[end(m)] <= similarity.level) for m in found)
+    return (
+        f"all against all, the median φ is {phi}, where chance gives {chance} "
+        f"(p ≤ {similarity.level:g} in {above} of {modules(len(found) - phi.missing)})"
+    )
+
+
+def spread(found: Sequence[ModuleSimilarity]) -> str:
+    """Say how many leading directions agree: median and range."""
+    agreeing = counts(found)
+    sizes = [min(m.numerical_rank_a, m.numerical_rank_b) for m in found]
+    of = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    return f"a median of {median(agreeing):g} of {of} (range {min(agreeing)} to {max(agreeing)})"
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The directions of the first adapter after those that agree, a value a module."""
+
+    shares: list[float]  # mean energy of the further directions within the second adapter
+    chances: list[float]
+    full: int  # modules with none left over
+
+    @classmethod
+    def of(cls, found: Sequence[ModuleSimilarity]) -> Rest:
+        """Take what is left over in each module."""
+        shares, chances = [], []
+        for m in found:
+            further = [float(e) for e in m.overlap_a[m.agreeing : m.numerical_rank_a]]
+            if further:
+                shares.append(sum(further) / len(further))
+                chances.append(m.numerical_rank_b / m.d)
+        return cls(shares, chances, len(found) - len(shares))
+
+    @property
+    def excesses(self) -> list[float]:
+        """Excess over chance of each module."""
+        return [excess(s, c) for s, c in zip(self.shares, self.chances, strict=True)]
+
+    def __str__(self) -> str:
+        none = f" ({modules(self.full)} with none left not counted)" if self.full else ""
+        middles = Middle.of(self.shares), Middle.of(self.chances)
+        return f"has the median {middles[0]}, chance gives {middles[1]}{none}"
+
+
+def control(similarity: Similarity) -> str:
+    """Say what the first adapter shares with one that had nothing to learn."""
+    if similarity.control is None:
+        return ""
+    name = names(similarity.control)[1]
+    found = defined(similarity.control)
+    if not found:
+        return f"; the control {name} is undefined"
+    return f"; with the control {name} the count is {spread(found)}, and {first(found)}"
+
+
+def started_alike(similarity: Similarity) -> tuple[int, int]:
+    """Count the modules where both began with one A, and all whose initial A are stored."""
+    found = [] if similarity.initial is None else defined(similarity.initial)
+    return sum(_closest(m) >= SAME_START for m in found), len(found)
+
+
+def start(similarity: Similarity) -> str:
+    """Say whether the two runs began with one A: the same seed and rank do, in peft."""
+    if similarity.initial is None:
+        return ""
+    same, of = started_alike(similarity)
+    if not of:
+        return "; the initial A is undefined"
+    phi = Middle.of(m.phi[0, 0] for m in defined(similarity.initial))
+    if same:
+        return (
+            f"; caution: in {same} of {modules(of)} both began with the same A "
+            f"(median initial φ(1,1) {phi}), so that agreement there need not be learned"
+        )
+    return f"; between the initial A the median φ(1,1) was {phi}"
+
+
+def _closest(m: ModuleSimilarity) -> float:
+    # An A made of another (cut, padded, rotated) agrees as a whole where (1, 1) need not.
+    found = [excess(m.phi[c], m.null_mean[c]) for c in ((0, 0), end(m))]
+    return max((x for x in found if math.isfinite(x)), default=0.0)
+
+
+def undefined(similarity: Similarity) -> str:
+    """Say why nothing can be said."""
+    a, b = names(similarity)
+    if not similarity:
+        return f"Undefined: {a} and {b} have no module in common."
+    notes = "; ".join(sorted({m.note for m in similarity.values() if m.note}))
+    why = f" ({printable(notes)})" if notes else ""
+    return f"Undefined: none of {modules(len(similarity))} has directions in both {a} and {b}{why}."
+
+
+def left_out(similarity: Similarity, found: Sequence[ModuleSimilarity]) -> str:
+    """Count the modules of which nothing is said."""
+    out = len(similarity) - len(found)
+    return f"; left out as undefined: {out} of {modules(len(similarity))}" if out else ""
