@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from subspace.findings.amplified import amplified
+from subspace.findings.claims import Claim, Verdict, claims
 from subspace.findings.ranks import ranked
 from subspace.findings.subspaces import findings
 
-__all__ = ["amplified", "findings", "ranked"]
+__all__ = ["Claim", "Verdict", "amplified", "claims", "findings", "ranked"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 TABLE6_RANKS = (1, 2, 4, 8, 64)
 """Columns of Table 6 (section 7.2): validation accuracy of GPT-3 175B in percent."""
 
@@ -18,6 +20,29 @@ TABLE6 = {
     },
 }
 """Data set, with the standard deviation over seeds that the paper gives it, and matrices."""
+
+FIGURE3 = 0.5
+"""phi(1, 1) of r = 8 and r = 64 is above this, for Wq and Wv (section 7.2, Figure 3)."""
+
+FIGURE8, FIGURE8_TOP = 0.2, 0.1
+"""phi of delta Wq's first 4 directions and Wq's top tenth is hardly above 0.2 (appendix H.3)."""
+
+
+class Table7Column(NamedTuple):
+    """Table 7 at one rank (section 7.3): Wq of the 48th layer of GPT-3, Frobenius norms."""
+
+    delta_norm: float  # of delta W
+    in_delta: float  # of U^T W V^T with the directions of delta W
+    in_w: float  # with W's own
+    in_random: float  # with random ones
+    factor: float  # delta_norm / in_delta, as printed
+
+
+TABLE7 = {
+    4: Table7Column(6.91, 0.32, 21.67, 0.02, 21.5),
+    64: Table7Column(3.57, 1.90, 37.71, 0.33, 1.9),
+}
+"""Rank and column."""
 
 _PARTS = {
     "q": ("query", "q_proj", "q", "q_lin"),
@@ -41,3 +66,13 @@ def matrices(targets: str) -> str | None:
         found.append(part)
     named = ", ".join(f"W{part}" for part in sorted(set(found), key="qkvo".index))
     return named if named in TABLE6["WikiSQL (±0.5)"] else None
+
+
+def query_or_value(module: str) -> Literal["q", "v"] | None:
+    """Say which of the two a module's path ends in; None where it is neither.
+
+    >>> query_or_value("encoder.layer.0.attention.self.query"), query_or_value("h.0.attn.v_proj")
+    ('q', 'v')
+    """
+    last = module.rpartition(".")[2]
+    return "q" if last in _PARTS["q"] else "v" if last in _PARTS["v"] else None

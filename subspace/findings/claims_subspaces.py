@@ -1,0 +1,257 @@
+"""Figures 3, 4 and 8 of the paper: which directions are shared, and whether W has them already."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from subspace.findings.comparison import (
+    Rest,
+    control,
+    counts,
+    defined,
+    end,
+    first,
+    left_out,
+    names,
+    spread,
+    start,
+    started_alike,
+    undefined,
+    whole,
+)
+from subspace.findings.numbers import Middle, excess, modules
+from subspace.findings.paper import FIGURE3, FIGURE8, FIGURE8_TOP, query_or_value
+from subspace.findings.subspaces import AGREE_TOO, AS_MANY, MOST, NEAR_CHANCE
+from subspace.findings.verdicts import Claim, Verdict, at_rank
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from subspace.results import ModuleSimilarity, Similarity
+
+# Excess over chance of phi between W's top directions and all of an update's, up to which these are
+# hardly in it: the paper's 0.2, where a tenth of W's directions gives 0.1 by chance.
+HARDLY = excess(FIGURE8, FIGURE8_TOP)
+# So much more excess at the largest rank than at the smallest, and it takes in more of W's own.
+TAKES_IN = NEAR_CHANCE
+
+
+def top_directions(ranks: Similarity) -> Claim:
+    """Figure 3: the first directions of two ranks agree, phi(1, 1) > 0.5.
+
+    Agrees where that holds in half of the modules and a control has less; in part where phi(1, 1)
+    is in half of them beyond chance (Bonferroni over modules), and above the control's median.
+
+    >>> from subspace.results import Similarity
+    >>> top_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
+    'open'
+    """
+    paper = (
+        f"The first directions of r = 8 and r = 64 agree, φ(1,1) above {FIGURE3:g}, for Wq and Wv"
+    )
+    found = [m for m in defined(ranks) if math.isfinite(m.phi[0, 0])]
+    if not found:
+        return Claim("Figure 3", paper, _nothing(ranks, "φ(1,1)"), "open")
+    base = _control_phi(ranks)
+    far = sum(bool(m.phi[0, 0] > FIGURE3) for m in found)
+    level = ranks.level / len(found)
+    beyond = sum(bool(m.pvalue[0, 0] <= level and not m.phi[0, 0] <= base) for m in found)
+    enough = MOST * len(found)
+    middle = median(float(m.phi[0, 0]) for m in found)
+    verdict: Verdict = (
+        "agrees"
+        if far >= enough and not middle <= base
+        else "in part"
+        if beyond >= enough
+        else "does not"
+    )
+    a, b = names(ranks)
+    than = "chance" if math.isnan(base) else "chance and the control"
+    here = (
+        f"φ(1,1) of {a} and {b} is above {FIGURE3:g} in {far} of {modules(len(found))}, and beyond "
+        f"{than} in {beyond} (level {ranks.level:g} over them); {first(found)}{control(ranks)}"
+    )
+    return _closed("Figure 3", paper, here, verdict, ranks, found)
+
+
+def further_directions(ranks: Similarity) -> Claim:
+    """Figure 3: the directions after the first that agree are not shared.
+
+    By the median excess over chance of their overlap: agrees up to `NEAR_CHANCE`, in part below
+    `AGREE_TOO`. A module where all of several directions agree counts as shared.
+
+    >>> from subspace.results import Similarity
+    >>> further_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
+    'open'
+    """
+    paper = "The further directions of r = 8 are not shared with r = 64: they are mostly noise"
+    found = defined(ranks)
+    rest = Rest.of(found)
+    full = sum(m.agreeing == m.numerical_rank_a > 1 for m in found)
+    middle = Middle.of([*rest.excesses, *[1.0] * full]).value
+    a, b = names(ranks)
+    if not found:
+        return Claim("Figure 3", paper, undefined(ranks), "open")
+    if math.isnan(middle):
+        here = f"Undefined: no further direction of {a} can be held against {b}"
+        return _closed("Figure 3", paper, here, "open", ranks, found)
+    verdict: Verdict = (
+        "agrees" if middle <= NEAR_CHANCE else "in part" if middle < AGREE_TOO else "does not"
+    )
+    share = (
+        f"the share within {b} of a direction of {a} beyond the leading ones that agree {rest}"
+        if rest.shares
+        else f"all directions of {a} agree with {b} in {modules(full)}"
+    )
+    here = f"{share}; {whole(ranks, found)}"
+    return _closed("Figure 3", paper, here, verdict, ranks, found)
+
+
+def two_seeds(seeds: Similarity) -> Claim:
+    """Figure 4: two seeds share directions, random matrices none.
+
+    Agrees where at least half of the modules share one beyond chance, in part where some do.
+
+    >>> from subspace.results import Similarity
+    >>> two_seeds(Similarity(("r64", "r64-seed1"), "A", {}, 0.01)).verdict
+    'open'
+    """
+    paper = "Two seeds of r = 64 share several leading directions, two random matrices none"
+    found = defined(seeds)
+    if not found:
+        return Claim("Figure 4", paper, undefined(seeds), "open")
+    some = sum(map(bool, counts(found)))
+    verdict: Verdict = "agrees" if some >= MOST * len(found) else "in part" if some else "does not"
+    a, b = names(seeds)
+    here = (
+        f"{a} and {b} share leading directions in {some} of {modules(len(found))}, "
+        f"{spread(found)}, where chance gives 0 (level {seeds.level:g}); {first(found)}"
+        f"{control(seeds)}"
+    )
+    return _closed("Figure 4", paper, here, verdict, seeds, found)
+
+
+def query_against_value(seeds: Similarity) -> list[Claim]:
+    """Figure 4: two seeds share more directions of Wq than of Wv; empty where there is neither.
+
+    Agrees where the median count of the query modules is higher by `AS_MANY`, in part where it is
+    higher by less. Open where both medians are 0.
+
+    >>> from subspace.results import Similarity
+    >>> query_against_value(Similarity(("r64", "r64-seed1"), "A", {}, 0.01))
+    []
+    """
+    if not any(map(query_or_value, seeds)):
+        return []
+    paper = "Wq has the higher intrinsic rank: two seeds share more directions of it than of Wv"
+    found = [m for m in defined(seeds) if query_or_value(m.module)]
+    q, v = ([m for m in found if query_or_value(m.module) == part] for part in "qv")
+    if not q or not v:
+        both = f"{modules(len(q))} of queries and {len(v)} of values are defined"
+        return [Claim("Figure 4", paper, f"Undefined: {both}, so that none compare", "open")]
+    more = median(counts(q)) - median(counts(v))
+    pairs = [(one, other) for one in counts(q) for other in counts(v)]
+    here = (
+        f"shared leading directions of queries: {spread(q)}; of values: {spread(v)}; a query has "
+        f"more than a value in {sum(a > b for a, b in pairs)}, fewer in "
+        f"{sum(a < b for a, b in pairs)} of {len(pairs)} pairs of modules (chance gives 0 to each, "
+        f"level {seeds.level:g})"
+    )
+    verdict: Verdict = "agrees" if more >= AS_MANY else "in part" if more > 0 else "does not"
+    if not median(counts(q)) and not median(counts(v)):
+        here, verdict = f"both medians are 0, too few to rank them: {here}", "open"
+    return [_closed("Figure 4", paper, here, verdict, seeds, found)]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """W's top directions against all of one update's."""
+
+    rank: int
+    excess: float
+    words: str
+
+    @classmethod
+    def of(cls, placed: Similarity) -> _Placed | None:
+        found = [
+            m
+            for m in placed.values()
+            if m.numerical_rank_a and m.numerical_rank_b and math.isfinite(m.phi[end(m)])
+        ]
+        if not found:
+            return None
+        phi = [float(m.phi[end(m)]) for m in found]
+        chance = [float(m.null_mean[end(m)]) for m in found]
+        level = placed.level / len(found)
+        beyond = sum(bool(m.pvalue[end(m)] <= level) for m in found)
+        ranks = [m.rank_b for m in found]
+        words = (
+            f"{median(phi):.3f} at {at_rank(ranks)} where chance gives {median(chance):.3f} "
+            f"(beyond it in {beyond} of {modules(len(found))}"
+            f"{left_out(placed, found)})"
+        )
+        over = Middle.of(excess(p, c) for p, c in zip(phi, chance, strict=True)).value
+        return cls(max(ranks), over, words)
+
+
+def within_w(placed: Sequence[Similarity]) -> Claim:
+    """Figure 8: W's top directions are hardly in an update of small rank, more in a larger one's.
+
+    Of the medians over modules of the excess over chance of phi(all of W's compared directions,
+    all of the update's): the smallest rank has at most `HARDLY`, and the largest `TAKES_IN` more.
+    In part where one of the two holds.
+
+    >>> within_w(()).here
+    'Undefined: no update was placed in its base'
+    """
+    paper = (
+        f"W's top directions are hardly in an update of small rank (φ at most about {FIGURE8:g} "
+        f"at r = 4, where chance gives {FIGURE8_TOP:g}); one of larger rank takes in more of them"
+    )
+    if not placed:
+        return Claim("Figure 8", paper, "Undefined: no update was placed in its base", "open")
+    found = [one for one in map(_Placed.of, placed) if one is not None]
+    if not found:
+        return Claim("Figure 8", paper, undefined(placed[0]), "open")
+    here = "φ between W's top directions and all of an update's has the median " + ", and ".join(
+        one.words for one in found
+    )
+    small, large = found[0], found[-1]
+    if not math.isfinite(small.excess + large.excess):
+        why = "they fill the space in which they are compared"
+        return Claim("Figure 8", paper, f"{here}; {why}", "open")
+    if small.rank >= large.rank:
+        return Claim("Figure 8", paper, f"{here}; no larger rank to compare with", "open")
+    held = small.excess <= HARDLY, large.excess - small.excess >= TAKES_IN
+    verdict: Verdict = "agrees" if all(held) else "in part" if any(held) else "does not"
+    return Claim("Figure 8", paper, here, verdict)
+
+
+def _nothing(ranks: Similarity, what: str) -> str:
+    return undefined(ranks) if not defined(ranks) else f"Undefined: {what} is defined in no module"
+
+
+def _control_phi(similarity: Similarity) -> float:
+    """Return the control's median phi(1, 1); NaN without one."""
+    if similarity.control is None:
+        return math.nan
+    return Middle.of(m.phi[0, 0] for m in defined(similarity.control)).value
+
+
+def _closed(
+    where: str,
+    paper: str,
+    here: str,
+    verdict: Verdict,
+    similarity: Similarity,
+    found: Sequence[ModuleSimilarity],
+) -> Claim:
+    """Add what was left out; two runs that began with one A leave open what they learned."""
+    here += left_out(similarity, found)
+    same, of = started_alike(similarity)
+    if same and same >= MOST * of:
+        return Claim(where, paper, here + start(similarity), "open")
+    return Claim(where, paper, here + (start(similarity) if same else ""), verdict)

@@ -1,0 +1,222 @@
+"""Table 6 of the paper: a very small rank does, and a large one does no better."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
+from subspace.findings.verdicts import Claim, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from subspace.results import NearlyEnough, SweepRow, Table6
+
+# A nearly-enough rank up to this is very small: the claim holds.
+SMALL = 2
+# The matrices of which the paper itself has its best at r = 4, and what is small there.
+ALONE, SMALL_ALONE = "Wq", 4
+# Up to so many times the small rank the claim holds in part; only a sweep that goes beyond tells.
+IN_PART = 2
+# Standard errors up to which the largest rank is no better than the best smaller one: the rule of
+# 'nearly enough'. The best of several is chosen after the fact, which favours the claim a little.
+NO_BETTER = 1.0
+# Standard errors beyond which it is better; in part between the two.
+BETTER = 2.0
+# What the paper adapts where it speaks of r = 1; quoted where our matrices are none of its sets.
+QUOTED = "Wq, Wv"
+
+
+def of_rank(table: Table6) -> list[Claim]:
+    """Return two claims a data set and target set: a small rank is enough, a large one no better.
+
+    >>> from subspace.results import Table6
+    >>> for claim in of_rank(Table6((), ())):
+    ...     print(f"{claim.verdict}: {claim.here}")
+    open: Undefined: no run of a sweep over ranks ended
+    open: Undefined: no run of a sweep over ranks ended
+    """
+    if not table.nearly_enough:
+        none = "Undefined: no run of a sweep over ranks ended"
+        return [Claim("Table 6", say(QUOTED), none, "open") for say in (_small, _large)]
+    return [claim for found in table.nearly_enough for claim in _of(_Curve.of(table, found), found)]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Accuracy over rank, of one data set and target set."""
+
+    name: str
+    named: str | None  # as the paper names the matrices
+    rows: Mapping[int, SweepRow]  # by rank, those with a test accuracy
+    floor: str  # what the head alone reaches, or the untrained model
+    gain: tuple[float, float]  # of the best rank over it: paired difference, standard error
+
+    @classmethod
+    def of(cls, table: Table6, found: NearlyEnough) -> _Curve:
+        here = [row for row in table if row.data == found.data and math.isfinite(row.mean)]
+        rows = {
+            row.rank: row
+            for row in here
+            if row.method == "lora" and row.targets == found.targets and row.rank is not None
+        }
+        name, named = f"{found.data}, {found.targets}", matrices(found.targets)
+        if not rows:
+            return cls(name, named, rows, "", (math.nan, math.nan))
+        best = rows[_best(rows)]
+        head = next((row for row in here if row.method == "head"), None)
+        if head is not None:
+            words, under = f"the head alone {_spread(head)}", _by_seed(head)
+        else:
+            under = {
+                s: a for s, a in zip(best.seeds, best.before, strict=False) if math.isfinite(a)
+            }
+            words = f"untrained {_percent(mean(under.values()))}" if under else ""
+        gain = _difference(_by_seed(best), under)
+        if under and math.isnan(gain[0]):
+            gain = best.mean - mean(under.values()), 0.0
+        return cls(name, named, rows, words, gain)
+
+    @property
+    def small(self) -> int:
+        return SMALL_ALONE if self.named == ALONE else SMALL
+
+    @property
+    def ranks(self) -> list[int]:
+        return sorted(self.rows)
+
+    def unfit(self) -> str:
+        """Say why this curve cannot tell; empty if it can."""
+        if not self.rows:
+            return "no run ended"
+        if self.ranks[-1] <= IN_PART * self.small or len(self.rows) == 1:
+            return f"no larger rank to compare with, such as {TABLE6_RANKS[-1]}"
+        gain, error = self.gain
+        if gain <= error:
+            return f"nothing was learned that could need a rank ({self.floor})"
+        return ""
+
+
+def _of(curve: _Curve, found: NearlyEnough) -> Iterator[Claim]:
+    unfit = curve.unfit()
+    for say, judge in ((_small, _judge_small), (_large, _judge_large)):
+        words, verdict = judge(curve, found) if curve.rows else ("", None)
+        here = f"{curve.name}: {'; '.join(part for part in (unfit, words) if part)}"
+        yield Claim("Table 6", say(curve.named), here, "open" if unfit or not verdict else verdict)
+
+
+def _judge_small(curve: _Curve, found: NearlyEnough) -> tuple[str, Verdict]:
+    ranks, rows, rank = curve.ranks, curve.rows, found.rank
+    best, least = _best(rows), ranks[0]
+    verdict: Verdict
+    if rank is None:
+        words, verdict = "too few seeds tell which rank is nearly enough", "open"
+    else:
+        unknown = rank == least and rank > curve.small
+        words = (
+            f"no smaller rank is nearly as good as r = {rank}"
+            if rank == best != least
+            else f"r = {rank} is nearly enough{_behind(found)}"
+        ) + (", and no smaller one was trained" if unknown else "")
+        if rank <= curve.small:
+            verdict = "agrees"
+        elif rank <= IN_PART * curve.small:
+            verdict = "in part"
+        else:
+            verdict = "open" if unknown else "does not"
+    means = [row.mean for row in rows.values()]
+    words += f"; r = {least} has {_spread(rows[least])}"
+    words += ", the best" if best == least else f", the best, r = {best}, {_spread(rows[best])}"
+    over = f"r = {least} to {ranks[-1]}" if len(ranks) > 1 else f"r = {least}"
+    words += f"; the means of {over} lie within {100 * (max(means) - min(means)):.1f} points"
+    return words + (f" ({curve.floor})" if curve.floor else ""), verdict
+
+
+def _behind(found: NearlyEnough) -> str:
+    if found.rank == found.best or not math.isfinite(found.behind + found.error):
+        return ""
+    return f", {_points(found.behind, found.error)} points behind the best"
+
+
+def _judge_large(curve: _Curve, _: NearlyEnough) -> tuple[str, Verdict]:
+    rows, largest = curve.rows, curve.ranks[-1]
+    smaller = {rank: row for rank, row in rows.items() if rank < largest}
+    if not smaller:
+        return f"r = {largest} alone has {_spread(rows[largest])}", "open"
+    best = _best(smaller)
+    words = (
+        f"r = {largest} has {_spread(rows[largest])} where the best smaller one, r = {best}, has "
+        f"{_spread(smaller[best])}"
+    )
+    gain, error = _paired(rows[largest], smaller[best])
+    if math.isnan(gain):
+        return f"{words}; they share too few seeds to tell a difference", "open"
+    seeds = len(set(rows[largest].seeds) & set(smaller[best].seeds))
+    words += f", paired over {seeds} seeds {_points(gain, error, sign='+')} points"
+    if gain <= NO_BETTER * error:
+        return words, "agrees"
+    return words, "in part" if gain <= BETTER * error else "does not"
+
+
+def _best(rows: Mapping[int, SweepRow]) -> int:
+    """Return the rank of the highest mean, the smaller of equal ones."""
+    return max(rows, key=lambda rank: (rows[rank].mean, -rank))
+
+
+def _paired(a: SweepRow, b: SweepRow) -> tuple[float, float]:
+    return _difference(_by_seed(a), _by_seed(b))
+
+
+def _by_seed(row: SweepRow) -> dict[int, float]:
+    return dict(zip(row.seeds, row.test, strict=False))
+
+
+def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float]:
+    """Return the mean difference over common seeds and its standard error; NaN below two."""
+    both = [a[seed] - b[seed] for seed in a if seed in b]
+    if len(both) < 2:
+        return math.nan, math.nan
+    return mean(both), stdev(both) / math.sqrt(len(both))
+
+
+def _percent(accuracy: float) -> str:
+    return f"{100 * accuracy:.1f} %"
+
+
+def _spread(row: SweepRow) -> str:
+    return _percent(row.mean) + ("" if math.isnan(row.std) else f" ± {100 * row.std:.1f}")
+
+
+def _points(value: float, error: float, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f} ± {100 * error:.1f}"
+
+
+def _small(named: str | None) -> str:
+    sets, other = named or QUOTED, "" if named else ", though of other matrices than these"
+    parts = []
+    for data, figures in TABLE6.items():
+        first, best = figures[sets][TABLE6_RANKS.index(1)], max(figures[sets])
+        rank = TABLE6_RANKS[figures[sets].index(best)]
+        at_best = f"where r = {rank} has {best:.1f} %" if rank != 1 else ", the best,"
+        parts.append(f"{first:.1f} % {at_best} on {data}")
+    what = (
+        f"For {sets} alone a rank of about {SMALL_ALONE} does"
+        if sets == ALONE
+        else f"A very small rank does for {sets}{other}"
+    )
+    return f"{what}: r = 1 has {', and '.join(parts)}".replace(" ,", ",")
+
+
+def _large(named: str | None) -> str:
+    sets, other = named or QUOTED, "" if named else " (other matrices than these)"
+    at = [TABLE6_RANKS.index(rank) for rank in (64, 8)]
+    parts = [
+        f"{figures[sets][at[0]]:.1f} % against {figures[sets][at[1]]:.1f} % on {data}"
+        for data, figures in TABLE6.items()
+    ]
+    return (
+        f"More rank brings no more: of {sets}{other} r = 64 beside r = 8 has {', and '.join(parts)}"
+    )
