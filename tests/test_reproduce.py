@@ -1,19 +1,23 @@
 """``subspace reproduce`` on a tiny model: every figure, the page, and nothing trained twice."""
 
+import json
 import re
+import shutil
 
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 from tiny_world import write_world
 
 import subspace.cli.reproduce as verb
 from subspace.cli import main
 
 FIGURES = {
-    "table6", "figure3", "figure4", "figure6", "figure7", "figure8", "amplification-map",
-    "amplification-curve", "rank",
+    "table6", "figure3", "figure4", "figure6", "figure7", "figure8", "figure8-r64", "profile",
+    "amplification-map", "amplification-curve", "gains", "rank",
 }  # fmt: skip
+STEPS = "--steps 6 --warmup 1 --eval-every 3"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +35,7 @@ def world(tmp_path_factory):
 
 def run(world, out, *more):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "QUICK", verb.Size((1, 8, 64), (0, 1), 6, 1, 3))
+        patch.setattr(verb, "QUICK", f"--ranks 1,8,64 --seeds 0,1 --reference head {STEPS}")
         return CliRunner().invoke(
             main,
             [
@@ -54,10 +58,11 @@ def test_the_gallery_is_complete_and_the_page_names_it(made):
     page = (out / "README.md").read_text()
     assert {path.stem for path in out.glob("*.png")} == FIGURES
     assert set(re.findall(r"!\[(\S+)\.png\]", page)) == FIGURES
-    for head in ("What was found", "Table 6", "Learned or inherited?", "Table 7"):
+    for head in ("Beside the paper", "Table 6", "Learned or inherited?", "Table 7"):
         assert head in page
-    assert "`subspace reproduce --quick --model tiny-bert --data texts.jsonl`" in page
-    assert str(out) not in page
+    command = "subspace reproduce --quick --model tiny-bert --data texts.jsonl --lr 2e-2"
+    assert f"    {command} --out {out.name}\n" in page
+    assert str(out.parent) not in page
 
 
 def test_the_commands_under_the_figures_draw_them(made, world, monkeypatch, tmp_path):
@@ -73,9 +78,23 @@ def test_the_commands_under_the_figures_draw_them(made, world, monkeypatch, tmp_
         assert (tmp_path / f"{name}.png").read_bytes() == (out / f"{name}.png").read_bytes(), name
 
 
+def test_the_kept_adapters_are_the_runs_in_half_precision(made):
+    out, _ = made
+    names = {"r8-seed0", "r64-seed0", "r64-seed1", "r64-seed0-shuffled", "r64-seed1-shuffled"}
+    assert {path.name for path in (out / "adapters").iterdir()} == names
+    for name in names:
+        for file in ("adapter_model.safetensors", "initial_A.safetensors"):
+            kept = load_file(out / "adapters" / name / file)
+            whole = load_file(out / "runs" / name / file)
+            assert set(kept) == set(whole)
+            assert all(torch.equal(kept[n], whole[n].half()) for n in whole)
+
+
 def test_a_control_has_another_seed_than_the_run_beside(made):
     page = (made[0] / "README.md").read_text()
-    pairs = re.findall(r"similarity runs/r\d+-seed(\d) \S+ --control runs/r64-seed(\d)", page)
+    pairs = re.findall(
+        r"similarity adapters/r\d+-seed(\d) \S+ --control adapters/r64-seed(\d)", page
+    )
     assert len(pairs) == 2
     assert all(run != control for run, control in pairs)
 
@@ -106,6 +125,94 @@ def test_run_again_it_trains_nothing_and_writes_the_same(made, world):
     assert again.stdout == first.stdout
     assert {p: p.stat().st_mtime_ns for p in out.rglob("training.json")} == stamps
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+
+
+def page_of(out):
+    """The page without the line that names the command and its folder."""
+    return re.sub(
+        r"^    subspace reproduce .*$", "", (out / "README.md").read_text(), flags=re.MULTILINE
+    )
+
+
+def pictures(out):
+    return {path.name: path.read_bytes() for path in out.glob("*.png")}
+
+
+def test_folders_of_runs_are_taken_as_they_are(made, world, tmp_path):
+    out, first = made
+    again = CliRunner().invoke(
+        main,
+        [
+            "reproduce", str(out / "runs"), "--base", str(world / "tiny-bert"),
+            "--out", str(tmp_path / "again"),
+        ],
+    )  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert again.stdout == first.stdout
+    assert page_of(tmp_path / "again") == page_of(out)
+    assert pictures(tmp_path / "again") == pictures(out)
+
+
+def test_a_sweep_from_a_file_needs_records_and_the_kept_adapters_alone(made, world, tmp_path):
+    """What a fresh clone has: each run's record, and of the compared runs a float16 copy."""
+    out, first = made
+    clone = tmp_path / "clone"
+    shutil.copytree(out / "runs", clone / "runs")
+    shutil.copytree(out / "adapters", clone / "adapters")
+    for weights in (clone / "runs").rglob("*.safetensors"):
+        weights.unlink()
+    sweep = clone / "sweep.toml"
+    sweep.write_text(
+        f"""model = {json.dumps(str(world / "tiny-bert"))}
+data = {json.dumps(str(world / "texts.jsonl"))}
+ranks = [1, 8, 64]
+seeds = [0, 1]
+references = ["head"]
+lr = 2e-2
+steps = 6
+warmup = 1
+eval_every = 3
+out = {json.dumps(str(clone / "runs"))}
+"""
+    )
+    words = ["reproduce", "--config", str(sweep), "--out", str(clone)]
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 0, again.output
+    assert "used again" in again.stderr
+    assert "trained" not in again.stderr
+    assert again.stdout == first.stdout
+    assert pictures(clone) == pictures(out)
+
+    # A kept adapter that is lost is trained again, to the same bytes.
+    lost = clone / "adapters" / "r8-seed0"
+    shutil.rmtree(lost)
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 0, again.output
+    assert "r8-seed0: its weights are not here; training it again" in again.stderr
+    assert load_file(lost / "adapter_model.safetensors").keys()
+    assert pictures(clone) == pictures(out)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["RUNS"], "--base"),
+        (["NOTHING", "--base", "BASE"], "no run in it"),
+        (["RUNS/r8-seed0", "--base", "BASE"], "--ranks 8,64"),
+        (["RUNS/r8-seed0", "RUNS/r64-seed0", "--base", "BASE"], "two seeds of r = 64"),
+        (["RUNS", "--base", "BASE", "--compare", "key"], "no runs of the targets 'key'"),
+        (["--quick", "--config", "NOTHING/x.toml"], "give one of them"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(made, world, tmp_path, words, said):
+    out, _ = made
+    (tmp_path / "nothing").mkdir()
+    places = {"RUNS": out / "runs", "NOTHING": tmp_path / "nothing", "BASE": world / "tiny-bert"}
+    for name, place in places.items():
+        words = [word.replace(name, str(place)) for word in words]
+    done = CliRunner().invoke(main, ["reproduce", *words, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert said in done.stderr.splitlines()[-1]
 
 
 def test_a_run_that_fails_is_named(world, tmp_path):

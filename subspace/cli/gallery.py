@@ -1,254 +1,191 @@
-"""The figures and the page that `subspace reproduce` writes from trained runs."""
+"""The figures that ``subspace reproduce`` draws from trained runs, and the command of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
-from subspace.cli.printing import markdown_table
+from subspace.cli.gallery_page import write_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
 
     from subspace.adapters import Adapter
+    from subspace.cli.gallery_runs import Runs
     from subspace.pretrained import Pretrained
-    from subspace.results import Amplification, Rank, Side, Similarity, Table6
+    from subspace.results import Amplification, Profile, Rank, Similarity, Table6
     from subspace.training.sweep import Cell
 
-_COMPARED: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
+ADAPTERS = "adapters"
+"""Within the gallery: the compared runs, in float16; the figures are drawn from these."""
 
 
 @dataclass(frozen=True)
-class _Runs:
-    """The runs that the figures compare, by what they stand for."""
+class Numbers:
+    """All that the gallery draws and says."""
 
-    small: Adapter  # r = 8
-    large: Adapter  # r = 64, another seed than `small`
-    other: Adapter  # r = 64, a third start where there are three seeds
-    twin: Adapter  # r = 64, the seed of `small`
-    controls: Sequence[Adapter]  # r = 64 on shuffled labels, seeds as `large` and `twin`
-    same_rank: Sequence[Adapter]  # r = 64, all seeds
+    table: Table6
+    ranks: Similarity  # two ranks, two seeds, and a control
+    seeds: Similarity  # two seeds of the larger rank, and a control
+    placed: tuple[Similarity, Similarity]  # of the smaller and of the larger rank
+    table7: tuple[Amplification, Amplification]  # likewise
+    curve: Amplification  # the larger rank, cut to each smaller one
+    profile: Profile  # the smaller rank
+    real: Rank  # all seeds of the larger rank, side delta-A
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure: its file, what it shows, and the command that draws it within the gallery."""
+
+    name: str
+    words: str
+    command: str
+    draw: Callable[[], Figure]
 
 
 def write_gallery(
-    trained: Sequence[Cell],
-    controls: Sequence[Cell],
-    base: Pretrained,
-    out: Path,
-    command: str,
+    trained: Sequence[Cell], runs: Runs, base: Pretrained, out: Path, command: str, base_word: str
 ) -> list[str]:
     """Write every figure and README.md into `out`; return what was found, in sentences."""
-    from subspace.findings import amplified, findings, ranked
-    from subspace.measures.amplification import amplifications
+    from subspace.plots.save import save
+
+    numbers = _numbers(trained, runs, base)
+    drawn = {figure.name: figure for figure in _figures(numbers, runs, command, base_word)}
+    for figure in drawn.values():
+        save(figure.draw(), out / figure.name)
+    return write_page(numbers, runs, drawn, trained, out, command)
+
+
+def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
+    from subspace.measures.amplification import amplification, amplifications
+    from subspace.measures.placement import placement
+    from subspace.measures.profile import profile
     from subspace.measures.rank import rank
     from subspace.measures.similarity import similarity
-    from subspace.plots.save import save
     from subspace.training.summary import table6
 
-    runs = _runs(trained, controls)
-    table = table6(trained)
-    # A control of another seed than the run that it stands beside: one seed is one start.
-    ranks = similarity(runs.small, runs.large, control=runs.controls[-1])
-    seeds = similarity(runs.other, runs.twin, control=runs.controls[0])
-    table7 = amplifications([runs.small, runs.large], base)
-    real = rank(runs.same_rank, side="delta-A")
-    drawn = list(_figures(runs, table, ranks, seeds, table7, real, base))
-    for name, figure, _ in drawn:
-        save(figure, out / name)
-    from subspace.cli.sweep_table import enough, table6_cells
-
-    found = [
-        *map(enough, table.nearly_enough),
-        *findings(ranks, seeds),
-        amplified(table7),
-        *ranked(real),
-    ]
-    record = trained[0].record or {}
-    page = [
-        "# The argument of the LoRA paper, retold on this model",
-        f"Written by `{command}`: {record['model']['name']}, task {record['data']['name']}, "
-        f"{trained[0].config.steps} steps, seeds "
-        f"{', '.join(str(s) for s in dict.fromkeys(c.config.seed for c in trained))}, on "
-        f"{record['device']} with {record['threads']} threads, torch "
-        f"{record['versions']['torch']}.",
-        "## What was found",
-        "\n".join(f"- {sentence}" for sentence in found),
-        "## Rank over accuracy (Table 6)",
-        markdown_table(*table6_cells(table)),
-        f"Alpha is {trained[0].config.alpha} at every rank. The paper's figures are of GPT-3 on "
-        "other tasks: what can be compared is how little the rows depend on r.",
-        "## Learned or inherited?",
-        "Medians over modules of φ(1, 1) and of the leading directions that agree beyond chance. "
-        "Two runs of one seed share their start; runs on shuffled labels saw the texts, not the "
-        "task.",
-        markdown_table(*_inherited(runs)),
-        _moved(runs.large),
-        "## What it amplifies (Table 7)",
-        *(_table7(result) for result in table7),
-        "## Figures",
-        "The commands take the runs of this folder; `MODEL` is the base checkpoint.",
-        *(
-            f"### {name}\n\n{words}\n\n    {_drawn_by(name, runs, command)}\n\n![{name}]({name})"
-            for name, _, words in drawn
-        ),
-    ]
-    (out / "README.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
-    return found
-
-
-def _drawn_by(name: str, runs: _Runs, command: str) -> str:
-    """Return the command that draws one figure again."""
-    small, large, other, twin = (f"runs/{a.name}" for a in (runs.small, runs.large, runs.other,
-                                                             runs.twin))  # fmt: skip
-    base, last, first = "--base MODEL", runs.controls[-1].name, runs.controls[0].name
-    every = " ".join(f"runs/{adapter.name}" for adapter in runs.same_rank)
-    most = max(info.rank for info in runs.large.updates.values())
-    called = {
-        "figure3": f"similarity {small} {large} --control runs/{last}",
-        "figure4": f"similarity {other} {twin} --control runs/{first} --figure 4",
-        "figure6": f"similarity {small} {large} --figure layers",
-        "figure7": f"similarity {other} {twin} --figure layers",
-        "figure8": f"placement {small} {base}",
-        "amplification-map": f"amplification {small} {base} --figure map",
-        "amplification-curve": f"amplification {large} {base} --ranks 1-{most} --figure curve",
-        "rank": f"rank {every} --side delta-A",
-    }
-    verb = called.get(name.removesuffix(".png"))
-    return command if verb is None else f"subspace {verb} --out {name}"
-
-
-def _runs(trained: Sequence[Cell], controls: Sequence[Cell]) -> _Runs:
-    from subspace.adapters import load
-
-    lora = {(c.config.rank, c.config.seed): c for c in trained if c.config.method == "lora"}
-    seeds = list(dict.fromkeys(seed for _, seed in lora))
-    same_rank = [load(lora[64, seed].folder) for seed in seeds]
-    return _Runs(
-        small=load(lora[8, seeds[0]].folder),
-        large=same_rank[1],
-        other=same_rank[-1],
-        twin=same_rank[0],
-        controls=[load(cell.folder) for cell in controls],
-        same_rank=same_rank,
+    small, large = runs.small, runs.large
+    one, other = amplifications([small, large], base)
+    return Numbers(
+        table=table6(trained),
+        ranks=similarity(small, large, control=runs.control_of_ranks),
+        seeds=similarity(runs.other, runs.twin, control=runs.control_of_seeds),
+        placed=(placement(small, base), placement(large, base)),
+        table7=(one, other),
+        curve=amplification(large, base, ranks=range(1, _most(large) + 1)),
+        profile=profile(small, base),
+        real=rank(runs.same_rank, side="delta-A"),
     )
 
 
-def _figures(
-    runs: _Runs,
-    table: Table6,
-    ranks: Similarity,
-    seeds: Similarity,
-    table7: Sequence[Amplification],
-    real: Rank,
-    base: Pretrained,
-) -> Iterator[tuple[str, Figure, str]]:
-    """Yield each figure's file name, the figure, and what it shows."""
-    from subspace.measures.amplification import amplification
-    from subspace.measures.placement import placement
-    from subspace.measures.similarity import random_pair
+def _most(adapter: Adapter) -> int:
+    return max(info.rank for info in adapter.updates.values())
+
+
+def _figures(numbers: Numbers, runs: Runs, command: str, base: str) -> Iterator[Drawn]:
     from subspace.plots.accuracy import accuracy_figure
     from subspace.plots.amplification_curve import curve_figure
     from subspace.plots.amplification_map import map_figure
     from subspace.plots.figure3 import figure3
-    from subspace.plots.figure4 import figure4
+    from subspace.plots.gains import gains_figure
     from subspace.plots.layers import layers_figure
-    from subspace.plots.names import chosen
+    from subspace.plots.profile import profile_figure
     from subspace.plots.rank import rank_figure
 
-    def beside_random(result: Similarity) -> Figure:
-        first = result[chosen(result, None)[0]]
-        return figure4(result, random_pair(first.rank_a, first.rank_b, first.d))
+    small, large, other, twin = runs.small, runs.large, runs.other, runs.twin
+    pair, seeds = f"{small.name} and {large.name}", f"{other.name} and {twin.name}"
+    at = {a.name: f"{ADAPTERS}/{a.name}" for a in (*runs.same_rank, small, *runs.controls)}
 
-    small, large = runs.small, runs.large
-    pair = f"{small.name} and {large.name}"
-    most = max(info.rank for info in large.updates.values())
-    curve = amplification(large, base, ranks=range(1, most + 1), top=False)
-    yield "table6.png", accuracy_figure(table), "Test and training accuracy over rank."
-    yield (
+    def drawn(name: str, words: str, verb: str, draw: Callable[[], Figure]) -> Drawn:
+        return Drawn(name, words, f"subspace {verb} --out {name}", draw)
+
+    def against(control: Adapter | None) -> tuple[str, str]:
+        if control is None:
+            return "", ""
+        return f" --control {at[control.name]}", f"; below, the first against {control.name}"
+
+    yield Drawn(
+        "table6.png",
+        "Accuracy over rank, on test texts and on training texts.",
+        command,
+        lambda: accuracy_figure(numbers.table),
+    )
+    option, words = against(runs.control_of_ranks)
+    yield drawn(
         "figure3.png",
-        figure3(ranks),
-        f"φ(i, j) of {pair}, and below it of {small.name} against a run on shuffled labels.",
+        f"φ(i, j) of {pair}{words}.",
+        f"similarity {at[small.name]} {at[large.name]}{option}",
+        lambda: figure3(numbers.ranks),
     )
-    yield "figure4.png", beside_random(seeds), "Two seeds of r = 64, and two random matrices."
-    yield "figure6.png", layers_figure(ranks), f"Figure 3 in every module: {pair}."
-    yield "figure7.png", layers_figure(seeds), "Figure 4 in every module: two seeds of r = 64."
-    yield (
-        "figure8.png",
-        beside_random(placement(small, base)),
-        f"φ between W's top directions and those of {small.name}'s update.",
+    yield drawn(
+        "figure6.png",
+        f"The same in every module: {pair}.",
+        f"similarity {at[small.name]} {at[large.name]} --figure layers",
+        lambda: layers_figure(numbers.ranks),
     )
-    yield "amplification-map.png", map_figure(table7[0]), "Table 7 in every module, × chance."
-    yield (
-        "amplification-curve.png",
-        curve_figure(curve),
-        "The factor over the leading k directions.",
+    option, words = against(runs.control_of_seeds)
+    yield drawn(
+        "figure4.png",
+        f"φ(i, j) of two seeds, {seeds}, and of two random matrices{words}.",
+        f"similarity {at[other.name]} {at[twin.name]}{option} --figure 4",
+        lambda: _beside_random(numbers.seeds),
     )
-    yield (
+    yield drawn(
+        "figure7.png",
+        f"The same in every module: {seeds}.",
+        f"similarity {at[other.name]} {at[twin.name]} --figure layers",
+        lambda: layers_figure(numbers.seeds),
+    )
+    yield drawn(
         "rank.png",
-        rank_figure(real),
-        "How many directions the runs of r = 64 find again, in A - A₀.",
+        f"How many directions {len(runs.same_rank)} seeds find again, in A - A₀.",
+        f"rank {' '.join(at[a.name] for a in runs.same_rank)} --side delta-A",
+        lambda: rank_figure(numbers.real),
+    )
+    for placed, adapter, name in zip(
+        numbers.placed, (small, large), ("figure8.png", f"figure8-r{_most(large)}.png"), strict=True
+    ):
+        yield drawn(
+            name,
+            f"φ between W's top directions and those of {adapter.name}'s update.",
+            f"placement {at[adapter.name]} --base {base}",
+            lambda placed=placed: _beside_random(placed),  # type: ignore[misc]
+        )
+    yield drawn(
+        "profile.png",
+        f"The energy of {small.name}'s update over all of W's directions.",
+        f"placement {at[small.name]} --base {base} --profile",
+        lambda: profile_figure(numbers.profile),
+    )
+    yield drawn(
+        "amplification-map.png",
+        f"How much of W {small.name}'s update meets in every module, as many times as a random "
+        "one meets.",
+        f"amplification {at[small.name]} --base {base} --figure map",
+        lambda: map_figure(numbers.table7[0]),
+    )
+    yield drawn(
+        "amplification-curve.png",
+        f"The factor over the leading k directions of {large.name}, with its chance level.",
+        f"amplification {at[large.name]} --base {base} --ranks 1-{_most(large)} --figure curve",
+        lambda: curve_figure(numbers.curve),
+    )
+    yield drawn(
+        "gains.png",
+        f"What {small.name}'s update does to W along each of its directions, in one module.",
+        f"amplification {at[small.name]} --base {base}",
+        lambda: gains_figure(numbers.table7[0]),
     )
 
 
-def _inherited(runs: _Runs) -> tuple[list[str], list[list[str]]]:
-    """Compare on every side runs of one seed, of two, and one on shuffled labels."""
-    from subspace.measures.similarity import similarity
+def _beside_random(result: Similarity) -> Figure:
+    from subspace.measures.similarity import random_pair
+    from subspace.plots.figure4 import figure4
+    from subspace.plots.names import chosen
 
-    pairs = {
-        "r = 8 and 64, two seeds": (runs.small, runs.large),
-        "r = 8 and 64, one seed": (runs.small, runs.twin),
-        "r = 64, two seeds": (runs.large, runs.twin),
-        "r = 64, shuffled labels, two seeds": (runs.large, runs.controls[0]),
-        "both on shuffled labels, two seeds": (runs.controls[0], runs.controls[-1]),
-    }
-    header = ["runs", *(f"side {side}" for side in _COMPARED), "initial A"]
-    rows = []
-    for name, (a, b) in pairs.items():
-        cells, start = [], "-"
-        for side in _COMPARED:
-            result = similarity(a, b, side=side)
-            cells.append(_medians(result))
-            if result.initial is not None:
-                start = _medians(result.initial)
-        rows.append([name, *cells, start])
-    return header, rows
-
-
-def _medians(result: Similarity) -> str:
-    phi = [m.phi[0, 0] for m in result.values() if m.phi[0, 0] == m.phi[0, 0]]
-    agree = [m.agreeing for m in result.values() if m.agreeing is not None]
-    if not phi:
-        return "undefined"
-    return f"{median(phi):.3f}" + (f"; {median(agree):g}" if agree else "")
-
-
-def _moved(adapter: Adapter) -> str:
-    """Say how far A went from where it started."""
-    from subspace.adapters import Adapter, LowRankUpdate
-    from subspace.measures.similarity import similarity
-
-    started = {
-        name: LowRankUpdate(name, adapter.initial[name], update.B, update.scale)
-        for name, update in adapter.items()
-    }
-    far = [
-        float((u.A - adapter.initial[name]).norm() / adapter.initial[name].norm())
-        for name, u in adapter.items()
-    ]
-    phi = similarity(adapter, Adapter.from_updates(started, name="start"), side="A")
-    whole = median(float(m.phi[-1, -1]) for m in phi.values())
-    first = median(float(m.phi[0, 0]) for m in phi.values())
-    return (
-        f"A of {adapter.name} moved by a median of {median(far):.2f} of its own size; between it "
-        f"and its start φ(1, 1) is {first:.2f} and φ(r, r) {whole:.2f} (median over modules)."
-    )
-
-
-def _table7(result: Amplification) -> str:
-    from subspace.cli.amplification_table import HEADER, rows_of
-
-    return f"{result.adapter} of {result.base}:\n\n{markdown_table(HEADER, rows_of(result))}"
+    first = result[chosen(result, None)[0]]
+    return figure4(result, random_pair(first.rank_a, first.rank_b, first.d))

@@ -4,122 +4,199 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from subspace.cli import options
 from subspace.cli.printing import say, sweep_progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from subspace.cli.gallery_runs import Compared
+    from subspace.training.grid import Sweep
     from subspace.training.sweep import Cell
 
-
-class Size(NamedTuple):
-    """How much is trained."""
-
-    ranks: tuple[int, ...]  # 8 and 64 among them: they are compared
-    seeds: tuple[int, ...]
-    steps: int
-    warmup: int
-    eval_every: int
-
-
-QUICK = Size((1, 8, 64), (0, 1), 120, 10, 60)
-WHOLE = Size((1, 2, 4, 8, 64), (0, 1, 2), 300, 20, 100)
+# 8 and 64 are among the ranks, for they are compared.
+QUICK = "--ranks 1,8,64 --seeds 0,1 --reference head --steps 120 --warmup 10 --eval-every 60"
+WHOLE = "--ranks 1,2,4,8,64 --seeds 0,1,2 --reference head --steps 300 --warmup 20 --eval-every 100"
+_TRAINING = ("model", "data", "targets", "lr", "max_length")
 
 
 @click.command()
+@click.argument("folders", metavar="[RUN]…", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("reproduced"),
     show_default=True,
-    help="Figures, tables and the page README.md go here, the runs to DIR/runs.",
+    help="Figures, tables, the page README.md and DIR/adapters go here.",
 )
 @click.option("--quick", is_flag=True, help="Fewer ranks, seeds and steps: some minutes.")
+@click.option(
+    "--config",
+    "configs",
+    metavar="TOML",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A sweep as `train --config` reads it; of several the first one's runs are compared.",
+)
 @click.option("--model", default="minilm", show_default=True, help="As in train.")
 @click.option("--base", metavar="MODEL", help="The checkpoint that --model names.  [default: it]")
 @click.option("--data", default="icd10", show_default=True, help="As in train.")
-@click.option(
-    "--targets",
-    default="query,value",
-    show_default=True,
-    help="The matrices whose directions are compared, as in train.",
-)
-@click.option("--lr", default=4e-3, show_default=True, help="Learning rate.")
+@click.option("--targets", default="query,value", show_default=True, help="As in train.")
+@click.option("--lr", default="4e-3", show_default=True, help="As in train.")
 @click.option("--max-length", default=32, show_default=True, help="Tokens a text is cut to.")
+@click.option(
+    "--compare",
+    metavar="TARGETS",
+    help="Of several target sets the one whose directions are compared.  [default: query,value]",
+)
 @click.option("--jobs", default=1, show_default=True, help="Runs at a time, sharing the cores.")
 def command(
+    folders: tuple[Path, ...],
     out: Path,
     quick: bool,
-    model: str,
+    configs: tuple[Path, ...],
     base: str | None,
-    data: str,
-    targets: str,
-    lr: float,
-    max_length: int,
+    compare: str | None,
     jobs: int,
+    **_training: Any,  # noqa: ANN401 - told on to `train`, which checks them
 ) -> None:
     """Train a sweep of ranks and seeds, and retell the LoRA paper's argument with its numbers.
 
     Rank over accuracy (Table 6); which directions r = 8 and r = 64, and two seeds, share (Figures
     3, 4, 6, 7), beside runs on shuffled labels; where the update lies in W (Figure 8) and what it
     amplifies (Table 7). Run again it trains nothing twice: a finished run is used, a killed one
-    goes on. README.md in --out says what was found, with every command.
+    goes on. README.md in --out says what was found, with every command. Folders of runs that are
+    trained already are taken as they are.
 
     \b
         subspace reproduce --quick --jobs 2
         subspace reproduce --model ./my-bert --data texts.csv --targets q_lin,v_lin --out mine
+        subspace reproduce --config data/sweep-icd10.toml --out figures
+        subspace reproduce runs/ --base ./my-bert --out mine
     """  # noqa: D301 - click wants the real character
     from subspace.cli.amplification import open_base
     from subspace.cli.gallery import write_gallery
-    from subspace.training.config import TrainConfig
-    from subspace.training.grid import Sweep
-    from subspace.training.sweep import run_sweep
+    from subspace.cli.gallery_runs import adapters_of, compared
 
-    size = QUICK if quick else WHOLE
-    named = targets if targets.startswith("re:") or targets == "all-linear" else None
-    options = TrainConfig(
-        model=model,
-        data=data,
-        targets=named or tuple(part.strip() for part in targets.split(",")),
-        learning_rate=lr,
-        max_length=max_length,
-        steps=size.steps,
-        warmup=size.warmup,
-        eval_every=size.eval_every,
-    )
-    checkpoint = open_base(base or model)
-    sweep = Sweep(options, (data,), (options.targets,), size.ranks, size.seeds, ("head",))
-    control = replace(sweep, options=replace(options, shuffle_labels=True), ranks=(64,),
-                      seeds=size.seeds[:2], references=())  # fmt: skip
-    cells: list[Cell] = []
-    for part in (sweep, control):
-        with sweep_progress(part.runs, options.steps) as (tell, ended):
-            cells += run_sweep(part, out / "runs", jobs=jobs, progress=tell, finished=ended)
-    _refuse_failed(cells)
-    trained, controls = cells[: sweep.runs], cells[sweep.runs :]
-    for line in write_gallery(trained, controls, checkpoint, out, _command(quick, model, data)):
+    words = _words(folders, out, quick, configs, compare)
+    wanted = None if compare is None else "+".join(part.strip() for part in compare.split(","))
+    if folders:
+        if base is None:
+            raise ArgumentError("what are these runs of? give their checkpoint with --base MODEL")
+        from subspace.training.found import find_runs
+
+        checkpoint = open_base(base)
+        cells = find_runs(folders)
+        chosen = compared(cells, wanted)
+    else:
+        sweeps = _sweeps(quick, configs, out)
+        base = base or sweeps[0][0].options.model
+        checkpoint = open_base(base)
+        cells = [cell for sweep, runs in sweeps for cell in _run(sweep, runs, jobs)]
+        chosen = compared(cells, wanted)
+        chosen = replace(chosen, controls=_controls(chosen, sweeps[0][0], jobs))
+    kept = {
+        cell.folder: _kept(cell, out, retrain=not folders)
+        for cell in (chosen.small, *chosen.large, *chosen.controls)
+    }
+    trained = [cell for cell in cells if not cell.config.shuffle_labels]
+    word = "MODEL" if Path(base).is_absolute() else base
+    for line in write_gallery(trained, adapters_of(chosen, kept), checkpoint, out, words, word):
         say(line)
     click.echo(f"wrote {out / 'README.md'}", err=True)
 
 
-def _command(quick: bool, model: str, data: str) -> str:
+def _words(
+    folders: Sequence[Path],
+    out: Path,
+    quick: bool,
+    configs: Sequence[Path],
+    compare: str | None,
+) -> str:
     """Return the command as the page repeats it, without any path of this machine."""
-    words = ["subspace reproduce", *(["--quick"] if quick else [])]
-    words += [f"--model {Path(model).name}"] if model != "minilm" else []
-    words += [f"--data {Path(data).name}"] if data != "icd10" else []
+    words = ["subspace reproduce", *(_portable(folder) for folder in folders)]
+    words += ["--quick"] if quick else []
+    words += [f"--config {_portable(config)}" for config in configs]
+    for name in ("model", "base", "data", "targets", "lr", "max_length"):
+        if options.given(name):
+            value = str(click.get_current_context().params[name])
+            words.append(f"--{name.replace('_', '-')} {_portable(Path(value))}")
+    words += [] if compare is None else [f"--compare {compare}"]
+    words += [f"--out {_portable(out)}"] if options.given("out") else []
     return " ".join(words)
 
 
-def _refuse_failed(cells: Sequence[Cell]) -> None:
+def _portable(path: Path) -> str:
+    return path.name if path.is_absolute() else str(path)
+
+
+def _sweeps(quick: bool, configs: Sequence[Path], out: Path) -> list[tuple[Sweep, Path]]:
+    """Return each sweep with the folder of its runs."""
+    from subspace.cli.train import sweep_of
+
+    own = [f"--out={out / 'runs'}"]
+    given = [
+        f"--{name.replace('_', '-')}={click.get_current_context().params[name]}"
+        for name in _TRAINING
+        if options.given(name)
+    ]
+    if configs:
+        if quick:
+            raise ArgumentError("--quick is a sweep, and --config is another; give one of them")
+        return [sweep_of([f"--config={config}", *given]) for config in configs]
+    return [sweep_of([*(QUICK if quick else WHOLE).split(), *given, *own])]
+
+
+def _run(sweep: Sweep, runs: Path, jobs: int) -> list[Cell]:
+    """Train what is not there; of a finished run the record is enough."""
+    from subspace.training.sweep import run_sweep
+
+    with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
+        cells = run_sweep(sweep, runs, jobs=jobs, weights=False, progress=tell, finished=ended)
     failed = [cell for cell in cells if cell.record is None]
     if failed:
         raise ArgumentError(
             f"{len(failed)} of {len(cells)} runs failed, the first: {failed[0].folder}: "
             f"{failed[0].error}; run the command again when that is mended"
         )
+    return cells
+
+
+def _controls(chosen: Compared, sweep: Sweep, jobs: int) -> tuple[Cell, ...]:
+    """Train the runs on shuffled labels beside those that they stand for."""
+    config = chosen.large[0].config
+    control = replace(
+        sweep,
+        options=replace(config, shuffle_labels=True),
+        data=(config.data,),
+        targets=(config.targets,),
+        ranks=(config.rank,),
+        seeds=tuple(cell.config.seed for cell in chosen.large[:2]),
+        references=(),
+        rates={},
+    )
+    return tuple(_run(control, chosen.large[0].folder.parent, jobs))
+
+
+def _kept(cell: Cell, out: Path, *, retrain: bool) -> Path:
+    """Return the float16 copy that the figures are drawn from."""
+    from subspace.cli.gallery import ADAPTERS
+    from subspace.training.keep import kept
+    from subspace.training.run import train
+
+    copy = kept(cell, out / ADAPTERS)
+    if copy is None and not retrain:
+        raise ArgumentError(f"{cell.folder}: has a record and no weights; train it again")
+    if copy is None:
+        click.echo(f"{cell.folder}: its weights are not here; training it again", err=True)
+        train(cell.config, cell.folder, overwrite=True)
+        copy = kept(cell, out / ADAPTERS)
+    if copy is None:
+        raise ArgumentError(f"{cell.folder}: its weights are not there after training")
+    return copy

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from subspace.cli.printing import echo_json, sweep_progress
+from subspace.cli.sweep_options import read_file, read_numbers, read_rates
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -17,65 +19,13 @@ if TYPE_CHECKING:
     from subspace.training.sweep import Cell
 
 
-def _numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[int]:
-    """Flatten ``--ranks 1,8 --rank 64`` to numbers, each once, in the order given."""
-    try:
-        return list(dict.fromkeys(int(part) for text in given for part in text.split(",")))
-    except ValueError as error:
-        raise click.BadParameter("write a whole number, or a list such as 1,8,64") from error
-
-
-def _rates(
-    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
-) -> dict[str, tuple[float, ...]]:
-    """Read ``--lr 2e-3,4e-3 --lr full:1e-4`` by method."""
-    rates: dict[str, tuple[float, ...]] = {}
-    try:
-        for text in given:
-            method, colon, numbers = text.rpartition(":")
-            key = method if colon else "lora"
-            rates[key] = tuple(dict.fromkeys(float(part) for part in numbers.split(",")))
-    except ValueError as error:
-        raise click.BadParameter("write numbers, as in 2e-3,4e-3 or full:1e-4,3e-4") from error
-    if wrong := sorted(set(rates) - {"lora", "full", "head"}):
-        raise click.BadParameter(f"no method {wrong[0]!r}; there are lora, full and head")
-    return rates
-
-
-def _from_file(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
-    """Let a TOML file say what the command line does not."""
-    if path is None:
-        return
-    from subspace.training.sweepfile import read_sweep
-
-    found = read_sweep(path)
-    for axis in ("ranks", "seeds"):
-        if axis in found:
-            found[axis] = [",".join(map(str, _listed(found[axis])))]
-    if "targets" in found:
-        sets = _listed(found["targets"])
-        sets = sets if any(isinstance(each, list) for each in sets) else [sets]
-        found["targets"] = [",".join(map(str, _listed(each))) for each in sets]
-    if "lr" in found:
-        rates = found["lr"] if isinstance(found["lr"], dict) else {"lora": found["lr"]}
-        found["lr"] = [f"{m}:{','.join(map(str, _listed(each)))}" for m, each in rates.items()]
-    for axis in ("data", "references"):
-        if axis in found:
-            found[axis] = _listed(found[axis])
-    ctx.default_map = {**(ctx.default_map or {}), **found}
-
-
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
-    return value if isinstance(value, list) else [value]
-
-
 @click.command()
 @click.option(
     "--rank",
     "--ranks",
     "ranks",
     multiple=True,
-    callback=_numbers,
+    callback=read_numbers,
     metavar="N[,N…]",
     default=("8",),
     show_default=True,
@@ -86,7 +36,7 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
     "--seeds",
     "seeds",
     multiple=True,
-    callback=_numbers,
+    callback=read_numbers,
     metavar="N[,N…]",
     default=("0",),
     show_default=True,
@@ -117,7 +67,7 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
 @click.option(
     "--lr",
     multiple=True,
-    callback=_rates,
+    callback=read_rates,
     metavar="[METHOD:]X[,X…]",
     default=("4e-3", "full:1e-4", "head:4e-3"),
     show_default=True,
@@ -135,7 +85,7 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
     "--config",
     metavar="TOML",
     type=click.Path(path_type=Path),
-    callback=_from_file,
+    callback=read_file,
     is_eager=True,
     expose_value=False,
     help="Read options from a file, by these names.",
@@ -253,6 +203,18 @@ def command(
     _write(cells, draw, as_json, as_csv, as_markdown, as_latex)
     if any(cell.record is None for cell in cells):
         click.get_current_context().exit(1)
+
+
+def sweep_of(words: list[str]) -> tuple[Sweep, Path]:
+    """Read a sweep, and the folder of its runs, as this verb's options say them."""
+    from subspace.training.config import TrainConfig
+
+    with command.make_context("subspace train", words) as context:
+        given = dict(context.params)
+    names = ("ranks", "seeds", "targets", "data", "references", "lr")
+    axes = {name: given.pop(name) for name in names}
+    shared = {field.name for field in fields(TrainConfig)} & set(given)
+    return _sweep(**axes, options={name: given[name] for name in shared}), given["out"]
 
 
 def _sweep(

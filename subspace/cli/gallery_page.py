@@ -1,0 +1,219 @@
+"""README.md of the gallery: the paper's argument, retold with the numbers of this sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from subspace.cli.printing import markdown_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from subspace.adapters import Adapter
+    from subspace.cli.gallery import Drawn, Numbers
+    from subspace.cli.gallery_runs import Runs
+    from subspace.results import Amplification, Side, Similarity
+    from subspace.training.sweep import Cell
+
+_COMPARED: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
+
+
+def write_page(
+    numbers: Numbers,
+    runs: Runs,
+    drawn: Mapping[str, Drawn],
+    trained: Sequence[Cell],
+    out: Path,
+    command: str,
+) -> list[str]:
+    """Write the page into `out`; return the sentences on it that say what was found."""
+    from subspace.cli.sweep_table import enough
+    from subspace.findings import amplified, claims, findings, ranked
+
+    shared, rest, seeds = findings(numbers.ranks, numbers.seeds)
+    found = {
+        "enough": [enough(each) for each in numbers.table.nearly_enough],
+        "ranks": [shared, rest],
+        "seeds": [seeds, *ranked(numbers.real)],
+        "amplified": [amplified(numbers.table7)],
+    }
+    held = claims(numbers.table, numbers.ranks, numbers.seeds, numbers.placed, numbers.table7)
+    pages = (
+        _head(trained, runs, command),
+        _section(
+            "Beside the paper",
+            "What Hu et al. 2021 ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) found on "
+            "GPT-3, and what these runs show. The verdict follows from the numbers by fixed rules "
+            "(`subspace.findings.claims`), not by eye. A verdict is on what the paper says; where "
+            "chance says the same, the number beside it shows that.",
+            markdown_table(
+                ["", "the paper", "here", ""],
+                [[claim.where, claim.paper, claim.here, claim.verdict] for claim in held],
+            ),
+        ),
+        _rank(numbers, found["enough"], trained),
+        _figures(drawn, "table6.png"),
+        _section("Which directions do two ranks share? (Figures 3 and 6)", _list(found["ranks"])),
+        _figures(drawn, "figure3.png", "figure6.png"),
+        _section("Which do two seeds share? (Figures 4 and 7)", _list(found["seeds"])),
+        _figures(drawn, "figure4.png", "figure7.png", "rank.png"),
+        _section(
+            "Learned or inherited?",
+            "Medians over modules of φ(1, 1) and of the leading directions that agree beyond "
+            "chance. Runs of one seed share their head's start and the order of texts; runs on "
+            "shuffled labels saw the texts, not the task.",
+            markdown_table(*_inherited(runs)),
+            _moved(runs.large),
+        ),
+        _section("What does the update amplify? (Table 7, Figure 8)", _list(found["amplified"])),
+        (_table7(result) for result in numbers.table7),
+        _figures(drawn, *(name for name in drawn if name not in _EARLIER)),
+    )
+    parts = [part for page in pages for part in page]
+    (out / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return [sentence for sentences in found.values() for sentence in sentences]
+
+
+_EARLIER = ("table6.png", "figure3.png", "figure6.png", "figure4.png", "figure7.png", "rank.png")
+
+
+def _section(title: str, *parts: str) -> Iterator[str]:
+    yield f"## {title}"
+    yield from parts
+
+
+def _list(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
+    for name in names:
+        figure = drawn[name]
+        yield f"![{name}]({name})"
+        yield f"`{name}`: {figure.words}"
+        yield f"    {figure.command}"
+
+
+def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
+    record = next(cell.record for cell in trained if cell.record is not None)
+    yield "# The argument of the LoRA paper, retold on this model"
+    yield f"    {command}"
+    seeds = ", ".join(str(s) for s in dict.fromkeys(c.config.seed for c in trained))
+    yield (
+        f"wrote this page and every file beside it: {record['model']['name']}, "
+        f"{_data(trained)}, {trained[0].config.steps} steps, seeds {seeds}, on {record['device']} "
+        f"with {record['threads']} thread{'s' if record['threads'] > 1 else ''} a run, torch "
+        f"{record['versions']['torch']}. "
+        f"Run again, it trains nothing that is there. The figures are drawn from the runs in "
+        f"[adapters](adapters) (A, B and the initial A in float16, {len(runs.same_rank) + 1} runs "
+        f"and {len(runs.controls)} on shuffled labels); each command runs within this folder, and "
+        "MODEL, where one says so, is the base checkpoint."
+    )
+
+
+def _data(trained: Sequence[Cell]) -> str:
+    names = dict.fromkeys(Path(cell.config.data).name for cell in trained)
+    return f"task {' and '.join(names)}"
+
+
+def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> Iterator[str]:
+    from subspace.cli.sweep_table import table6_cells
+
+    yield "## How much rank does the task need? (Table 6)"
+    yield _list(enough)
+    yield markdown_table(*table6_cells(numbers.table))
+    alpha = dict.fromkeys(
+        f"{cell.config.alpha}" for cell in trained if cell.config.method == "lora"
+    )
+    yield (
+        "Test accuracy in percent, mean ± standard deviation over seeds; alpha is "
+        f"{' and '.join(alpha)} at every rank. Nearly enough is the smallest rank whose mean is "
+        "within one standard error of the best, paired over seeds. The paper's figures are of "
+        "GPT-3 on other tasks: what can be compared is how little the rows depend on r."
+    )
+    rates = _rates(numbers)
+    if rates is not None:
+        yield "Where several learning rates were tried, with the first seed on validation texts:"
+        yield markdown_table(*rates)
+
+
+def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
+    rows = [row for row in numbers.table if row.searched]
+    if not rows:
+        return None
+    tried = sorted({rate for row in rows for rate, _ in row.searched})
+    header = ["data", "adapted", "rank", *(f"lr {rate:g}" for rate in tried)]
+    lines = []
+    for row in rows:
+        accuracy = dict(row.searched)
+        cells = [
+            "-"
+            if rate not in accuracy
+            else f"**{accuracy[rate]:.1%}**"
+            if rate == row.learning_rate
+            else f"{accuracy[rate]:.1%}"
+            for rate in tried
+        ]
+        name = row.targets if row.rank is not None else f"{row.method} (reference)"
+        lines.append([row.data, name, "-" if row.rank is None else str(row.rank), *cells])
+    return header, lines
+
+
+def _inherited(runs: Runs) -> tuple[list[str], list[list[str]]]:
+    """Compare on every side runs of one seed, of two, and one on shuffled labels."""
+    from subspace.measures.similarity import similarity
+
+    pairs = [(runs.small, runs.large), (runs.small, runs.twin), (runs.large, runs.twin)]
+    if runs.control_of_seeds is not None:
+        pairs.append((runs.other, runs.control_of_seeds))
+    if len(runs.controls) > 1:
+        pairs.append((runs.controls[0], runs.controls[1]))
+    header = ["runs", *(f"side {side}" for side in _COMPARED), "initial A"]
+    rows = []
+    for a, b in pairs:
+        cells, start = [], "-"
+        for side in _COMPARED:
+            result = similarity(a, b, side=side)
+            cells.append(_medians(result))
+            if result.initial is not None:
+                start = _medians(result.initial)
+        rows.append([f"{a.name} and {b.name}", *cells, start])
+    return header, rows
+
+
+def _medians(result: Similarity) -> str:
+    phi = [m.phi[0, 0] for m in result.values() if m.phi[0, 0] == m.phi[0, 0]]
+    agree = [m.agreeing for m in result.values() if m.agreeing is not None]
+    if not phi:
+        return "undefined"
+    return f"{median(phi):.3f}" + (f"; {median(agree):g}" if agree else "")
+
+
+def _moved(adapter: Adapter) -> str:
+    """Say how far A went from where it started."""
+    from subspace.adapters import Adapter, LowRankUpdate
+    from subspace.measures.similarity import similarity
+
+    started = {
+        name: LowRankUpdate(name, adapter.initial[name], update.B, update.scale)
+        for name, update in adapter.items()
+    }
+    far = [
+        float((u.A - adapter.initial[name]).norm() / adapter.initial[name].norm())
+        for name, u in adapter.items()
+    ]
+    phi = similarity(adapter, Adapter.from_updates(started, name="start"), side="A")
+    whole = median(float(m.phi[-1, -1]) for m in phi.values())
+    first = median(float(m.phi[0, 0]) for m in phi.values())
+    return (
+        f"A of {adapter.name} moved by a median of {median(far):.2f} of its own size; between it "
+        f"and its start φ(1, 1) is {first:.2f} and φ(r, r) {whole:.2f} (median over modules)."
+    )
+
+
+def _table7(result: Amplification) -> str:
+    from subspace.cli.amplification_table import HEADER, rows_of
+
+    return f"{result.adapter} of {result.base}:\n\n{markdown_table(HEADER, rows_of(result))}"

@@ -1,0 +1,129 @@
+"""Runs read from their folders, and the float16 copies that are kept of them."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from subspace.errors import AnalysisError, ArgumentError, FormatError, MissingFileError
+from subspace.training import TrainConfig
+from subspace.training.found import find_runs
+from subspace.training.keep import kept
+from subspace.training.summary import table6
+
+
+def write_run(folder, *, validation=0.5, test=0.5, **options):
+    config = TrainConfig(**options)
+    folder.mkdir(parents=True)
+    record = {
+        "options": config.to_options(),
+        "model": {"name": "m"},
+        "data": {"name": "d"},
+        "before": {"accuracy": 0.1},
+        "after": {"accuracy": test},
+        "history": [{"step": 1, "validation_accuracy": validation, "train_accuracy": 0.9}],
+        "trainable_parameters": 10,
+    }
+    (folder / "training.json").write_text(json.dumps(record))
+    return folder
+
+
+def write_weights(folder, value=0.1):
+    (folder / "adapter_config.json").write_text("{}")
+    for name in ("adapter_model", "initial_A"):
+        save_file({"x": torch.full((2, 3), value)}, folder / f"{name}.safetensors")
+
+
+def test_runs_are_found_at_any_depth_in_the_order_of_a_table(tmp_path):
+    for rank in (64, 8):
+        for seed in (1, 0):
+            write_run(tmp_path / f"deep/{rank}/{seed}", rank=rank, seed=seed)
+    write_run(tmp_path / "head", method="head")
+    write_run(tmp_path / ".hidden.unfinished/new", rank=2)
+    found = find_runs([tmp_path])
+    names = [(c.config.method, c.config.rank, c.config.seed) for c in found]
+    assert names[:4] == [("lora", 8, 0), ("lora", 8, 1), ("lora", 64, 0), ("lora", 64, 1)]
+    assert [c.config.method for c in found] == ["lora"] * 4 + ["head"]
+    assert all(c.reused for c in found)
+
+
+def test_a_run_that_is_named_twice_counts_once(tmp_path):
+    run = write_run(tmp_path / "runs/r8", rank=8)
+    assert len(find_runs([run, tmp_path / "runs"])) == 1
+
+
+def test_of_several_rates_the_best_on_validation_is_used_at_every_seed(tmp_path):
+    for rate, validation in ((1e-3, 0.5), (2e-3, 0.8), (4e-3, 0.8), (8e-3, 0.6)):
+        write_run(tmp_path / f"{rate}", learning_rate=rate, validation=validation, test=rate)
+    write_run(tmp_path / "other", learning_rate=2e-3, seed=1, validation=0.1, test=0.25)
+    found = find_runs([tmp_path])
+    used = {(c.config.learning_rate, c.config.seed) for c in found if not c.searched}
+    assert used == {(2e-3, 0), (2e-3, 1)}  # of equals the smaller one
+    (row,) = table6(found)
+    assert row.test == (2e-3, 0.25)
+    assert [rate for rate, _ in row.searched] == [1e-3, 2e-3, 4e-3, 8e-3]
+
+
+def test_runs_of_two_sweeps_are_not_one_table(tmp_path):
+    write_run(tmp_path / "a", steps=300)
+    write_run(tmp_path / "b", seed=1, steps=600)
+    with pytest.raises(ArgumentError, match="trained with steps 600"):
+        find_runs([tmp_path])
+    # Two data sets may take different numbers of steps.
+    write_run(tmp_path / "c/other", steps=600, data="icd10-pairs")
+    assert len(find_runs([tmp_path / "a", tmp_path / "c"])) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "{}", '{"options": 3}', '{"options": {"rank": -1}}', '{"options": {"unheard": 1}}',
+        '{"options": {"targets": 3}}', '{"options": {"learning_rate": "fast"}}',
+        '{"options": {"targets": [null]}}', '{"options": {}, "before": {}}', "nonsense",
+    ],
+)  # fmt: skip
+def test_a_damaged_record_names_its_file(tmp_path, text):
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(FormatError, match=r"training\.json"):
+        find_runs([tmp_path])
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(MissingFileError, match="no run in it"):
+        find_runs([tmp_path])
+
+
+def test_a_kept_copy_follows_the_run(tmp_path):
+    run = write_run(tmp_path / "run", rank=8)
+    (cell,) = find_runs([run])
+    store = tmp_path / "store"
+    assert kept(cell, store) is None  # a record alone
+    write_weights(run)
+    copy = kept(cell, store)
+    assert copy == store / "r8-seed0"
+    half = load_file(copy / "adapter_model.safetensors")["x"]
+    assert half.dtype == torch.float16
+    assert (copy / "training.json").read_bytes() == (run / "training.json").read_bytes()
+    stamp = (copy / "adapter_model.safetensors").stat().st_mtime_ns
+    assert kept(cell, store) == copy
+    assert (copy / "adapter_model.safetensors").stat().st_mtime_ns == stamp
+
+    # The weights go away and the copy stays; trained anew, the run is copied anew.
+    (run / "adapter_model.safetensors").unlink()
+    assert kept(cell, store) == copy
+    (run / "training.json").write_text((run / "training.json").read_text() + "\n")
+    assert kept(cell, store) is None
+    write_weights(run, value=0.2)
+    assert kept(cell, store) == copy
+    assert load_file(copy / "adapter_model.safetensors")["x"][0, 0] == torch.tensor(0.2).half()
+    assert not list(store.glob(".*"))
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_weights(run, value=1e6)
+    (cell,) = find_runs([run])
+    with pytest.raises(AnalysisError, match="beyond float16"):
+        kept(cell, tmp_path / "store")
+    assert not (tmp_path / "store" / "r8-seed0").exists()
