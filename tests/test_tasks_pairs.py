@@ -15,6 +15,7 @@ import simple_icd_10_cm as icd
 
 from subspace.errors import ArgumentError, FormatError, MissingExtraError, MissingFileError
 from subspace.training import TASKS, load_data, textfiles
+from subspace.training.hub import hub_records
 from subspace.training.icd10_pairs import _pairs
 from subspace.training.tasks import stored_name
 
@@ -457,12 +458,41 @@ def test_published_sets_by_their_hub_names(hub):
     assert hub.asked[-1][0][0] == "stanfordnlp/snli"
 
 
+def test_the_real_library_gives_classes_by_name(tmp_path, monkeypatch):
+    """What `datasets` itself writes and reads, from a folder that is named like a hub's set."""
+    datasets = pytest.importorskip("datasets")
+    label = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+    folder = tmp_path / "owner" / "reviews"
+    for split, rows in (("train", 3), ("test", 2)):
+        part = datasets.Dataset.from_dict(
+            {
+                "text": [f"{split} {k}" for k in range(rows)],
+                "label": [k % 3 - 1 for k in range(rows)],
+            },
+            features=features,
+        )
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        part.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    found = {split: list(records) for split, records in hub_records("owner/reviews").items()}
+    assert found == {
+        "train": [
+            ("owner/reviews, train, row 2", {"text": "train 1", "label": "no"}),
+            ("owner/reviews, train, row 3", {"text": "train 2", "label": "yes"}),
+        ],
+        "test": [("owner/reviews, test, row 2", {"text": "test 1", "label": "no"})],
+    }
+
+
 def test_without_datasets_both_ways_out_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"'owner/name' is no file .* 'datasets>=4', or gi"):
+    with pytest.raises(MissingExtraError, match=r"'owner/name' is no file .*\[hub\]', or gi"):
         load_data("owner/name")
     for task in ("snli", "wikisql-agg", "wikisql-sql"):
-        with pytest.raises(MissingExtraError, match=rf"pip install 'datasets>=4' .*{task}:PATH"):
+        with pytest.raises(MissingExtraError, match=rf"lora-subspace\[hub\]' .*{task}:PATH"):
             load_data(task)
 
 

@@ -45,12 +45,12 @@ def hub_records(data: str, *, revision: str | None = None) -> dict[str, Records]
     except ImportError as error:
         raise MissingExtraError(
             f"{data!r} is no file or folder here, and as a name on the Hugging Face hub it needs "
-            "the package datasets: pip install 'datasets>=4', or give a .jsonl or .csv file"
+            "the package datasets: pip install 'lora-subspace[hub]', or give a .jsonl or .csv file"
         ) from error
     if int(str(datasets.__version__).split(".")[0]) < 4:
         raise ArgumentError(
             f"datasets is {datasets.__version__}, which runs code that a data set brings along: "
-            "pip install 'datasets>=4'"
+            "pip install 'lora-subspace[hub]'"
         )
     name, _, subset = data.partition(":")
     try:

@@ -47,8 +47,8 @@ def source_records(
             found = hub_records(hub, revision=revision)
         except MissingExtraError as error:
             raise MissingExtraError(
-                f"the task {task!r} needs its texts: pip install 'datasets>=4' to get {hub} from "
-                f"the Hugging Face hub, or write {task}:PATH with a file or folder that you have"
+                f"the task {task!r} needs its texts: pip install 'lora-subspace[hub]' to get {hub} "
+                f"from the Hugging Face hub, or write {task}:PATH with a file or folder that you have"
             ) from error
         return {_PARTS[split]: part for split, part in _known(found)}
     if source.is_dir():
