@@ -48,7 +48,7 @@ def source_records(
         except MissingExtraError as error:
             raise MissingExtraError(
                 f"the task {task!r} needs its texts: pip install 'lora-subspace[hub]' to get {hub} "
-                f"from the Hugging Face hub, or write {task}:PATH with a file or folder that you have"
+                f"from the Hugging Face hub, or write {task}:PATH with a file or folder of yours"
             ) from error
         return {_PARTS[split]: part for split, part in _known(found)}
     if source.is_dir():
