@@ -315,6 +315,25 @@ def test_rank_beyond_the_numerical_one_is_not_counted(dtype):
     assert "in 1 module all directions are shared" in ranked(result)[0]
 
 
+def test_what_is_full_is_judged_on_the_compared_side():
+    """delta W of rank 2, A - A_0 of rank 6: six shared directions of 6 are all, two are not."""
+    rng = np.random.default_rng(3)
+    shared = rng.standard_normal((6, 60))
+    runs = []
+    for n in range(2):
+        start = torch.tensor(rng.standard_normal((6, 60)))
+        A = start + torch.tensor(shared * np.linspace(3, 1, 6)[:, None])
+        B = torch.tensor(rng.standard_normal((50, 2)) @ rng.standard_normal((2, 6)))
+        one = adapter(LowRankUpdate("q", A, B, 1.0), name=f"run{n}")
+        runs.append(replace(one, initial={"q": start}))
+    moved, whole = rank(runs, side="delta-A")["q"], rank(runs, side="in")["q"]
+    assert (moved.numerical, moved.counted, moved.replicable) == (2, 6, 6)
+    assert moved.full
+    assert (whole.numerical, whole.counted) == (2, 2)
+    few = replace(moved, counted=6, numerical=2, replicable=3)
+    assert not few.full
+
+
 @pytest.mark.parametrize("k", [0, 2])
 def test_planted_directions_survive_bf16(k, device):
     runs = adapters([planted(384, 16, k, runs=3, seed=k, dtype=torch.bfloat16)])
@@ -427,7 +446,7 @@ def module(name="h.0.q", replicable=3, *, nominal=8, low=None, high=None, energy
     low, high = (replicable if end is None else end for end in (low, high))
     numbers = (replicable, low, high, *[spread] * 6)
     need = None if replicable is None else max(1, math.ceil(replicable))
-    return ModuleRank(name, 99, nominal, nominal, (replicable,) * 3, 3, *numbers, need)
+    return ModuleRank(name, 99, nominal, nominal, nominal, (replicable,) * 3, 3, *numbers, need)
 
 
 def of(*modules, recommended=3, adapters=("s0", "s1", "s2")):

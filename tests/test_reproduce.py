@@ -78,16 +78,13 @@ def test_the_commands_under_the_figures_draw_them(made, world, monkeypatch, tmp_
         assert (tmp_path / f"{name}.png").read_bytes() == (out / f"{name}.png").read_bytes(), name
 
 
-def test_the_kept_adapters_are_the_runs_in_half_precision(made):
+def test_the_kept_adapters_are_the_compared_runs(made):
     out, _ = made
     names = {"r8-seed0", "r64-seed0", "r64-seed1", "r64-seed0-shuffled", "r64-seed1-shuffled"}
     assert {path.name for path in (out / "adapters").iterdir()} == names
     for name in names:
-        for file in ("adapter_model.safetensors", "initial_A.safetensors"):
-            kept = load_file(out / "adapters" / name / file)
-            whole = load_file(out / "runs" / name / file)
-            assert set(kept) == set(whole)
-            assert all(torch.equal(kept[n], whole[n].half()) for n in whole)
+        for file in (out / "adapters" / name).iterdir():
+            assert file.read_bytes() == (out / "runs" / name / file.name).read_bytes()
 
 
 def test_a_control_has_another_seed_than_the_run_beside(made):
@@ -154,7 +151,7 @@ def test_folders_of_runs_are_taken_as_they_are(made, world, tmp_path):
 
 
 def test_a_sweep_from_a_file_needs_records_and_the_kept_adapters_alone(made, world, tmp_path):
-    """What a fresh clone has: each run's record, and of the compared runs a float16 copy."""
+    """What a fresh clone has: each run's record, and of the compared runs a copy."""
     out, first = made
     clone = tmp_path / "clone"
     shutil.copytree(out / "runs", clone / "runs")

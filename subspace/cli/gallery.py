@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from subspace.training.sweep import Cell
 
 ADAPTERS = "adapters"
-"""Within the gallery: the compared runs, in float16; the figures are drawn from these."""
+"""Within the gallery: copies of the compared runs; the figures are drawn from these."""
 
 
 @dataclass(frozen=True)

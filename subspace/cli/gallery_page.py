@@ -107,7 +107,7 @@ def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
         f"with {record['threads']} thread{'s' if record['threads'] > 1 else ''} a run, torch "
         f"{record['versions']['torch']}. "
         f"Run again, it trains nothing that is there. The figures are drawn from the runs in "
-        f"[adapters](adapters) (A, B and the initial A in float16, {len(runs.same_rank) + 1} runs "
+        f"[adapters](adapters) ({len(runs.same_rank) + 1} runs "
         f"and {len(runs.controls)} on shuffled labels); each command runs within this folder, and "
         "MODEL, where one says so, is the base checkpoint."
     )

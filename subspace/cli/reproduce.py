@@ -185,7 +185,7 @@ def _controls(chosen: Compared, sweep: Sweep, jobs: int) -> tuple[Cell, ...]:
 
 
 def _kept(cell: Cell, out: Path, *, retrain: bool) -> Path:
-    """Return the float16 copy that the figures are drawn from."""
+    """Return the copy that the figures are drawn from."""
     from subspace.cli.gallery import ADAPTERS
     from subspace.training.keep import kept
     from subspace.training.run import train

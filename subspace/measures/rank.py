@@ -190,6 +190,7 @@ class _Found:
     """What one module's decomposition says, without its directions."""
 
     d: int
+    counted: int  # directions of the compared side that are real, the fewest of any run
     spectra: list[NDArray[np.float64]]  # a run each: the singular values that are real
     zero: list[bool]
     overlaps: list[Overlaps]  # a pair of runs each
@@ -217,7 +218,7 @@ def _found(
         for x, none in zip(spectra.directions, zero, strict=True)
     ]
     same = [False if start is None else _same_start(start, *pair) for pair in pairs]
-    return _Found(d, values, zero, overlaps, same)
+    return _Found(d, min(real), values, zero, overlaps, same)
 
 
 def _same_start(initial: Solved, a: int, b: int) -> bool:
@@ -247,6 +248,7 @@ def _assemble(
         d=found.d,
         nominal=min(nominal),
         numerical=min(map(len, found.spectra)),
+        counted=found.counted,
         agreeing=counts,
         pairs=len(known),
         replicable=middle,

@@ -184,7 +184,7 @@ def rank_rows(
     --------
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import ModuleRank, Spread
-    >>> m = ModuleRank("q", 9, 8, 8, (2, 3, 3), 3, 3, 2, 3, *[Spread(4.0, 4.0, 4.0)] * 6, 3)
+    >>> m = ModuleRank("q", 9, 8, 8, 8, (2, 3, 3), 3, 3, 2, 3, *[Spread(4.0, 4.0, 4.0)] * 6, 3)
     >>> ax = rank_rows({0: m}, ax=Figure().add_subplot(), rows=["layer 0"])
     >>> {line.get_label(): [float(x) for x in line.get_xdata()] for line in ax.lines}["_replicable"]
     [3.0]

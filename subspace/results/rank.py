@@ -30,6 +30,7 @@ class ModuleRank:
     d: int  # the dimension of the space in which directions are compared
     nominal: int  # stored rank, the smallest over the runs
     numerical: int  # of delta W, told apart from the factors' rounding; the smallest over the runs
+    counted: int  # the same of the compared side, of which agreeing directions are counted
     agreeing: tuple[int | None, ...]  # leading directions shared, a pair of `Rank.pairs` each
     pairs: int  # how many of those are defined
     replicable: float | None  # their median (a half where two middle ones differ); None: undefined
@@ -47,7 +48,7 @@ class ModuleRank:
     @property
     def full(self) -> bool:
         """Whether all directions agree: the count ends at the rank, and may be larger than it."""
-        return self.replicable is not None and 0 < self.numerical <= self.replicable
+        return self.replicable is not None and 0 < self.counted <= self.replicable
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for JSON; undefined is None."""

@@ -1,32 +1,26 @@
-"""Adapters to keep: a run's folder with every tensor in float16, small enough to travel."""
+"""Adapters to keep: the runs that figures are drawn from, copied out of a sweep."""
 
 from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING
 
-from subspace.errors import AnalysisError
-from subspace.training.folder import (
-    CONFIG,
-    INITIAL_A,
-    RECORD,
-    WEIGHTS,
-    appearing,
-    read_record,
-)
+from subspace.training.folder import FILES, RECORD, appearing, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from subspace.training.sweep import Cell
 
-_FILES = (CONFIG, INITIAL_A, RECORD, WEIGHTS)
+_FILES = (*FILES["lora"], RECORD)
 
 
 def kept(cell: Cell, store: Path) -> Path | None:
     """Return this run's folder within `store`; written where the run's own weights are there.
 
-    The copy is of the record that it stands beside, so that a run trained anew is copied anew.
+    The copy is of the record that it stands beside, so that a run trained anew is copied anew. It
+    has every tensor as it was trained: in float16 the factors' rounding would hide all of delta W
+    but its largest directions (6 of 64 in a module of data/adapters).
 
     Parameters
     ----------
@@ -38,11 +32,6 @@ def kept(cell: Cell, store: Path) -> Path | None:
     Returns
     -------
     None where neither the run nor an earlier copy has the weights.
-
-    Raises
-    ------
-    AnalysisError
-        A factor has values beyond float16's range.
     """
     copy = store / cell.config.cell
     if _holds(copy) and (copy / RECORD).read_bytes() == (cell.folder / RECORD).read_bytes():
@@ -50,27 +39,10 @@ def kept(cell: Cell, store: Path) -> Path | None:
     if not _holds(cell.folder):
         return None
     with appearing(copy, {"copy": read_record(cell.folder)}) as work:
-        new = work / "new"
-        for name in (CONFIG, RECORD):
-            shutil.copyfile(cell.folder / name, new / name)
-        for name in (WEIGHTS, INITIAL_A):
-            _halve(cell.folder / name, new / name)
-            (new / name).chmod(
-                (new / CONFIG).stat().st_mode & 0o777
-            )  # safetensors shuts others out
+        for name in _FILES:
+            shutil.copyfile(cell.folder / name, work / "new" / name)
     return copy
 
 
 def _holds(folder: Path) -> bool:
     return all((folder / name).is_file() for name in _FILES)
-
-
-def _halve(source: Path, target: Path) -> None:
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    tensors = {name: t.to(torch.float16).contiguous() for name, t in load_file(source).items()}
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise AnalysisError(f"{source}: {name} has values beyond float16's range")
-    save_file(tensors, target, metadata={"format": "pt", "rounded_to": "float16"})
