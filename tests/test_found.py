@@ -13,13 +13,13 @@ from subspace.training.keep import kept
 from subspace.training.summary import table6
 
 
-def write_run(folder, *, validation=0.5, test=0.5, **options):
+def write_run(folder, *, validation=0.5, test=0.5, sha256="1", **options):
     config = TrainConfig(**options)
     folder.mkdir(parents=True)
     record = {
         "options": config.to_options(),
         "model": {"name": "m"},
-        "data": {"name": "d"},
+        "data": {"name": "d", "sha256": sha256},
         "before": {"accuracy": 0.1},
         "after": {"accuracy": test},
         "history": [{"step": 1, "validation_accuracy": validation, "train_accuracy": 0.9}],
@@ -76,6 +76,43 @@ def test_runs_of_two_sweeps_are_not_one_table(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ({"data": "x.csv"}, {"data": "x.csv", "sha256": "2"}, "data sha256 '2'"),
+        ({}, {"model": "other", "data": "icd10-pairs"}, "model 'other'"),
+        ({"alpha": 16}, {"alpha": 32}, r"alpha 32\.0"),
+        ({"learning_rate": 1e-3}, {"learning_rate": 1e-2}, r"learning_rate 0\.01"),  # no search
+        ({"rslora": True}, {"rank": 4}, "rslora False"),
+    ],
+)
+def test_runs_that_make_no_row_are_refused(tmp_path, ours, theirs, said):
+    write_run(tmp_path / "a", **ours)
+    write_run(tmp_path / "b", seed=1, **theirs)
+    with pytest.raises(ArgumentError, match=rf"b was trained with {said}, \S+a with"):
+        find_runs([tmp_path])
+
+
+def test_what_a_reference_or_another_rank_may_differ_in(tmp_path):
+    write_run(tmp_path / "r8", rslora=True, alpha=16)
+    write_run(tmp_path / "r64", rslora=True, alpha=128, rank=64)
+    write_run(tmp_path / "head", method="head", learning_rate=1.0)  # of it rslora means nothing
+    assert len(find_runs([tmp_path])) == 3
+
+
+def test_a_copy_of_a_run_counts_once_and_another_run_of_its_kind_is_refused(tmp_path):
+    """A gallery holds the compared runs twice: in runs, and in adapters with the weights."""
+    write_run(tmp_path / "adapters/r8")
+    write_run(tmp_path / "runs/r8")
+    write_weights(tmp_path / "adapters/r8")
+    assert [c.folder for c in find_runs([tmp_path])] == [tmp_path / "adapters/r8"]
+    write_weights(tmp_path / "runs/r8")
+    assert len(find_runs([tmp_path])) == 1
+    write_run(tmp_path / "again", test=0.6)
+    with pytest.raises(ArgumentError, match="two runs of one configuration, r8-seed0; give one"):
+        find_runs([tmp_path])
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "[]", "{}", '{"options": 3}', '{"options": {"rank": -1}}', '{"options": {"unheard": 1}}',
@@ -86,6 +123,21 @@ def test_runs_of_two_sweeps_are_not_one_table(tmp_path):
 def test_a_damaged_record_names_its_file(tmp_path, text):
     (tmp_path / "training.json").write_text(text)
     with pytest.raises(FormatError, match=r"training\.json"):
+        find_runs([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("options", {"data": 3}), ("options", {"shuffle_labels": "no"}),
+        ("model", {"name": ["m"]}), ("data", {}), ("after", {"accuracy": float("nan")}),
+        ("after", {"accuracy": 50}), ("history", {"step": 1}), ("history", [3]),
+    ],
+)  # fmt: skip
+def test_a_record_with_a_part_of_another_kind_names_its_file(tmp_path, part, value):
+    path = write_run(tmp_path / "run") / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: value}))
+    with pytest.raises(FormatError, match=r"training\.json: not the record of a run"):
         find_runs([tmp_path])
 
 
