@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from tiny_world import write_world
 
 import subspace.cli.reproduce as verb
-from subspace.cli import main
+from subspace.cli import gallery, main
+from subspace.training.summary import table6
 
 FIGURES = {
     "table6", "figure3", "figure4", "figure6", "figure7", "figure8", "figure8-r64", "profile",
@@ -199,6 +200,10 @@ out = {json.dumps(str(clone / "runs"))}
         (["RUNS/r8-seed0", "RUNS/r64-seed0", "--base", "BASE"], "two seeds of r = 64"),
         (["RUNS", "--base", "BASE", "--compare", "key"], "no runs of the targets 'key'"),
         (["--quick", "--config", "NOTHING/x.toml"], "give one of them"),
+        (["RUNS", "--base", "BASE", "--lr", "1"], "--lr is for training"),
+        (["RUNS", "--base", "BASE", "--quick"], "--quick is for training"),
+        (["RUNS", "--base", "BASE", "--config", "NOTHING/x.toml"], "--config is for training"),
+        (["--quick", "--model", "BASE", "--compare", "key"], "no runs of the targets 'key'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(made, world, tmp_path, words, said):
@@ -210,6 +215,94 @@ def test_what_cannot_be_compared_is_refused(made, world, tmp_path, words, said):
     done = CliRunner().invoke(main, ["reproduce", *words, "--out", str(tmp_path / "out")])
     assert done.exit_code == 2
     assert said in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()  # refused before anything is trained or drawn
+
+
+def write_sweep(world, path, **options):
+    sweep = {
+        "model": str(world / "tiny-bert"), "data": str(world / "texts.jsonl"), "ranks": [8, 64],
+        "seeds": [0, 1], "steps": 6, "warmup": 1, "eval_every": 3, "out": str(path.with_suffix("")),
+    } | options  # fmt: skip
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in sweep.items()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ranks": [8]}, "compares two ranks, and there are runs of 1 on "),
+        ({"seeds": [0]}, "compares two seeds of r = 64, and there is one on "),
+    ],
+)
+def test_a_sweep_that_could_not_be_compared_is_not_trained(world, tmp_path, options, said):
+    sweep = write_sweep(world, tmp_path / "sweep.toml", **options)
+    done = CliRunner().invoke(main, ["reproduce", "--config", str(sweep), "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.toml"}
+
+
+def test_two_sweeps_make_one_table(world, tmp_path, monkeypatch):
+    """A reference that both have is one row, each seed once; sweeps that differ are refused."""
+    seen = []
+    monkeypatch.setattr(gallery, "write_gallery", lambda trained, *_: seen.extend(trained) or [])
+    one = write_sweep(world, tmp_path / "one.toml", references=["head"])
+    two = write_sweep(world, tmp_path / "two.toml", references=["head"], targets=["query"])
+    words = ["reproduce", "--config", str(one), "--config", str(two), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert [cell.config.seed for cell in seen if cell.config.method == "head"] == [0, 1]
+    assert len(seen) == 10
+    assert len(table6(seen)) == 5
+    write_sweep(world, two, steps=7, targets=["query"])
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2
+    assert "trained with steps 7" in done.stderr.splitlines()[-1]
+
+
+def test_what_is_trained_again_is_trained_as_it_was(made, world, tmp_path, monkeypatch):
+    """With the threads of its record, since another number rounds otherwise; the page says so."""
+    out, _ = made
+    clone = tmp_path / "clone"
+    for part in ("runs", "adapters"):
+        shutil.copytree(out / part, clone / part)
+    shutil.rmtree(clone / "adapters" / "r8-seed0")
+    (clone / "runs" / "r8-seed0" / "adapter_model.safetensors").unlink()
+    path = clone / "runs" / "r8-seed0" / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 3}))
+    threads, seen = [], []
+
+    def train(_config, folder, *, overwrite):
+        assert overwrite
+        threads.append(torch.get_num_threads())
+        shutil.copytree(out / "runs" / folder.name, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr("subspace.training.run.train", train)
+    monkeypatch.setattr(gallery, "write_gallery", lambda trained, *_: seen.extend(trained) or [])
+    done = run(world, clone)
+    assert done.exit_code == 0, done.output
+    assert threads == [3]
+    assert torch.get_num_threads() == 1
+    (cell,) = (cell for cell in seen if cell.folder == path.parent)
+    assert cell.record["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "/home/me/x.jsonl"], "--data x.jsonl"),
+        (["--data", "snli:/home/me/dev.jsonl"], "--data snli:dev.jsonl"),
+        (["--data", "snli"], "--data snli"),
+        (["--model", "models/mine"], "--model models/mine"),
+        (["--targets", "re:.*(query|value)"], "--targets 're:.*(query|value)'"),
+        (["/home/me/my runs", "--base", "x\ny"], "'my runs' --base 'x\\x0ay'"),
+    ],
+)
+def test_the_page_repeats_the_command_without_a_path_of_the_machine(words, said):
+    with verb.command.make_context("reproduce", [*words, "--out", "/home/me/o"]) as context:
+        names = ("folders", "out", "quick", "configs", "compare")
+        found = verb._words(*(context.params[name] for name in names))
+    assert found == f"subspace reproduce {said} --out o"
 
 
 def test_a_run_that_fails_is_named(world, tmp_path):

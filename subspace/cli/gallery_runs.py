@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from subspace.adapters import Adapter
-    from subspace.training.config import TrainConfig
     from subspace.training.sweep import Cell
 
 SMALL, LARGE = 8, 64
@@ -25,12 +24,7 @@ class Compared:
 
     small: Cell
     large: tuple[Cell, ...]  # one rank, by seed; the first has the seed of `small` if any has
-    controls: tuple[Cell, ...]  # of the rank of `large`, on shuffled labels
-
-    @property
-    def control_config(self) -> TrainConfig:
-        """Return the options of the controls, for any seed."""
-        return replace(self.large[0].config, shuffle_labels=True)
+    controls: tuple[Cell, ...]  # as `large`, but on shuffled labels
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Runs:
     small: Adapter
     large: Adapter  # another seed than `small`
     other: Adapter  # a third start where there are three seeds, else `large` again
-    twin: Adapter  # the seed of `small`
+    twin: Adapter  # the seed of `small` if any has it
     controls: tuple[Adapter, ...]
     same_rank: tuple[Adapter, ...]  # all seeds of the larger rank
     control_of_ranks: Adapter | None  # of another seed than `small`: one seed is one start
@@ -53,7 +47,7 @@ def compared(cells: Sequence[Cell], targets: str | None) -> Compared:
     Parameters
     ----------
     cells
-        Of a sweep, or of several: the first data set counts.
+        Of a sweep, or of several: the first data set counts. Those without a record do not.
     targets
         A target set as its folder is named (``"query+value"``); None: the query and value
         matrices, as in the paper, or else the first set.
@@ -78,9 +72,10 @@ def compared(cells: Sequence[Cell], targets: str | None) -> Compared:
     here = [c for c in lora if target_word(c.config.targets) == wanted]
     learned = [c for c in here if not c.config.shuffle_labels]
     ranks = sorted({c.config.rank for c in learned})
+    where = f" on {lora[0].config.data}, {wanted}" if lora else ""
     if len(ranks) < 2:
         raise ArgumentError(
-            f"the gallery compares two ranks, and there are runs of {len(ranks)}: "
+            f"the gallery compares two ranks, and there are runs of {len(ranks)}{where}: "
             "train with --ranks 8,64 --seeds 0,1"
         )
     big = LARGE if LARGE in ranks[1:] else ranks[-1]
@@ -88,13 +83,14 @@ def compared(cells: Sequence[Cell], targets: str | None) -> Compared:
     large = sorted((c for c in learned if c.config.rank == big), key=lambda c: c.config.seed)
     if len(large) < 2:
         raise ArgumentError(
-            f"the gallery compares two seeds of r = {big}, and there is one: train another"
+            f"the gallery compares two seeds of r = {big}, and there is one{where}: train another"
         )
     seeds = [c.config.seed for c in large]
     of_little = sorted((c for c in learned if c.config.rank == little), key=lambda c: c.config.seed)
     small = next((c for c in of_little if c.config.seed in seeds), of_little[0])
     large.sort(key=lambda c: (c.config.seed != small.config.seed, c.config.seed))
-    controls = [c for c in here if c.config.shuffle_labels and c.config.rank == big]
+    control = replace(large[0].config, shuffle_labels=True)
+    controls = [c for c in here if c.config == replace(control, seed=c.config.seed)]
     return Compared(small, tuple(large), tuple(controls))
 
 

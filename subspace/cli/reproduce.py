@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +12,13 @@ import click
 
 from subspace.cli import options
 from subspace.cli.printing import say, sweep_progress
-from subspace.errors import ArgumentError
+from subspace.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from subspace.cli.gallery_runs import Compared
+    from subspace.training.config import TrainConfig
     from subspace.training.grid import Sweep
     from subspace.training.sweep import Cell
 
@@ -83,14 +86,16 @@ def command(
     from subspace.cli.amplification import open_base
     from subspace.cli.gallery import write_gallery
     from subspace.cli.gallery_runs import adapters_of, compared
+    from subspace.training.folder import read_record
 
     words = _words(folders, out, quick, configs, compare)
     wanted = None if compare is None else "+".join(part.strip() for part in compare.split(","))
     if folders:
-        if base is None:
-            raise ArgumentError("what are these runs of? give their checkpoint with --base MODEL")
         from subspace.training.found import find_runs
 
+        _refuse_training(quick, configs)
+        if base is None:
+            raise ArgumentError("what are these runs of? give their checkpoint with --base MODEL")
         checkpoint = open_base(base)
         cells = find_runs(folders)
         chosen = compared(cells, wanted)
@@ -98,15 +103,25 @@ def command(
         sweeps = _sweeps(quick, configs, out)
         base = base or sweeps[0][0].options.model
         checkpoint = open_base(base)
-        cells = [cell for sweep, runs in sweeps for cell in _run(sweep, runs, jobs)]
+        _refuse_before_training(sweeps, wanted)
+        runs: dict[TrainConfig, Cell] = {}
+        for sweep, place in sweeps:
+            for cell in _run(sweep, place, jobs):
+                runs.setdefault(cell.config, cell)  # two sweeps may have one reference
+        cells = list(runs.values())
         chosen = compared(cells, wanted)
         chosen = replace(chosen, controls=_controls(chosen, sweeps[0][0], jobs))
     kept = {
         cell.folder: _kept(cell, out, retrain=not folders)
         for cell in (chosen.small, *chosen.large, *chosen.controls)
     }
-    trained = [cell for cell in cells if not cell.config.shuffle_labels]
-    word = "MODEL" if Path(base).is_absolute() else base
+    trained = [
+        # One that was trained again has a new record.
+        replace(cell, record=read_record(cell.folder)) if cell.folder in kept else cell
+        for cell in cells
+        if not cell.config.shuffle_labels
+    ]
+    word = base if base == "minilm" else "MODEL"  # a relative path is none within the gallery
     for line in write_gallery(trained, adapters_of(chosen, kept), checkpoint, out, words, word):
         say(line)
     click.echo(f"wrote {out / 'README.md'}", err=True)
@@ -120,20 +135,56 @@ def _words(
     compare: str | None,
 ) -> str:
     """Return the command as the page repeats it, without any path of this machine."""
-    words = ["subspace reproduce", *(_portable(folder) for folder in folders)]
+    words = ["subspace", "reproduce", *map(_portable, folders)]
     words += ["--quick"] if quick else []
-    words += [f"--config {_portable(config)}" for config in configs]
+    for config in configs:
+        words += ["--config", _portable(config)]
     for name in ("model", "base", "data", "targets", "lr", "max_length"):
         if options.given(name):
             value = str(click.get_current_context().params[name])
-            words.append(f"--{name.replace('_', '-')} {_portable(Path(value))}")
-    words += [] if compare is None else [f"--compare {compare}"]
-    words += [f"--out {_portable(out)}"] if options.given("out") else []
-    return " ".join(words)
+            value = _portable(value) if name in ("model", "base", "data") else value
+            words += [f"--{name.replace('_', '-')}", value]
+    words += [] if compare is None else ["--compare", compare]
+    words += ["--out", _portable(out)] if options.given("out") else []
+    return printable(shlex.join(words))
 
 
-def _portable(path: Path) -> str:
+def _portable(place: str | Path) -> str:
+    """Return a path, or one behind a task's name, without any folder of this machine."""
+    from subspace.training.tasks import TASKS
+
+    task, colon, source = str(place).partition(":")
+    if colon and task in TASKS:
+        return f"{task}:{_portable(source)}"
+    path = Path(place)
     return path.name if path.is_absolute() else str(path)
+
+
+def _refuse_training(quick: bool, configs: Sequence[Path]) -> None:
+    """Refuse what trained runs could only ignore."""
+    said = [f"--{name.replace('_', '-')}" for name in _TRAINING if options.given(name)]
+    said += ["--quick"] * quick + ["--config"] * bool(configs)
+    if said:
+        raise ArgumentError(
+            f"{said[0]} is for training, and the runs given are taken as they are; leave out one "
+            "or the other"
+        )
+
+
+def _refuse_before_training(sweeps: Sequence[tuple[Sweep, Path]], targets: str | None) -> None:
+    """Refuse what could not be compared once it is trained."""
+    from subspace.cli.gallery_runs import compared
+    from subspace.training.found import refuse_mixed
+    from subspace.training.sweep import Cell
+
+    planned = [
+        Cell(place / sweep.place(config), replace(config, seed=seed), {}, reused=False)
+        for sweep, place in sweeps
+        for config, *_ in sweep.groups()
+        for seed in sweep.seeds
+    ]
+    refuse_mixed(planned)
+    compared(planned, targets)
 
 
 def _sweeps(quick: bool, configs: Sequence[Path], out: Path) -> list[tuple[Sweep, Path]]:
@@ -195,8 +246,22 @@ def _kept(cell: Cell, out: Path, *, retrain: bool) -> Path:
         raise ArgumentError(f"{cell.folder}: has a record and no weights; train it again")
     if copy is None:
         click.echo(f"{cell.folder}: its weights are not here; training it again", err=True)
-        train(cell.config, cell.folder, overwrite=True)
+        with _threads((cell.record or {}).get("threads")):
+            train(cell.config, cell.folder, overwrite=True)
         copy = kept(cell, out / ADAPTERS)
     if copy is None:
         raise ArgumentError(f"{cell.folder}: its weights are not there after training")
     return copy
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Compute with so many, since another number rounds otherwise."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -50,7 +50,7 @@ def find_runs(folders: Iterable[Path]) -> list[Cell]:
             raise MissingFileError(f"{folder}: no run in it, that is no folder with {RECORD}")
         cells |= {place.resolve(): _cell(place) for place in found}
     runs = _once(cells.values())
-    _refuse_mixed(runs)
+    refuse_mixed(runs)
     return _searched(sorted(runs, key=_order))
 
 
@@ -123,8 +123,14 @@ def _has_weights(cell: Cell) -> bool:
     return all((cell.folder / name).is_file() for name in FILES[cell.config.method])
 
 
-def _refuse_mixed(cells: Sequence[Cell]) -> None:
-    """Refuse runs that no row of a table could hold side by side."""
+def refuse_mixed(cells: Sequence[Cell]) -> None:
+    """Refuse runs, trained or planned, that no row of a table could hold side by side.
+
+    Raises
+    ------
+    ArgumentError
+        They differ in what a sweep holds fixed.
+    """
     firsts: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
         for scope, value in _fixed(cell):
@@ -138,8 +144,8 @@ def _fixed(cell: Cell) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield what must be the same, each as its name and the runs that it holds for."""
     config, record = cell.config, cell.record or {}
     yield ("model",), config.model
-    yield ("model sha256",), record["model"].get("sha256")
-    yield ("data sha256", config.data), record["data"].get("sha256")
+    yield ("model sha256",), record.get("model", {}).get("sha256")
+    yield ("data sha256", config.data), record.get("data", {}).get("sha256")
     for name in sorted(set(config.to_options()) - _AXES - {"model", "rslora"}):
         yield (name, config.data), getattr(config, name)
     if config.method == "lora":
