@@ -13,7 +13,7 @@ from subspace.spectra import CELL_BOUND
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from subspace.results import ModuleSimilarity
 
@@ -75,11 +75,23 @@ def agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[int | No
     the directions of those are tested at level * R / M.
     """
     tails = [_tails(m) for m in modules]
-    first = np.sort([max(in_b[0], in_a[0]) for in_b, in_a in filter(None, tails)])
-    tests = len(first)
-    passed = np.nonzero(first <= level * np.arange(1, tests + 1) / max(tests, 1))[0]
-    bar = level * (passed[-1] + 1) / tests if len(passed) else 0.0
+    first = [max(in_b[0], in_a[0]) for in_b, in_a in filter(None, tails)]
+    bar = discoveries(first, level)
     return [None if pair is None else min(_leading(p <= bar) for p in pair) for pair in tails]
+
+
+def discoveries(pvalues: ArrayLike, level: float) -> float:
+    """Return the p-value up to which tests pass at this false discovery rate; 0: none does.
+
+    Benjamini & Hochberg 1995, J. R. Statist. Soc. B 57. NaN is no test.
+
+    >>> discoveries([0.001, 0.8, 0.02], 0.05)
+    0.03333333333333333
+    """
+    p = np.asarray(pvalues, dtype=np.float64)
+    p = np.sort(p[~np.isnan(p)])
+    passed = np.nonzero(p <= level * np.arange(1, len(p) + 1) / max(len(p), 1))[0]
+    return level * (int(passed[-1]) + 1) / len(p) if len(passed) else 0.0
 
 
 def count_agreeing(

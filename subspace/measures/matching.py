@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from subspace.results import Side
+    from subspace.spectra import Solved
 
     Starts = Mapping[str, list[torch.Tensor]]  # of each module the initial A of every adapter
+
+
+SAME_START = 0.9  # excess over chance of phi(r, r) from which two initial A are one start
 
 
 def shared(adapters: Sequence[Adapter], modules: str | None) -> list[str]:
@@ -105,3 +109,13 @@ def start(name: str, A0: torch.Tensor, adapter: str) -> LowRankUpdate:
     A B of ones stands where the real B was zero before training.
     """
     return LowRankUpdate(name, A0, torch.ones(1, len(A0)), 1.0, f"initial A of {adapter}")
+
+
+def same_start(initial: Solved, a: int, b: int) -> bool:
+    """Whether two initial A span one space: phi(r_a, r_b) far above its chance, max(r_a, r_b)/d."""
+    i, j = (initial.directions[n].rank for n in (a, b))
+    chance = max(i, j) / initial.directions[a].columns.shape[0]
+    if not i or not j or chance >= 1:
+        return False
+    phi = float(initial.overlap(a, b)[:i, :j].square().sum()) / min(i, j)
+    return (phi - chance) / (1 - chance) >= SAME_START

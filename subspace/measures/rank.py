@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from subspace.spectra import Solved
 
 MOST = 0.9  # of the modules for which the rank of the whole adapter is to be enough
-SAME_START = 0.9  # excess over chance of phi(r, r) from which two initial A are one start
 
 
 def rank(
@@ -217,18 +216,8 @@ def _found(
         x.S[: 0 if none else x.rank].numpy()
         for x, none in zip(spectra.directions, zero, strict=True)
     ]
-    same = [False if start is None else _same_start(start, *pair) for pair in pairs]
+    same = [False if start is None else matching.same_start(start, *pair) for pair in pairs]
     return _Found(d, min(real), values, zero, overlaps, same)
-
-
-def _same_start(initial: Solved, a: int, b: int) -> bool:
-    """Whether two initial A span one space: phi(r_a, r_b) far above its chance, max(r_a, r_b)/d."""
-    i, j = (initial.directions[n].rank for n in (a, b))
-    chance = max(i, j) / initial.directions[a].columns.shape[0]
-    if not i or not j or chance >= 1:
-        return False
-    phi = float(initial.overlap(a, b)[:i, :j].square().sum()) / min(i, j)
-    return (phi - chance) / (1 - chance) >= SAME_START
 
 
 def _assemble(

@@ -17,9 +17,9 @@ from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError
 from subspace.measures import matching
 from subspace.measures.agreement import LEVEL, Overlaps, count_agreeing
+from subspace.measures.phi import cells
 from subspace.results import ModuleSimilarity, Side, Similarity
 from subspace.spectra import (
-    CELL_BOUND,
     Solved,
     equal_chunks,
     is_zero,
@@ -182,16 +182,10 @@ def _assemble(
     r_a, r_b = len(first.S), len(second.S)
     rank_a, rank_b = (0 if u else x.rank for x, u in zip(solved.directions, untrained, strict=True))
     i, j = np.ogrid[1 : r_a + 1, 1 : r_b + 1]
-    real = (i <= rank_a) & (j <= rank_b)
-
+    phi, error, masked = cells(solved, (0, 1), (rank_a, rank_b))
     squares = np.square(solved.overlap(0, 1).numpy())
-    phi = np.where(real, squares, 0.0).cumsum(axis=0).cumsum(axis=1) / np.minimum(i, j)
     bounds = [x.angle_errors().numpy() for x in solved.directions]
     within = Overlaps.of(squares, bounds, (rank_a, rank_b), d)
-    error = np.minimum(bounds[0][:, None] + bounds[1][None, :], 1.0)
-    masked = real & (error > CELL_BOUND)
-    known = real & ~masked
-    phi = np.where(known, np.clip(phi, 0.0, 1.0), np.nan)
     i_grid, j_grid = np.minimum(i, d), np.minimum(j, d)
 
     result = ModuleSimilarity(
@@ -203,7 +197,7 @@ def _assemble(
         numerical_rank_a=rank_a,
         numerical_rank_b=rank_b,
         phi=phi,
-        error=np.where(real, error, np.nan),
+        error=error,
         masked=masked,
         null_mean=chance.phi_mean(i_grid, j_grid, d),
         null_std=chance.phi_std(i_grid, j_grid, d),

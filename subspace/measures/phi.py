@@ -1,0 +1,47 @@
+"""phi(i, j) of two updates at every pair of ranks: Eq. 4 of Hu et al. 2021, arXiv:2106.09685."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from subspace.spectra import CELL_BOUND
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from subspace.spectra import Solved
+
+    Grid = NDArray[np.float64]
+
+
+def cells(
+    solved: Solved, pair: tuple[int, int], ranks: tuple[int, int]
+) -> tuple[Grid, Grid, NDArray[np.bool_]]:
+    """Return phi(i, j) of two of the adapters of one module, the bound on its error, the mask.
+
+    Parameters
+    ----------
+    solved
+        One side of one module.
+    pair
+        Which two of its adapters.
+    ranks
+        Their numerical ranks, 0 for an update that is exactly zero.
+
+    Returns
+    -------
+    Three of (r_a, r_b): phi, NaN beyond the ranks and where masked; its error bound, NaN beyond the
+    ranks; True where a cell cuts a cluster of singular values.
+    """
+    first, second = (solved.directions[n] for n in pair)
+    i, j = np.ogrid[1 : len(first.S) + 1, 1 : len(second.S) + 1]
+    real = (i <= ranks[0]) & (j <= ranks[1])
+    squares = np.square(solved.overlap(*pair).numpy())
+    phi = np.where(real, squares, 0.0).cumsum(axis=0).cumsum(axis=1) / np.minimum(i, j)
+    bounds = [x.angle_errors().numpy() for x in (first, second)]
+    error = np.minimum(bounds[0][:, None] + bounds[1][None, :], 1.0)
+    masked = real & (error > CELL_BOUND)
+    phi = np.where(real & ~masked, np.clip(phi, 0.0, 1.0), np.nan)
+    return phi, np.where(real, error, np.nan), masked
