@@ -20,6 +20,7 @@ from subspace.results import SweepRow
 from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.folder import last_checkpoint
 from subspace.training.summary import nearly_enough, table6
+from subspace.training.sweep import Cell
 from subspace.training.sweepfile import read_sweep
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +106,17 @@ def test_processes_side_by_side_train_the_same(swept, tmp_path, config):
     assert [cell.error for cell in cells] == ["", ""]
     for cell in cells:
         assert contents(cell.folder) == contents(out / cell.folder.relative_to(tmp_path))
+
+
+def test_two_runs_of_one_folder_are_refused(config, world, tmp_path):
+    """One would be trained, and stand in the table for the other too."""
+    other = tmp_path / "other" / "texts.jsonl"
+    other.parent.mkdir()
+    other.write_text((world / "texts.jsonl").read_text().replace("old", "new"))
+    for axes in ({"data": (config.data, str(other))}, {"targets": ("re:.*query", "re-.-query")}):
+        with pytest.raises(ArgumentError, match=r"in one folder, .*r1-seed0: two data sets"):
+            run_sweep(grid(config, **axes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_cell_is_reported_and_stops_no_other(config, tmp_path):
@@ -253,6 +265,13 @@ def test_two_processes_do_not_train_one_run(config, tmp_path):
 def row(rank, *test, targets="query"):
     seeds = tuple(range(len(test)))
     return SweepRow("d", "lora", targets, rank, 16.0, 1e-3, seeds, test, test, test, test, 10)
+
+
+def test_a_file_behind_a_tasks_name_leaves_no_path_in_the_table(tmp_path):
+    config = TrainConfig(data="snli:/home/me/snli_dev.jsonl")
+    record = {"before": {"accuracy": 0.1}, "after": {"accuracy": 0.2}, "trainable_parameters": 1}
+    (row,) = table6([Cell(tmp_path, config, record, reused=True)])
+    assert row.data == "snli:snli_dev.jsonl"
 
 
 def test_nearly_enough_is_paired_over_seeds():

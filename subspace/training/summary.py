@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from subspace.results import NearlyEnough, SweepRow, Table6
 from subspace.training.grid import target_word
 from subspace.training.sweep import seen
+from subspace.training.tasks import stored_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +56,7 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
     first = group[0].config
     tried = [c for c in group if c.config.seed == first.seed]
     return SweepRow(
-        data=Path(data).name if Path(data).exists() else data,
+        data=stored_name(data),
         method=method,
         targets=target_word(targets) if targets else "",
         rank=rank,

@@ -100,7 +100,8 @@ def run_sweep(
     Raises
     ------
     ArgumentError
-        `out` is a run itself, or there are no jobs; of a single run all that `train` raises.
+        `out` is a run itself, two runs would be one folder, or there are no jobs; of a single run
+        all that `train` raises.
     MissingFileError, FormatError
         The model or one of the data sets cannot be read.
     """
@@ -118,6 +119,8 @@ def run_sweep(
         return [Cell(out, config, dict(result.record), result.reused)]
     if (out / RECORD).exists():
         raise ArgumentError(f"{out}: is a run itself; several runs need a folder to hold them")
+    groups = sweep.groups()
+    _refuse_one_place(sweep, groups)
     # What no run could read is refused before the first one.
     find_model(sweep.options.model)
     for data in sweep.data:
@@ -131,7 +134,6 @@ def run_sweep(
             if finished is not None:
                 finished(cell)
 
-    groups = sweep.groups()
     run([config for group in groups for config in group])
     chosen = [_best(group, sweep, done) for group in groups]
     for group, best in zip(groups, chosen, strict=True):
@@ -142,6 +144,18 @@ def run_sweep(
     run([config for others in rest for config in others])
     order = [c for group, others in zip(groups, rest, strict=True) for c in (*group, *others)]
     return [done[sweep.place(config)] for config in order]
+
+
+def _refuse_one_place(sweep: Sweep, groups: Sequence[Sequence[TrainConfig]]) -> None:
+    """Refuse names that are the same once they are a folder's: one run would pass for both."""
+    places: set[Path] = set()
+    for place in (sweep.place(config) for group in groups for config in group):
+        if place in places:
+            raise ArgumentError(
+                f"two runs of the sweep would be in one folder, {place.as_posix()}: two data sets "
+                "or target sets have one name; rename one, or train it apart"
+            )
+        places.add(place)
 
 
 def _best(group: Sequence[TrainConfig], sweep: Sweep, done: Mapping[Path, Cell]) -> TrainConfig:
