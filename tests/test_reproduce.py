@@ -12,6 +12,7 @@ from tiny_world import write_world
 
 import subspace.cli.reproduce as verb
 from subspace.cli import gallery, main
+from subspace.cli.printing import markdown_text
 from subspace.training.summary import table6
 
 FIGURES = {
@@ -102,7 +103,7 @@ def test_what_is_printed_is_on_the_page(made):
     page = (out / "README.md").read_text()
     lines = done.stdout.splitlines()
     assert len(lines) >= 5
-    assert all(f"- {line}" in page for line in lines)
+    assert all(f"- {markdown_text(line)}" in page for line in lines)
 
 
 def test_the_runs_are_a_sweep_with_its_control(made):
@@ -216,6 +217,36 @@ def test_what_cannot_be_compared_is_refused(made, world, tmp_path, words, said):
     assert done.exit_code == 2
     assert said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()  # refused before anything is trained or drawn
+
+
+def test_the_page_shows_strangers_names_and_odd_records_as_they_are(made, world, tmp_path):
+    out, _ = made
+    shutil.copytree(out / "runs", tmp_path / "runs")
+    shutil.copytree(world / "tiny-bert", tmp_path / "<i>base|")
+    # A second rate of one rank, the worse one.
+    extra = shutil.copytree(tmp_path / "runs" / "r1-seed0", tmp_path / "runs" / "r1-other")
+    for path in (tmp_path / "runs").rglob("training.json"):
+        record = json.loads(path.read_text())
+        record["options"]["data"] = "<img src=x>|*a*_b_.csv"
+        record["model"]["name"] = "<b>`model`</b>"
+        for gone in ("threads", "device", "versions"):
+            del record[gone]
+        if path.parent == extra:
+            record["options"]["learning_rate"] = 0.5
+            record["history"][-1]["validation_accuracy"] = 0.0
+        path.write_text(json.dumps(record))
+    words = ["reproduce", str(tmp_path / "runs"), "--base", str(tmp_path / "<i>base|")]
+    done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "o")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "o" / "README.md").read_text()
+    prose = [line for line in page.splitlines() if not line.startswith("    ")]
+    for line in prose:
+        assert not re.search(r"(?<!\\)[<>*_]", line.replace("[adapters](adapters)", "")), line
+        assert not line.startswith("|") or line.count("|") - line.count(r"\|") >= 5
+    assert "seeds 0, 1, on unknown with unknown threads a run, torch unknown" in page
+    (rates,) = (line for line in prose if "lr 0.5" in line)
+    (row,) = (line for line in prose[prose.index(rates) :] if line.endswith(" 0.0% |"))
+    assert row.count(r"%\*") == 1
 
 
 def write_sweep(world, path, **options):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from subspace.cli.printing import markdown_table
+from subspace.cli.printing import markdown_table, markdown_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from subspace.adapters import Adapter
     from subspace.cli.gallery import Drawn, Numbers
@@ -51,6 +51,7 @@ def write_page(
             markdown_table(
                 ["", "the paper", "here", ""],
                 [[claim.where, claim.paper, claim.here, claim.verdict] for claim in held],
+                left=4,
             ),
         ),
         _rank(numbers, found["enough"], trained),
@@ -62,8 +63,8 @@ def write_page(
         _section(
             "Learned or inherited?",
             "Medians over modules of φ(1, 1) and of the leading directions that agree beyond "
-            "chance. Runs of one seed share their head's start and the order of texts; runs on "
-            "shuffled labels saw the texts, not the task.",
+            "chance. Runs of one seed share their head's start and the order of texts"
+            + ("; runs on shuffled labels saw the texts, not the task." if runs.controls else "."),
             markdown_table(*_inherited(runs)),
             _moved(runs.large),
         ),
@@ -85,7 +86,7 @@ def _section(title: str, *parts: str) -> Iterator[str]:
 
 
 def _list(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
 
 
 def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
@@ -97,25 +98,34 @@ def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
 
 
 def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
-    record = next(cell.record for cell in trained if cell.record is not None)
+    from subspace.training.tasks import stored_name
+
+    records = [cell.record for cell in trained if cell.record is not None]
     yield "# The argument of the LoRA paper, retold on this model"
     yield f"    {command}"
-    seeds = ", ".join(str(s) for s in dict.fromkeys(c.config.seed for c in trained))
+    tasks = dict.fromkeys(
+        f"{stored_name(cell.config.data)} in {cell.config.steps} steps" for cell in trained
+    )
+    threads = _said(record.get("threads") for record in records)
+    made = (
+        f"{_said(record['model']['name'] for record in records)}, task {' and '.join(tasks)}, "
+        f"seeds {', '.join(map(str, sorted({cell.config.seed for cell in trained})))}, on "
+        f"{_said(record.get('device') for record in records)} with {threads} "
+        f"thread{'' if threads == '1' else 's'} a run, torch "
+        f"{_said((record.get('versions') or {}).get('torch') for record in records)}"
+    )
     yield (
-        f"wrote this page and every file beside it: {record['model']['name']}, "
-        f"{_data(trained)}, {trained[0].config.steps} steps, seeds {seeds}, on {record['device']} "
-        f"with {record['threads']} thread{'s' if record['threads'] > 1 else ''} a run, torch "
-        f"{record['versions']['torch']}. "
+        f"wrote this page and every file beside it: {markdown_text(made)}. "
         f"Run again, it trains nothing that is there. The figures are drawn from the runs in "
         f"[adapters](adapters) ({len(runs.same_rank) + 1} runs "
-        f"and {len(runs.controls)} on shuffled labels); each command runs within this folder, and "
-        "MODEL, where one says so, is the base checkpoint."
+        f"and {len(runs.controls)} on shuffled labels); the command under each but "
+        "`table6.png` runs within this folder, and MODEL, where one says so, is the base "
+        "checkpoint."
     )
 
 
-def _data(trained: Sequence[Cell]) -> str:
-    names = dict.fromkeys(Path(cell.config.data).name for cell in trained)
-    return f"task {' and '.join(names)}"
+def _said(values: Iterable[Any]) -> str:
+    return " or ".join(str(v) for v in dict.fromkeys(values) if v is not None) or "unknown"
 
 
 def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> Iterator[str]:
@@ -124,22 +134,33 @@ def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> I
     yield "## How much rank does the task need? (Table 6)"
     yield _list(enough)
     yield markdown_table(*table6_cells(numbers.table))
-    alpha = dict.fromkeys(
-        f"{cell.config.alpha}" for cell in trained if cell.config.method == "lora"
-    )
     yield (
-        "Test accuracy in percent, mean ± standard deviation over seeds; alpha is "
-        f"{' and '.join(alpha)} at every rank. Nearly enough is the smallest rank whose mean is "
+        f"Test accuracy in percent, mean ± standard deviation over seeds; alpha is "
+        f"{_alpha(trained)}. Nearly enough is the smallest rank whose mean is "
         "within one standard error of the best, paired over seeds. The paper's figures are of "
         "GPT-3 on other tasks: what can be compared is how little the rows depend on r."
     )
     rates = _rates(numbers)
     if rates is not None:
-        yield "Where several learning rates were tried, with the first seed on validation texts:"
+        yield (
+            "Where several learning rates were tried: accuracy on validation texts with the first "
+            "seed. The one with an asterisk was used for every seed."
+        )
         yield markdown_table(*rates)
 
 
+def _alpha(trained: Sequence[Cell]) -> str:
+    lora = sorted(
+        {(c.config.rank, c.config.lora_alpha) for c in trained if c.config.method == "lora"}
+    )
+    if len({alpha for _, alpha in lora}) == 1:
+        return f"{lora[0][1]:g} at every rank"
+    return ", ".join(f"{alpha:g} at r = {rank}" for rank, alpha in lora)
+
+
 def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
+    from subspace.cli.sweep_table import percent
+
     rows = [row for row in numbers.table if row.searched]
     if not rows:
         return None
@@ -151,9 +172,7 @@ def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
         cells = [
             "-"
             if rate not in accuracy
-            else f"**{accuracy[rate]:.1%}**"
-            if rate == row.learning_rate
-            else f"{accuracy[rate]:.1%}"
+            else percent(accuracy[rate]) + ("*" if rate == row.learning_rate else "")
             for rate in tried
         ]
         name = row.targets if row.rank is not None else f"{row.method} (reference)"
@@ -162,7 +181,10 @@ def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
 
 
 def _inherited(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Compare on every side runs of one seed, of two, and one on shuffled labels."""
+    """Compare runs on every side: two ranks, two seeds, and with shuffled labels where there are.
+
+    The first pair of ranks is of two seeds, the second of one if both have it.
+    """
     from subspace.measures.similarity import similarity
 
     pairs = [(runs.small, runs.large), (runs.small, runs.twin), (runs.large, runs.twin)]
@@ -194,6 +216,7 @@ def _medians(result: Similarity) -> str:
 def _moved(adapter: Adapter) -> str:
     """Say how far A went from where it started."""
     from subspace.adapters import Adapter, LowRankUpdate
+    from subspace.findings.numbers import Middle
     from subspace.measures.similarity import similarity
 
     started = {
@@ -205,15 +228,16 @@ def _moved(adapter: Adapter) -> str:
         for name, u in adapter.items()
     ]
     phi = similarity(adapter, Adapter.from_updates(started, name="start"), side="A")
-    whole = median(float(m.phi[-1, -1]) for m in phi.values())
-    first = median(float(m.phi[0, 0]) for m in phi.values())
+    first = Middle.of(m.phi[0, 0] for m in phi.values())
+    whole = Middle.of(m.phi[-1, -1] for m in phi.values())
     return (
         f"A of {adapter.name} moved by a median of {median(far):.2f} of its own size; between it "
-        f"and its start φ(1, 1) is {first:.2f} and φ(r, r) {whole:.2f} (median over modules)."
+        f"and its start φ(1, 1) is {first} and φ(r, r) {whole} (median over modules)."
     )
 
 
 def _table7(result: Amplification) -> str:
     from subspace.cli.amplification_table import HEADER, rows_of
 
-    return f"{result.adapter} of {result.base}:\n\n{markdown_table(HEADER, rows_of(result))}"
+    name = markdown_text(f"{result.adapter} of {result.base}")
+    return f"{name}:\n\n{markdown_table(HEADER, rows_of(result))}"

@@ -109,18 +109,24 @@ def echo_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     click.echo(markdown_table(header, rows))
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return the same table as text."""
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """Return the same table as text, the first `left` columns flush left."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    def escaped(cell: str) -> str:
-        return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$" else c for c in printable(cell))
+    rule = [":--" if n < left else "--:" for n in range(len(header))]
+    lines = [line(map(markdown_text, header)), line(rule)]
+    return "\n".join(lines + [line(map(markdown_text, row)) for row in rows])
 
-    rule = [":--", *["--:"] * (len(header) - 1)]
-    lines = [line(map(escaped, header)), line(rule)]
-    return "\n".join(lines + [line(map(escaped, row)) for row in rows])
+
+def markdown_text(text: str) -> str:
+    r"""Return one line that Markdown shows as it is: names may be strangers'.
+
+    >>> markdown_text("<b> of q_lin | A")
+    '\\<b\\> of q\\_lin \\| A'
+    """
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$" else c for c in printable(text))
 
 
 _LATEX = {

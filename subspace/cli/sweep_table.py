@@ -34,10 +34,10 @@ def show_cells(cells: Sequence[Cell]) -> None:
             rows.append([str(cell.folder), *numbers, "-", "-", "-", "-", "failed"])
             continue
         shown = [
-            _percent(seen(record, "train")),
-            _percent(seen(record, "validation")),
-            _percent(record["before"]["accuracy"]),
-            _percent(record["after"]["accuracy"]),
+            percent(seen(record, "train")),
+            percent(seen(record, "validation")),
+            percent(record["before"]["accuracy"]),
+            percent(record["after"]["accuracy"]),
         ]
         how = "reused" if cell.reused else f"{record['seconds']:.0f}"
         rows.append([str(cell.folder), *numbers, *shown, how])
@@ -47,7 +47,8 @@ def show_cells(cells: Sequence[Cell]) -> None:
             say(f"failed: {cell.folder}: {cell.error}")
 
 
-def _percent(accuracy: float) -> str:
+def percent(accuracy: float) -> str:
+    """Return an accuracy in percent, or a dash where there is none."""
     return "-" if accuracy != accuracy else f"{accuracy:.1%}"
 
 
@@ -132,7 +133,7 @@ def enough(found: NearlyEnough) -> str:
     if rank is None:
         return f"{where}: best at r = {best}; too few seeds tell which rank is nearly enough"
     if rank == best:
-        return f"{where}: no smaller rank is nearly as good as r = {best}"
+        return f"{where}: r = {best} is the best, and no smaller rank is nearly as good"
     return f"{where}: r = {rank} is nearly enough (best: r = {best})"
 
 
@@ -143,7 +144,7 @@ def _say_how(row: SweepRow) -> None:
     seeds = ", ".join(map(str, row.seeds))
     words = f"{where}: {alpha}lr {row.learning_rate:g}, seeds {seeds or '-'}"
     if row.searched:
-        tried = ", ".join(f"{rate:g} {_percent(accuracy)}" for rate, accuracy in row.searched)
+        tried = ", ".join(f"{rate:g} {percent(accuracy)}" for rate, accuracy in row.searched)
         words += f"; validation by lr: {tried}"
     say(words)
     for failure in row.failed:
