@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subspace.errors import SubspaceError as SubspaceError
     from subspace.measures.amplification import amplification as amplification
     from subspace.measures.amplification import amplifications as amplifications
+    from subspace.measures.interference import interference as interference
     from subspace.measures.placement import placement as placement
     from subspace.measures.profile import profile as profile
     from subspace.measures.rank import rank as rank
@@ -35,6 +36,7 @@ _HOME = {
     "SubspaceError": "subspace.errors",
     "amplification": "subspace.measures.amplification",
     "amplifications": "subspace.measures.amplification",
+    "interference": "subspace.measures.interference",
     "placement": "subspace.measures.placement",
     "profile": "subspace.measures.profile",
     "rank": "subspace.measures.rank",
@@ -52,6 +54,7 @@ __all__ = [
     "SubspaceError",
     "amplification",
     "amplifications",
+    "interference",
     "load",
     "placement",
     "profile",

@@ -58,7 +58,7 @@ def labels(adapters: Sequence[Adapter]) -> tuple[str, ...]:
             named[n] = f"{above[n].pop()}/{named[n]}"
 
 
-def check_shapes(adapters: Sequence[Adapter], name: str, side: Side) -> None:
+def check_shapes(adapters: Sequence[Adapter], name: str, side: Side | None = None) -> None:
     """Refuse a module whose dimensions differ.
 
     Raises
@@ -72,8 +72,8 @@ def check_shapes(adapters: Sequence[Adapter], name: str, side: Side) -> None:
         (out_b, in_b) = x.updates[name].shape
         if (out_a, in_a) != (out_b, in_b):
             raise ShapeError(
-                f"cannot compare side {side} of {name!r}: it is {out_a} x {in_a} in "
-                f"{first.name!r} and {out_b} x {in_b} in {x.name!r}; "
+                f"cannot compare {f'side {side} of ' if side else ''}{name!r}: it is "
+                f"{out_a} x {in_a} in {first.name!r} and {out_b} x {in_b} in {x.name!r}; "
                 "both must adapt the same base model"
             )
 

@@ -4,6 +4,13 @@ Nothing here computes: measures fill these, figures and the command line read th
 """
 
 from subspace.results.amplification import Amplification, DirectionGain, ModuleAmplification
+from subspace.results.interference import (
+    Interference,
+    ModuleInterference,
+    PairInterference,
+    SpaceOverlap,
+    WholePair,
+)
 from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
@@ -15,18 +22,23 @@ __all__ = [
     "SIDES",
     "Amplification",
     "DirectionGain",
+    "Interference",
     "ModuleAmplification",
+    "ModuleInterference",
     "ModuleProfile",
     "ModuleRank",
     "ModuleSimilarity",
     "NearlyEnough",
+    "PairInterference",
     "Profile",
     "Rank",
     "Side",
     "Similarity",
+    "SpaceOverlap",
     "Spread",
     "SweepRow",
     "Table6",
     "TopEnergy",
+    "WholePair",
     "strict",
 ]
