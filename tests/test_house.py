@@ -25,6 +25,7 @@ ROOMS = {
     "measures": {"adapters", "pretrained", "spectra", "linalg", "chance", "cache", "results"},
     "findings": {"results"},
     "plots": {"results"},
+    "report": {"adapters", "pretrained", "spectra", "measures", "results", "findings", "plots"},
     "training": {"results"},
     "cli": {
         "adapters",
@@ -38,6 +39,7 @@ ROOMS = {
         "linalg",
         "findings",
         "plots",
+        "report",
         "training",
         "__init__",
     },
@@ -59,6 +61,7 @@ OUTSIDE = {
     "measures": {"numpy", "torch"},
     "findings": {"numpy"},
     "plots": {"numpy", "matplotlib"},
+    "report": {"numpy"},
     "training": {"numpy"},
     "cli": {"click"},
     "__main__": set(),

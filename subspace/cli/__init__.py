@@ -23,6 +23,7 @@ VERBS = (
     "rank",
     "amplification",
     "placement",
+    "report",
     "train",
     "reproduce",
 )

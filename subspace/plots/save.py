@@ -66,7 +66,18 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 200) -> P
     check(path)
     if not 10 <= dpi <= 2400:
         raise ArgumentError(f"dpi = {dpi!r}: expected 10 to 2400")
-    data = rendered(figure, path.suffix.lower(), dpi=dpi)
+    write(rendered(figure, path.suffix.lower(), dpi=dpi), path)
+    return path
+
+
+def write(data: bytes, path: Path) -> None:
+    """Put `data` into the file `path`, whole or not at all.
+
+    Raises
+    ------
+    ArgumentError
+        The place cannot be written.
+    """
     temporary = path.parent / f".subspace-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:  # not tempfile: its 0600 would outlive the rename
@@ -76,7 +87,6 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 200) -> P
         raise ArgumentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return path
 
 
 def check(path: Path) -> None:

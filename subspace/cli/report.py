@@ -1,0 +1,162 @@
+"""``subspace report ADAPTER…``: one page that travels, or all numbers as JSON."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from subspace.cli import options
+from subspace.cli.printing import echo_json, progress, say
+from subspace.cli.similarity import SIDE_WORDS
+from subspace.errors import ArgumentError, MissingFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+    from subspace.results import Side, Table6
+
+
+@click.command()
+@click.argument(
+    "paths", metavar="ADAPTER…", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--base",
+    metavar="MODEL",
+    help="The checkpoint that they were trained on, for Table 7: a folder, a file, or minilm.",
+)
+@click.option(
+    "--runs",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The folder of a sweep, for Table 6.",
+)
+@click.option(
+    "--control",
+    metavar="C",
+    type=click.Path(path_type=Path),
+    help="An adapter trained on shuffled labels: the first one is held against it too.",
+)
+@click.option(
+    "--side",
+    type=click.Choice(tuple(SIDE_WORDS)),
+    default="A",
+    show_default=True,
+    help="Whose directions, as in similarity.",
+)
+@click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
+@options.MODULE
+@click.option("--no-top", is_flag=True, help="Leave out W's own values, dear where W is large.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("html", "json")),
+    default="html",
+    show_default=True,
+    help="A page for a browser, or everything as JSON on stdout.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write here.  [default: report.html, and stdout for JSON]",
+)
+@options.DEVICE
+def command(
+    paths: tuple[Path, ...],
+    base: str | None,
+    runs: Path | None,
+    control: Path | None,
+    side: Side,
+    level: float,
+    modules: str | None,
+    no_top: bool,
+    form: str,
+    out: Path | None,
+    device: str,
+) -> None:
+    """Put all that can be said of adapters on one page: a file that opens anywhere, offline.
+
+    A map of layers and module kinds, phi(i, j) of every module under two sliders, spectra, Table 7
+    with its curve, ranks, Table 6 of a sweep, how each number is defined, and what made them. The
+    page asks for nothing over a network. In --format json the same numbers, exact.
+
+    \b
+        subspace report data/adapters/r8 data/adapters/r64 --base minilm
+        subspace report runs/r8 runs/r64 runs/r64-seed1 --runs runs --out sweep.html
+        subspace report runs/r8 --format json | jq -r '.findings[]'
+    """  # noqa: D301 - click wants the real character
+    target = out if out is not None or form == "json" else Path("report.html")
+    if target is not None:
+        _check(target)
+    from contextlib import ExitStack
+
+    from subspace.adapters import load
+    from subspace.cache import default_folder
+    from subspace.cli.amplification import open_base
+    from subspace.plots.save import write
+    from subspace.report import html, report
+
+    adapters = [load(path) for path in paths]
+    checkpoint = None if base is None else open_base(base)
+    sweep = None if runs is None else _table6(runs)
+    with ExitStack() as stack:
+        found = report(
+            adapters,
+            checkpoint,
+            sweep=sweep,
+            control=None if control is None else load(control),
+            side=side,
+            level=level,
+            modules=modules,
+            top=not no_top,
+            cache=default_folder(),
+            command=options.command_line(),
+            device=device,
+            progress=_stages(stack, len(adapters[0].select(modules))),
+        )
+    if form == "json" and target is None:
+        echo_json(found.to_dict())
+        return
+    if form == "json":
+        import json
+
+        text = json.dumps(found.to_dict(), allow_nan=False, indent=1)
+    else:
+        text = html(found)
+    assert target is not None
+    write(text.encode(), target)
+    for sentence in found.findings:
+        say(sentence)
+    click.echo(f"wrote {target}", err=True)
+
+
+def _check(path: Path) -> None:
+    """Refuse a place that cannot be written before any work starts."""
+    if path.is_dir():
+        raise ArgumentError(f"--out {path}: a folder; give a file in it, such as report.html")
+    if not path.parent.is_dir():
+        raise MissingFileError(f"cannot write {path}: there is no folder {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ArgumentError(f"cannot write {path}: the folder does not let you")
+
+
+def _table6(runs: Path) -> Table6:
+    from subspace.training.found import find_runs
+    from subspace.training.summary import table6
+
+    return table6([cell for cell in find_runs([runs]) if not cell.config.shuffle_labels])
+
+
+def _stages(stack: ExitStack, modules: int) -> Callable[[str], Callable[[int], None]]:
+    """Show one progress bar a stage."""
+
+    def stage(name: str) -> Callable[[int], None]:
+        stack.close()
+        return stack.enter_context(progress(name, modules))
+
+    return stage

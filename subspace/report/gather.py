@@ -1,0 +1,208 @@
+"""Compute all that a report shows, from adapters to one frozen result."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from subspace.errors import ArgumentError
+from subspace.results import Report, Source
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from subspace.adapters import Adapter
+    from subspace.pretrained import Pretrained
+    from subspace.results import Amplification, Side, Table6
+
+MOST_PAIRS = 10
+"""Pairs that one report compares: all of five adapters. Of more, the first with each other."""
+
+MOST_SENTENCES = 3
+_PACKAGES = ("lora-subspace", "torch", "numpy", "scipy")
+
+
+def report(
+    adapters: Sequence[Adapter],
+    base: Pretrained | str | os.PathLike[str] | None = None,
+    *,
+    sweep: Table6 | None = None,
+    control: Adapter | None = None,
+    side: Side = "A",
+    level: float = 0.01,
+    modules: str | None = None,
+    top: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    command: str = "",
+    device: str | torch.device = "cpu",
+    progress: Callable[[str], Callable[[int], None]] | None = None,
+) -> Report:
+    """Compare adapters, take their spectra, and hold them against their base: one report.
+
+    Parameters
+    ----------
+    adapters
+        One or more of one base. Every pair is compared; of more than five, the first one with each.
+    base
+        The checkpoint that they were trained on, for Table 7; without it there is none.
+    sweep
+        Table 6 of the runs that they belong to.
+    control
+        An adapter that had nothing to learn: the first adapter is held against it too.
+    side, level, modules, device
+        As in `subspace.similarity`.
+    top, cache
+        As in `subspace.amplification`.
+    command
+        What makes this report again, for its last lines.
+    progress
+        Called with the name of each stage; what it returns is called with the number of modules
+        that were finished.
+
+    Raises
+    ------
+    ArgumentError
+        No adapter, or two of one name.
+    SubspaceError
+        All that the measures themselves raise.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from subspace.adapters import Adapter, LowRankUpdate
+    >>> made = LowRankUpdate("q", torch.eye(2, 9), torch.eye(9, 2), 1.0)
+    >>> found = report([Adapter.from_updates({"q": made}, name="one")])
+    >>> found.sources[0].ranks, len(found.pairs)
+    ((2, 2), 0)
+    """
+    from subspace.findings import amplified, findings, ranked
+    from subspace.measures.amplification import amplifications
+    from subspace.measures.rank import rank
+    from subspace.measures.similarity import similarity
+    from subspace.spectra import spectra
+
+    _check(adapters)
+    tell = progress or (lambda _stage: lambda _count: None)
+    chosen = [adapter.select(modules) for adapter in adapters]
+    compared = []
+    for n, (a, b) in enumerate(_pairs(chosen)):
+        compared.append(
+            similarity(
+                a, b, side=side, level=level, device=device, control=None if n else control,
+                progress=tell(f"comparing {a.name} and {b.name}"),
+            )
+        )  # fmt: skip
+    ranks = tuple(rank(one, level=level, device=device) for one in chosen)
+    singular = tuple(
+        {name: tuple(s.S[: s.rank].tolist()) for name, s in spectra(one, device=device).items()}
+        for one in chosen
+    )
+    whole: tuple[Amplification, ...] = ()
+    curves: tuple[Amplification, ...] = ()
+    if base is not None:
+        at = tell("projecting the base")
+        curves = tuple(
+            amplifications(
+                chosen, base, ranks=_cuts(chosen), top=top, cache=cache, device=device, progress=at
+            )
+        )
+        whole = tuple(_at_own_rank(*each) for each in zip(chosen, curves, strict=True))
+    said = list(findings(compared[0], compared[0])[:2]) if compared else []
+    said += [amplified(whole)] if whole else []
+    if len(said) < MOST_SENTENCES:
+        said += ranked(ranks[0])[: MOST_SENTENCES - len(said)]
+    return Report(
+        sources=tuple(_source(adapter) for adapter in chosen),
+        side=side,
+        level=level,
+        pairs=tuple(compared),
+        ranks=ranks,
+        singular=singular,
+        findings=tuple(said),
+        base=whole[0].base if whole else "",
+        amplifications=whole,
+        curves=curves,
+        sweep=sweep,
+        command=command,
+        versions=_versions(),
+    )
+
+
+def _check(adapters: Sequence[Adapter]) -> None:
+    if not adapters:
+        raise ArgumentError("no adapter was given; a report is on one or more")
+    names = [adapter.name for adapter in adapters]
+    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
+    if twice is not None:
+        raise ArgumentError(
+            f"two adapters are called {twice!r}, so that no table could tell them apart; "
+            "rename one of the folders"
+        )
+
+
+def _pairs(adapters: Sequence[Adapter]) -> list[tuple[Adapter, Adapter]]:
+    pairs = list(itertools.combinations(adapters, 2))
+    return pairs if len(pairs) <= MOST_PAIRS else [(adapters[0], other) for other in adapters[1:]]
+
+
+def _cuts(adapters: Sequence[Adapter]) -> list[int]:
+    """Powers of two, and every module's own rank."""
+    own = {info.rank for adapter in adapters for info in adapter.updates.values()}
+    return sorted(own | {2**k for k in range(max(own).bit_length())})
+
+
+def _at_own_rank(adapter: Adapter, curve: Amplification) -> Amplification:
+    own = {name: info.rank for name, info in adapter.updates.items()}
+    return replace(curve, rows=tuple(row for row in curve if row.rank == own[row.module]))
+
+
+def _source(adapter: Adapter) -> Source:
+    ranks = [info.rank for info in adapter.updates.values()]
+    return Source(
+        name=adapter.name,
+        format=adapter.format,
+        method=adapter.method,
+        base_model=str(adapter.metadata.get("base_model") or ""),
+        modules=len(ranks),
+        parameters=sum(info.parameters for info in adapter.updates.values()),
+        ranks=(min(ranks), max(ranks)),
+        files=_hashes(adapter.path),
+        notes=adapter.notes,
+    )
+
+
+def _hashes(path: Path | None) -> tuple[tuple[str, str], ...]:
+    """Hash the files that were read: the weights, and the configuration beside them."""
+    if path is None:
+        return ()
+    from subspace.adapters.load import find
+
+    found = find(path)
+    files = [found.weights, *([found.config] if found.config is not None else [])]
+    return tuple((file.name, _sha256(file)) for file in files)
+
+
+def _sha256(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {package: found for package in _PACKAGES if (found := _version(package))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout
+        return None

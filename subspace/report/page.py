@@ -1,0 +1,106 @@
+"""The report as one HTML file that needs nothing but a browser: no request, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from subspace.errors import printable
+from subspace.report.definitions import DEFINITIONS
+from subspace.report.payload import payload
+from subspace.report.tables import of_amplification, of_matrix, of_pair, of_ranks
+
+if TYPE_CHECKING:
+    from subspace.results import Report, Table6
+
+
+def html(report: Report, *, title: str = "") -> str:
+    """Write the report as a page.
+
+    Everything is in it: tables and findings as HTML, grids as compressed numbers, one script whose
+    hash the page's own policy names, so that no other script could run. Names from files are text.
+
+    Parameters
+    ----------
+    report
+        What `subspace.report.report` returns.
+    title
+        Of the page; by default the adapters' names.
+
+    Returns
+    -------
+    The same text for the same report.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    plain, grids = payload(report)
+    script = files("subspace.report").joinpath("explorer.js").read_text(encoding="utf-8")
+    style = files("subspace.report").joinpath("page.css").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("subspace.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = printable
+    return environment.get_template("page.html").render(
+        title=title or ", ".join(source.name for source in report.sources),
+        report=report,
+        policy=_policy(script, style),
+        script=script,
+        style=style,
+        data=_embedded(plain),
+        grids=grids,
+        pairs=[of_pair(pair) for pair in report.pairs],
+        matrix=of_matrix(report),
+        ranks=of_ranks(report.ranks),
+        amplifications=[of_amplification(each) for each in report.amplifications],
+        sweep=None if report.sweep is None else _sweep(report.sweep),
+        definitions=DEFINITIONS,
+    )
+
+
+def _policy(script: str, style: str) -> str:
+    """Let the browser run this script and this style, and nothing else from anywhere."""
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (script, style)
+    ]
+    return (
+        f"default-src 'none'; script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _embedded(plain: dict[str, Any]) -> str:
+    """JSON that no reader of HTML takes for a tag, whatever names are in it."""
+    text = json.dumps(plain, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _sweep(table: Table6) -> dict[str, Any]:
+    from subspace.plots.accuracy import accuracy_figure
+    from subspace.plots.save import rendered
+
+    picture = base64.b64encode(rendered(accuracy_figure(table), ".svg")).decode("ascii")
+    return {"picture": picture, "rows": _rows(table)}
+
+
+def _rows(table: Table6) -> list[list[str]]:
+    rows = []
+    for row in table:
+        spread = f"{100 * row.mean:.1f}" if row.test else "failed"
+        spread += f" ± {100 * row.std:.1f}" if len(row.test) > 1 else ""
+        rows.append(
+            [
+                row.data, row.targets or f"{row.method} (reference)",
+                "–" if row.rank is None else str(row.rank),
+                "–" if row.alpha is None else f"{row.alpha:g}", f"{row.learning_rate:g}",
+                str(len(row.test)), spread,
+            ]
+        )  # fmt: skip
+    return rows

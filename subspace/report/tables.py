@@ -1,0 +1,136 @@
+"""The page's tables: rows of text, from the same functions that the command line prints with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from subspace.results import Amplification, Rank, Report, Similarity
+
+
+class Table(NamedTuple):
+    """A header of (text, anchor of its definition), and rows; the first cell names the row."""
+
+    caption: str
+    above: str  # the path that all modules share, left out of their names
+    header: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[str]]
+
+
+def of_pair(pair: Similarity) -> Table:
+    """Phi and the count of directions that agree, one row a module."""
+    a, b = pair.adapters
+    header = [
+        ("module", ""), ("φ(1,1)", "phi"), ("chance", "chance"), ("p", "chance"),
+        ("φ(r,r)", "phi"), ("chance", "chance"), ("agree", "agreeing"),
+    ]  # fmt: skip
+    header += [("start φ(1,1)", "phi")] if pair.initial is not None else []
+    header += [("control φ(1,1)", "phi"), ("agree", "agreeing")] if pair.control else []
+    above, short = _named(list(pair))
+    rows = []
+    for name, m in pair.items():
+        i, j = (max(rank, 1) - 1 for rank in (m.numerical_rank_a, m.numerical_rank_b))
+        row = [
+            short[name],
+            number(m.phi[0, 0]), number(m.null_mean[0, 0]), probability(m.pvalue[0, 0]),
+            number(m.phi[i, j]), number(m.null_mean[i, j]), count(m.agreeing),
+        ]  # fmt: skip
+        if pair.initial is not None:
+            start = pair.initial.modules.get(name)
+            row.append("–" if start is None else number(start.phi[0, 0]))
+        if pair.control is not None:
+            there = pair.control.modules.get(name)
+            row += ["–", "–"] if there is None else [number(there.phi[0, 0]), count(there.agreeing)]
+        rows.append(row)
+    return Table(f"{a} (i) and {b} (j), side {pair.side}", above, header, rows)
+
+
+def of_ranks(ranks: Sequence[Rank]) -> Table:
+    """Show every adapter's ranks of its spectrum, one row a module and adapter."""
+    header = [
+        ("module", ""), ("adapter", ""), ("r", ""), ("stable", "ranks"), ("by entropy", "ranks"),
+        ("90 %", "ranks"), ("99 %", "ranks"),
+    ]  # fmt: skip
+    names = list(dict.fromkeys(name for rank in ranks for name in rank))
+    above, short = _named(names)
+    rows = [
+        [
+            short[name], rank.adapters[0], str(m.nominal), number(m.stable.median),
+            number(m.entropy.median), f"{m.energy90.median:g}", f"{m.energy99.median:g}",
+        ]
+        for name in names
+        for rank in ranks
+        if (m := rank.modules.get(name)) is not None
+    ]  # fmt: skip
+    return Table("Ranks of the spectrum of ΔW", above, header, rows)
+
+
+def of_amplification(result: Amplification) -> Table:
+    """Table 7 of one adapter."""
+    header = [
+        ("module", ""), ("r", ""), ("‖W‖", ""), ("‖ΔW‖", "norm"), ("‖UᵀWV‖ in ΔW", "factor"),
+        ("in W", "factor"), ("random", "chance"), ("factor", "factor"), ("by chance", "factor"),
+        ("× chance", "quotient"),
+    ]  # fmt: skip
+    above, short = _named([row.module for row in result])
+    rows = []
+    for row in result:
+        star = "*" if row.finding else ""
+        rows.append(
+            [
+                short[row.module], str(row.rank), number(row.w_norm), number(row.delta_norm),
+                number(row.w_in_delta), number(row.w_in_w), number(row.w_in_random),
+                number(row.factor),
+                f"{number(row.chance_factor)} ({number(row.chance_low)}–{number(row.chance_high)})",
+                number(row.quotient) + star,
+            ]
+        )  # fmt: skip
+    return Table(f"{result.adapter} of {result.base}", above, header, rows)
+
+
+def of_matrix(report: Report) -> Table | None:
+    """Median phi(1, 1) and agreeing directions of every pair, where there are several."""
+    if len(report.pairs) < 2:
+        return None
+    header = [("pair", ""), ("modules", ""), ("median φ(1,1)", "phi"), ("median agree", "agreeing")]
+    rows = []
+    for pair in report.pairs:
+        first = [m.phi[0, 0] for m in pair.values() if m.phi[0, 0] == m.phi[0, 0]]
+        agree = [m.agreeing for m in pair.values() if m.agreeing is not None]
+        rows.append([" and ".join(pair.adapters), str(len(pair)), _median(first), _median(agree)])
+    return Table("All pairs", "", header, rows)
+
+
+def number(value: float) -> str:
+    """Write three significant digits; a dash where it is undefined."""
+    return f"{value:.3g}" if value == value else "–"
+
+
+def probability(p: float) -> str:
+    """Write two significant digits, down to what the null's tail is known to."""
+    return "–" if p != p else "< 1e-12" if p < 1e-12 else f"{p:.1e}" if p < 0.01 else f"{p:.2f}"
+
+
+def count(value: int | None) -> str:
+    """Write a count; a dash where it is undefined."""
+    return "–" if value is None else str(value)
+
+
+def _median(values: Iterable[float]) -> str:
+    from statistics import median
+
+    held = list(values)
+    return number(float(median(held))) if held else "–"
+
+
+def _named(names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return the path that all modules share, and what is left of each name."""
+    above: list[str] = []
+    for words in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(words)) > 1:
+            break
+        above.append(words[0])
+    path = ".".join(above)
+    return path, {name: name.removeprefix(f"{path}.") for name in names}

@@ -1,0 +1,199 @@
+"""The page that travels: whole, offline, the same bytes, and safe against the names in it."""
+
+import base64
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from made import adapter, gaussian
+
+import subspace
+from subspace.adapters import Adapter, LowRankUpdate
+from subspace.cli import main
+from subspace.errors import ArgumentError
+from subspace.report import html, report
+from subspace.report.payload import payload
+
+DATA = Path(__file__).parent.parent / "data" / "adapters"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;\u202e"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of scripts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.scripts, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "script" and self.scripts:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        else:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def found():
+    a, b = (subspace.load(DATA / name) for name in ("r8", "r64"))
+    return report(
+        [a, b], control=subspace.load(DATA / "r64-seed1"), command="subspace report r8 r64"
+    )
+
+
+@pytest.fixture(scope="module")
+def page(found):
+    return html(found)
+
+
+def data_of(text):
+    numbers = {attrs.get("id"): body for attrs, body in Page(text).scripts if attrs.get("type")}
+    raw = gzip.decompress(base64.b64decode(numbers["grids"]))
+    return json.loads(numbers["data"]), np.frombuffer(raw, "<u2")
+
+
+def test_nothing_is_asked_of_a_network(page):
+    tags = Page(page).tags
+    assert not [attrs for _, attrs in tags if attrs.get("src", "data:")[:5] != "data:"]
+    hrefs = [attrs["href"] for _, attrs in tags if "href" in attrs]
+    assert all(href.startswith(("#", "data:")) for href in hrefs)
+    assert not re.search(r"\b(fetch|XMLHttpRequest|import)\s*\(|@import|url\(", page)
+    policy = next(a["content"] for t, a in tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_policy_names_the_script_and_the_style_that_are_there(page):
+    import hashlib
+
+    for tag, kind in (("script", "script-src"), ("style", "style-src")):
+        body = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
+        assert len(body) == 1
+        digest = base64.b64encode(hashlib.sha256(body[0].encode()).digest()).decode()
+        assert f"{kind} &#39;sha256-{digest}&#39;" in page
+
+
+def test_every_anchor_is_there(page):
+    tags = Page(page).tags
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    wanted = {attrs["href"][1:] for _, attrs in tags if attrs.get("href", "").startswith("#")}
+    wanted |= {attrs["aria-labelledby"] for _, attrs in tags if "aria-labelledby" in attrs}
+    assert wanted <= set(ids)
+
+
+def test_the_page_is_small_and_always_the_same(found, page):
+    assert len(page) < 1_500_000
+    assert html(found) == page
+
+
+def test_the_grids_are_those_of_the_result(found, page):
+    """phi to half a step, p to two in a hundred, undefined where it is undefined."""
+    plain, numbers = data_of(page)
+    (pair,) = found.pairs
+    assert [row[0] for row in plain["modules"]] == list(pair)
+    for index, (name, *_) in enumerate(plain["modules"]):
+        m, held = pair[name], plain["pairs"][0]["modules"][str(index)]
+        size = held["a"] * held["b"]
+        phi, p = (numbers[held["at"] + k * size :][:size].reshape(m.phi.shape) for k in (0, 1))
+        known = phi < plain["masked"]
+        assert np.array_equal(known, np.isfinite(m.phi))
+        np.testing.assert_allclose(phi[known] / plain["phi_steps"], m.phi[known], atol=1e-5)
+        shown = p != plain["undefined"]
+        wanted = np.clip(m.pvalue[shown], 1e-300, 1)
+        np.testing.assert_allclose(10.0 ** (p[shown] / -plain["p_steps"]), wanted, rtol=0.02)
+        np.testing.assert_allclose(
+            m.null_mean[known],
+            np.maximum.outer(range(1, m.rank_a + 1), range(1, m.rank_b + 1))[known] / m.d,
+        )  # what the explorer calls chance
+
+
+def test_undefined_cells_say_why():
+    """A cluster of equal singular values, and directions beyond the numerical rank."""
+    A = torch.zeros(3, 20, dtype=torch.float64)
+    A[0, 0], A[1, 1], A[2, 2] = 1.0, 1.0, 0.0
+    B = torch.eye(20, 3, dtype=torch.float64)
+    one = adapter(LowRankUpdate("q", A, B, 1.0), name="one")
+    two = adapter(gaussian(20, 20, 2), name="two")
+    plain, grids = payload(report([one, two]))
+    numbers = np.frombuffer(gzip.decompress(base64.b64decode(grids)), "<u2").reshape(2, 3, 2)
+    assert set(numbers[0, 0]) == {plain["masked"]}
+    assert set(numbers[0, 2]) == {plain["undefined"]}
+    assert (numbers[0, 1] < plain["masked"]).all()
+
+
+def test_strangers_names_are_text():
+    """In adapters' and modules' names, metadata and notes; the data block stays one block."""
+    updates = {f"layers.0.{HOSTILE}": gaussian(20, 30, 2), "$x$.1.{{7*7}}": gaussian(20, 30, 2)}
+    made = {name: LowRankUpdate(name, u.A, u.B, u.scale, HOSTILE) for name, u in updates.items()}
+    one = Adapter.from_updates(made, name=HOSTILE)
+    two = Adapter.from_updates(made, name="{{ config }}")
+    text = html(report([one, two], command=HOSTILE))
+    tags = Page(text).tags
+    assert [tag for tag, _ in tags].count("script") == 3
+    assert not [tag for tag, attrs in tags if any(name.startswith("on") for name in attrs)]
+    assert "img" not in [tag for tag, _ in tags]
+    assert "alert(1)" in "".join(Page(text).words)  # shown, as text
+    assert "{{ config }}" in "".join(Page(text).words)
+    assert "\u202e" not in text
+    plain, _ = data_of(text)
+    assert [row[0] for row in plain["modules"]] == list(made)
+
+
+def test_one_adapter_and_many():
+    alone = html(report([adapter(gaussian(20, 30, 2), name="alone")]))
+    assert "Shared directions" not in alone
+    many = [adapter(gaussian(20, 30, 2, seed=n), name=f"run{n}") for n in range(6)]
+    found = report(many)
+    assert [pair.adapters for pair in found.pairs] == [("run0", f"run{n}") for n in range(1, 6)]
+    assert len(report(many[:4]).pairs) == 6
+    assert "All pairs" in html(found)
+    with pytest.raises(ArgumentError, match="called 'run0'"):
+        report([many[0], many[0]])
+    with pytest.raises(ArgumentError, match="no adapter"):
+        report([])
+
+
+def run(*words):
+    return CliRunner().invoke(main, ["report", *map(str, words)])
+
+
+def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
+    out = tmp_path / "page.html"
+    done = run(DATA / "r8", DATA / "r64", "--base", "minilm", "--runs", DATA, "--out", out)
+    assert done.exit_code == 0, done.output
+    text = out.read_text()
+    assert "What the updates amplify" in text
+    assert "Accuracy over rank (Table 6)" in text
+    assert "subspace report r8 r64 --base minilm --runs adapters --out page.html" in text
+    assert str(tmp_path) not in text
+    assert str(DATA) not in text
+    for sentence in done.stdout.splitlines():
+        assert sentence.split("'")[0] in "".join(Page(text).words)
+    exact = json.loads(
+        run(DATA / "r8", DATA / "r64", "--base", "minilm", "--format", "json").stdout
+    )
+    assert exact["kind"] == "report"
+    assert [a["adapter"] for a in exact["amplifications"]] == ["r8", "r64"]
+    assert {row["rank"] for row in exact["amplifications"][1]["modules"]} == {64}
+    assert {row["rank"] for row in exact["curves"][1]["modules"]} == {1, 2, 4, 8, 16, 32, 64}
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("nowhere/page.html", "there is no folder"), (".", "a folder; give a file")]
+)
+def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path, out, said):
+    done = run(tmp_path / "no adapter at all", "--out", tmp_path / out)
+    assert done.exit_code == 2
+    assert said in done.stderr
