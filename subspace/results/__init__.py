@@ -14,6 +14,7 @@ from subspace.results.interference import (
 from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
+from subspace.results.report import Report, Source
 from subspace.results.similarity import ModuleSimilarity, Similarity
 from subspace.results.sweep import NearlyEnough, SweepRow, Table6
 
@@ -32,8 +33,10 @@ __all__ = [
     "PairInterference",
     "Profile",
     "Rank",
+    "Report",
     "Side",
     "Similarity",
+    "Source",
     "SpaceOverlap",
     "Spread",
     "SweepRow",
