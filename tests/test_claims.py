@@ -384,6 +384,10 @@ def at(excess):
         (several([8, 8]), "does not"),  # none is left over: all are shared
         (several([8, 8, 1], share=at(0)), "does not"),
         (several([8, 1, 1], share=at(0)), "agrees"),
+        (several([3, 3], share=at(0)), "agrees"),
+        (several([4, 4], share=at(0)), "in part"),  # half of 8 agree: those are not noise
+        (several([7, 1], share=at(0)), "in part"),
+        (several([7, 1, 1], share=at(0)), "agrees"),
         (several([1], r_a=1), "open"),  # one direction has no further ones
         (several([1], r_b=D), "open"),  # everything lies within b
     ],
@@ -396,8 +400,9 @@ def test_further_directions_are_noise(modules, verdict):
 def test_the_numbers_of_the_rest_stand_beside_chance():
     _, rest = of_ranks(*several([1, 1], share=0.25, whole=0.28), module("last", agreeing=8))
     assert rest.here == (
-        "the share within 'r64' of a direction of 'r8' beyond the leading ones that agree has the "
-        "median 0.25, chance gives 0.17 (1 module with none left not counted); all against all, "
+        "the share within 'r64' of a direction of 'r8' beyond the leading ones that agree, a "
+        "median of 1 of 8 (range 1 to 8), has the median 0.25, chance gives 0.17 (1 module with "
+        "none left not counted); all against all, "
         "the median φ is 0.28, where chance gives 0.17 (p ≤ 0.01 in 2 of 3 modules)."
     )
 

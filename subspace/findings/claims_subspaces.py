@@ -81,7 +81,8 @@ def further_directions(ranks: Similarity) -> Claim:
     """Figure 3: the directions after the first that agree are not shared.
 
     By the median excess over chance of their overlap: agrees up to `NEAR_CHANCE`, in part below
-    `AGREE_TOO`. A module where all of several directions agree counts as shared.
+    `AGREE_TOO`; in part too where those that agree are half of them in half of the modules, for
+    then most are not noise. A module where all of several directions agree counts as shared.
 
     >>> from subspace.results import Similarity
     >>> further_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
@@ -98,11 +99,18 @@ def further_directions(ranks: Similarity) -> Claim:
     if math.isnan(middle):
         here = f"Undefined: no further direction of {a} can be held against {b}"
         return _closed("Figure 3", paper, here, "open", ranks, found)
+    many = sum((m.agreeing or 0) >= MOST * m.numerical_rank_a > 1 for m in found)
+    few = many < MOST * len(found)
     verdict: Verdict = (
-        "agrees" if middle <= NEAR_CHANCE else "in part" if middle < AGREE_TOO else "does not"
+        "agrees"
+        if middle <= NEAR_CHANCE and few
+        else "in part"
+        if middle < AGREE_TOO
+        else "does not"
     )
     share = (
-        f"the share within {b} of a direction of {a} beyond the leading ones that agree {rest}"
+        f"the share within {b} of a direction of {a} beyond the leading ones that agree, "
+        f"{spread(found)}, {rest}"
         if rest.shares
         else f"all directions of {a} agree with {b} in {modules(full)}"
     )
@@ -119,7 +127,7 @@ def two_seeds(seeds: Similarity) -> Claim:
     >>> two_seeds(Similarity(("r64", "r64-seed1"), "A", {}, 0.01)).verdict
     'open'
     """
-    paper = "Two seeds of r = 64 share several leading directions, two random matrices none"
+    paper = "Two seeds of r = 64 share leading directions, two random matrices none"
     found = defined(seeds)
     if not found:
         return Claim("Figure 4", paper, undefined(seeds), "open")
