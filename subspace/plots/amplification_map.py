@@ -5,23 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from subspace.plots.amplification_grid import (
-    NUMBER,
-    TITLES,
-    amplification_grid,
-    inches,
-    ranks_drawn,
-    written,
-)
-from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, hatch, outline
+from subspace.plots.amplification_grid import TITLES, amplification_grid, ranks_drawn, written
+from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, outline
 from subspace.plots.gains import quiet, subheading
-from subspace.plots.heatmap import DIFFERENCE_MAP, LABEL_SIZE, PHI_MAP, TICK_SIZE
+from subspace.plots.heatmap import DIFFERENCE_MAP, PHI_MAP, TICK_SIZE
+from subspace.plots.module_grid import NUMBER, inches, number_cells, paint, upright
 from subspace.plots.panels import (
     HEAD_SIZE,
     NARROW,
@@ -34,14 +27,13 @@ from subspace.plots.panels import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from subspace.plots.amplification_grid import Grid, Value
+    from subspace.plots.amplification_grid import Value
+    from subspace.plots.module_grid import Grid
     from subspace.results import Amplification
 
 _ENDS: dict[Value, tuple[str, str]] = {
@@ -108,7 +100,7 @@ def map_figure(result: Amplification, *, value: Value = "quotient", width: float
     first = wrapped(f"{TITLES[value]}; {ranks_drawn(result)}", fits)
     title, handles = f"{first}\n{subheading(result, fits)}", _handles(grid, cell)
     lines = title.count("\n") + 4 + (len(handles) if width < NARROW else 1)
-    heads = inches(grid.columns) if _upright(grid.columns, cell[0]) else 0.1
+    heads = inches(grid.columns) if upright(grid.columns, cell[0]) else 0.1
     figure = new_figure(width, a_block * cell[1] + heads + 0.14 * lines + 0.4)
     figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
     used = min(width, max(_BAR, blocks * (columns * cell[0] + margin)))
@@ -196,65 +188,12 @@ def _norm(grid: Grid, value: Value) -> LogNorm:
 
 
 def _draw(grid: Grid, ax: Axes, value: Value, norm: LogNorm, cell: tuple[float, float]) -> Axes:
-    y, x = grid.values.shape
-    image = ax.imshow(
-        np.ma.masked_invalid(grid.values),
-        cmap=DIFFERENCE_MAP if value == "quotient" else PHI_MAP,
-        norm=norm,
-        origin="upper",
-        extent=(0.5, x + 0.5, y + 0.5, 0.5),
-        aspect="auto",
-        interpolation="nearest",
-    )
-    hatch(ax, grid.undefined)
+    cmap = DIFFERENCE_MAP if value == "quotient" else PHI_MAP
+    image = paint(grid, ax, cmap=cmap, norm=norm, cell=cell)
     outline(ax, grid.finding)
-    colours = image.to_rgba(np.array(grid.numbers))
-    places = np.argwhere(np.isfinite(grid.values))
-    digits = grid.digits(cell)
-    for (row, column), number, colour in zip(places, grid.numbers, colours, strict=True):
-        if digits:
-            ax.text(
-                column + 1,
-                row + 1,
-                written(number, digits),
-                ha="center",
-                va="center",
-                fontsize=TICK_SIZE,
-                fontweight="bold" if grid.finding[row, column] else "normal",
-                color=_readable(colour.tolist()),
-                usetex=False,
-            )
-    upright = _upright(grid.columns, cell[0])
-    ax.set_xticks(*_ticks(grid.columns, cell[0] if upright else math.inf), usetex=False)
-    ax.set_yticks(*_ticks(grid.rows, cell[1]), usetex=False)
-    ax.xaxis.tick_top()
-    ax.xaxis.set_label_position("top")
-    if any(grid.columns if grid.layers == "x" else grid.rows):
-        set_label = ax.set_xlabel if grid.layers == "x" else ax.set_ylabel
-        set_label("layer", fontsize=LABEL_SIZE, labelpad=6 if upright else 3, usetex=False)
-    quiet(ax)
-    ax.tick_params(length=0, pad=2)
-    ax.tick_params(axis="x", labelrotation=90 if upright else 0)
-    ax.spines[:].set_visible(False)  # cells of no module are blank: the map need not be a box
+    if digits := grid.fitting(cell, written):
+        number_cells(grid, image, [written(x, digits) for x in grid.numbers], bold=True)
     return ax
-
-
-def _readable(colour: Sequence[float]) -> str:
-    """Return black or white, whichever has the higher contrast (WCAG 2) on a colour."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
-    light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if light > 0.179 else "white"
-
-
-def _upright(columns: Sequence[str], wide: float) -> bool:
-    return inches(columns) > wide - 0.06
-
-
-def _ticks(words: Sequence[str], size: float) -> tuple[list[int], list[str]]:
-    """Return places and labels: as many as lines of text fit, the first among them."""
-    fits = TICK_SIZE * 1.2 / 72 / size
-    step = next(n * 10**power for power in range(9) for n in (1, 2, 5) if n * 10**power >= fits)
-    return list(range(1, len(words) + 1, step)), list(words[::step])
 
 
 def _bar(image: AxesImage, ax: Axes, value: Value, wide: float) -> None:
@@ -283,7 +222,7 @@ def _bar(image: AxesImage, ax: Axes, value: Value, wide: float) -> None:
 def _handles(grid: Grid, cell: tuple[float, float]) -> list[Artist]:
     handles: list[Artist] = []
     if grid.finding.any():
-        mark = "outlined, bold" if grid.digits(cell) else "outlined"
+        mark = "outlined, bold" if grid.fitting(cell, written) else "outlined"
         label = f"{mark}: outside the central 95 % of chance"
         handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
     if grid.undefined.any():
