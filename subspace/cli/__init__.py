@@ -21,6 +21,7 @@ VERBS = (
     "inspect",
     "similarity",
     "rank",
+    "interference",
     "amplification",
     "placement",
     "report",

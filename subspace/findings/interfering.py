@@ -1,0 +1,180 @@
+"""Three sentences on a merge before it is made: whether it adds, cancels or leaves alone.
+
+All follow from the energy of the weighted sum, its parts and their cosines, by the constants of
+this file; every number stands beside what independent random updates give.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from subspace.errors import printable
+from subspace.findings.numbers import modules, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from subspace.results import Interference, WholePair
+
+# An energy this near to 1 leaves the adapters alone, however sure it is that it is not 1.
+ALONE = 0.05
+# Of an adapter that holds this share of the energy the merge is said to be nearly all.
+LOUD = 0.9
+
+
+def interfering(result: Interference) -> tuple[str, str, str]:
+    """Say in three sentences what a merge does, where, and what that does not show.
+
+    Parameters
+    ----------
+    result
+        Two or more adapters and the weights of their sum.
+
+    Returns
+    -------
+    tuple of three str
+        (1) Whether the merge adds up, cancels or leaves the adapters alone over the whole model,
+        what each of them keeps, and whether one drowns the others. (2) In how many modules two
+        point the same way, or against each other, beyond chance, and from where to where the
+        energy of modules ranges. (3) What none of this shows. One printable line each.
+
+    Notes
+    -----
+    A merge adds up where its energy over the sum of the adapters' energies is above 1.05, and
+    cancels below 0.95, once the cosine of a pair over the whole model is beyond chance (its p at
+    most the level over the number of pairs). Modules count at a false discovery rate of the level.
+
+    >>> from subspace.results import Interference
+    >>> one = Interference(("a", "b"), (1, 1), 0.01, {}, (), (0, 0), *[float("nan")] * 3, ())
+    >>> interfering(one)[0]
+    'Undefined: every update is exactly zero, so that nothing is merged.'
+    """
+    said = (_merge(result), _modules(result), _open(result))
+    return printable(said[0]), printable(said[1]), printable(said[2])
+
+
+def verdict(energy: float) -> str:
+    """Name what a merge of this energy does.
+
+    >>> verdict(1.3), verdict(0.4), verdict(1.01)
+    ('adds up', 'cancels', 'leaves alone')
+    """
+    return "adds up" if energy > 1 + ALONE else "cancels" if energy < 1 - ALONE else "leaves alone"
+
+
+def beyond(result: Interference) -> bool:
+    """Whether the cosine of any pair over the whole model is beyond chance (Bonferroni)."""
+    return any(pair.p <= result.level / len(result.pairs) for pair in result.pairs)
+
+
+def _merge(result: Interference) -> str:
+    if math.isnan(result.energy):
+        if not any(result.norms):
+            return "Undefined: every update is exactly zero, so that nothing is merged."
+        return "Undefined: the terms of B A cancel so far that rounding leaves the energy open."
+    does = verdict(result.energy)
+    names = _listed([f"'{name}'" for name in result.adapters])
+    what = {
+        "adds up": f"{names} add up",
+        "cancels": f"{names} partly cancel",
+        "leaves alone": f"{names} leave each other alone",
+    }[does if beyond(result) else "leaves alone"]
+    energy = f"{number(result.energy)} times the sum of their energies"
+    level = f"{energy} (1 ± {result.energy_std:.2g} by chance)"
+    if not beyond(result):
+        close = "no more than independent random updates would meet"
+    elif does == "leaves alone":
+        close = "beyond chance, yet too little to matter"
+    else:
+        close = "beyond chance"
+    along = ", ".join(
+        f"{number(k)} × {name!r} (weight {w:g})"
+        for name, k, w in zip(result.adapters, result.kept, result.weights, strict=True)
+        if not math.isnan(k)
+    )
+    return (
+        f"Merged, {what}: the energy of the sum is {level}, {close}; along each one's own update "
+        f"it goes {along}{_loud(result)}."
+    )
+
+
+def _loud(result: Interference) -> str:
+    share, name = max(zip(result.shares, result.adapters, strict=True))
+    if share < LOUD:
+        return ""
+    return f"; {name!r} holds {100 * share:.3g} % of the energy, so that the merge is nearly it"
+
+
+def _modules(result: Interference) -> str:
+    known = [pair for pair in result.pairs if pair.modules]
+    if not known:
+        why = "; ".join(sorted({m.note for m in result.values() if m.note})) or "none is shared"
+        return f"Undefined: no cosine in any of {modules(len(result))} ({why})."
+    if len(known) == 1:
+        one = known[0]
+        said = (
+            f"In {one.same} of {modules(one.modules)} the two point the same way beyond chance, in "
+            f"{one.opposite} against each other; over the whole model their cosine is "
+            f"{number(one.cosine)}, where chance gives 0 ± {one.chance_std:.2g}"
+        )
+    else:
+        ordered = sorted(known, key=lambda pair: pair.cosine)
+        said = (
+            f"Of {len(known)} pairs {_named(ordered[0])} have the lowest cosine and "
+            f"{_named(ordered[-1])} the highest; of {sum(p.modules for p in known)} meetings in a "
+            f"module {sum(p.same for p in known)} point the same way beyond chance and "
+            f"{sum(p.opposite for p in known)} against each other"
+        )
+    said += f" (level {result.level:g}, Benjamini-Hochberg over modules)"
+    energies = sorted((m.energy, name) for name, m in result.items() if m.energy == m.energy)
+    low, high = energies[0], energies[-1]
+    cancelling = sum(verdict(e) == "cancels" for e, _ in energies)
+    adding = sum(verdict(e) == "adds up" for e, _ in energies)
+    said += (
+        f"; the energy falls below {1 - ALONE:g} in {cancelling} and exceeds {1 + ALONE:g} in "
+        f"{adding} of {modules(len(energies))}"
+    )
+    if len(energies) > 1:
+        said += f", from {number(low[0])} ({low[1]}) to {number(high[0])} ({high[1]})"
+    out = sum(all(math.isnan(pair.cosine) for pair in m.pairs) for m in result.values())
+    return said + (f"; left out as undefined: {out} of {modules(len(result))}" if out else "") + "."
+
+
+def _named(pair: WholePair) -> str:
+    a, b = pair.adapters
+    return f"{a!r} and {b!r} ({number(pair.cosine)}, by chance 0 ± {pair.chance_std:.2g})"
+
+
+def _open(result: Interference) -> str:
+    meetings = [p for m in result.values() for p in m.pairs]
+    sides = {"row": [p.rows for p in meetings], "column": [p.columns for p in meetings]}
+    known = {word: [s for s in spaces if s.phi == s.phi] for word, spaces in sides.items()}
+    overlap = ""
+    if all(known.values()):
+        phi = "; of ".join(
+            f"{word} spaces {number(median(s.phi for s in spaces))}, chance "
+            f"{number(median(s.chance for s in spaces))}"
+            for word, spaces in known.items()
+        )
+        overlap = (
+            ": two updates of cosine 0 may still read the same inputs or write the same outputs "
+            f"(median φ of {phi})"
+        )
+    same = sum(bool(n) for n in (result.same_start or {}).values())
+    caution = (
+        f"; caution: {same} of {len(result.pairs)} pair{'' if len(result.pairs) == 1 else 's'} "
+        "began with the same A, which widens what chance gives"
+        if same
+        else ""
+    )
+    return (
+        f"Not shown: whether the merged model does its tasks (try it){overlap}; chance is that of "
+        "random updates, and any two adapters of one base share the few large directions of its "
+        f"inputs{caution}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
