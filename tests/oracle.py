@@ -30,3 +30,15 @@ def haar(rng, d, k):
     """Orthonormal basis of a uniformly random k-dimensional subspace of R^d."""
     Q, R = np.linalg.qr(rng.standard_normal((d, k)))
     return Q * np.sign(np.diag(R))
+
+
+def merge(deltas, weights):
+    """Norms, cosines of the weighted updates, energy and what is kept, from dense matrices."""
+    deltas = [np.asarray(d, dtype=np.float64) for d in deltas]
+    parts = [w * d for w, d in zip(weights, deltas, strict=True)]
+    total = np.sum(parts, axis=0)
+    norms = np.array([np.linalg.norm(p) for p in parts])
+    cosines = np.array([[np.sum(p * q) for p in parts] for q in parts]) / np.outer(norms, norms)
+    energy = np.linalg.norm(total) ** 2 / np.sum(norms**2)
+    kept = [np.sum(total * d) / np.sum(d * d) for d in deltas]
+    return [np.linalg.norm(d) for d in deltas], cosines, energy, kept
