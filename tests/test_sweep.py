@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from tiny_world import write_world
 
 from subspace.cli import main
+from subspace.cli.sweep_table import enough
 from subspace.errors import ArgumentError, FormatError, MissingFileError
-from subspace.results import SweepRow
+from subspace.results import SweepRow, Table6
 from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.folder import last_checkpoint
 from subspace.training.summary import nearly_enough, table6
@@ -265,6 +266,21 @@ def test_two_processes_do_not_train_one_run(config, tmp_path):
 def row(rank, *test, targets="query"):
     seeds = tuple(range(len(test)))
     return SweepRow("d", "lora", targets, rank, 16.0, 1e-3, seeds, test, test, test, test, 10)
+
+
+def test_which_rank_is_enough_is_said_of_the_ranks_trained():
+    def said(*ranks):
+        accuracy = dict(zip(ranks, (0.6, 0.8, 0.7), strict=False))
+        rows = tuple(
+            SweepRow("d", "lora", "q", r, 16.0, 1e-3, (0, 1), (a, a), (), (), (), None)
+            for r, a in accuracy.items()
+        )
+        found = nearly_enough(rows)
+        return enough(found, Table6(rows, (found,)))
+
+    assert said(8) == "d, q: r = 8 is the best, and no smaller rank was trained"
+    assert said(64, 8) == "d, q: r = 8 is the best, and no smaller rank was trained"
+    assert said(1, 8, 64) == "d, q: no smaller rank is nearly as good as r = 8"
 
 
 def test_a_file_behind_a_tasks_name_leaves_no_path_in_the_table(tmp_path):

@@ -34,7 +34,7 @@ def write_page(
 
     shared, rest, seeds = findings(numbers.ranks, numbers.seeds)
     found = {
-        "enough": [enough(each) for each in numbers.table.nearly_enough],
+        "enough": [enough(each, numbers.table) for each in numbers.table.nearly_enough],
         "ranks": [shared, rest],
         "seeds": [seeds, *ranked(numbers.real)],
         "amplified": [amplified(numbers.table7)],
@@ -117,10 +117,10 @@ def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
     yield (
         f"wrote this page and every file beside it: {markdown_text(made)}. "
         f"Run again, it trains nothing that is there. The figures are drawn from the runs in "
-        f"[adapters](adapters) ({len(runs.same_rank) + 1} runs "
-        f"and {len(runs.controls)} on shuffled labels); the command under each but "
-        "`table6.png` runs within this folder, and MODEL, where one says so, is the base "
-        "checkpoint."
+        f"[adapters](adapters) ({markdown_text(f'{runs.task}, {runs.targets}')}: "
+        f"{len(runs.same_rank) + 1} runs and {len(runs.controls)} on shuffled labels); the "
+        "command under each but `table6.png` runs within this folder, and MODEL, where one says "
+        "so, is the base checkpoint."
     )
 
 

@@ -31,6 +31,8 @@ class Compared:
 class Runs:
     """Their adapters, by what they stand for in a comparison."""
 
+    task: str  # what they were trained on
+    targets: str
     small: Adapter
     large: Adapter  # another seed than `small`
     other: Adapter  # a third start where there are three seeds, else `large` again
@@ -97,6 +99,8 @@ def compared(cells: Sequence[Cell], targets: str | None) -> Compared:
 def adapters_of(chosen: Compared, folders: dict[Path, Path]) -> Runs:
     """Load the kept adapters of the chosen runs; `folders` says where each run's copy is."""
     from subspace.adapters import load
+    from subspace.training.grid import target_word
+    from subspace.training.tasks import stored_name
 
     def adapter(cell: Cell) -> Adapter:
         return load(folders[cell.folder])
@@ -106,7 +110,10 @@ def adapters_of(chosen: Compared, folders: dict[Path, Path]) -> Runs:
 
     large = tuple(adapter(cell) for cell in chosen.large)
     controls = [(cell, adapter(cell)) for cell in chosen.controls]
+    config = chosen.small.config
     return Runs(
+        task=stored_name(config.data),
+        targets=target_word(config.targets),
         small=adapter(chosen.small),
         large=large[1],
         other=large[-1],

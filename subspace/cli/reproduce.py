@@ -45,7 +45,7 @@ _TRAINING = ("model", "data", "targets", "lr", "max_length")
     metavar="TOML",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A sweep as `train --config` reads it; of several the first one's runs are compared.",
+    help="A sweep as `train --config` reads it; of several the first data set's runs are compared.",
 )
 @click.option("--model", default="minilm", show_default=True, help="As in train.")
 @click.option("--base", metavar="MODEL", help="The checkpoint that --model names.  [default: it]")
@@ -214,7 +214,8 @@ def _run(sweep: Sweep, runs: Path, jobs: int) -> list[Cell]:
     if failed:
         raise ArgumentError(
             f"{len(failed)} of {len(cells)} runs failed, the first: {failed[0].folder}: "
-            f"{failed[0].error}; run the command again when that is mended"
+            f"{failed[0].error}; mend that (what is in the way can be deleted, or --out be another "
+            "folder) and run the command again"
         )
     return cells
 

@@ -85,7 +85,7 @@ def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> N
     say("test accuracy in percent, mean ± standard deviation over seeds (Table 6)")
     echo_table(header, rows, left=2)
     for found in table.nearly_enough:
-        say(enough(found))
+        say(enough(found, table))
     say(
         "nearly enough: the smallest rank whose mean is within one standard error of the best, "
         "paired over seeds"
@@ -127,13 +127,16 @@ def _spread(row: SweepRow) -> str:
     return f"{100 * row.mean:.1f}{many}"
 
 
-def enough(found: NearlyEnough) -> str:
+def enough(found: NearlyEnough, table: Table6) -> str:
     """Say which rank is nearly enough."""
     where, rank, best = f"{found.data}, {found.targets}", found.rank, found.best
     if rank is None:
         return f"{where}: best at r = {best}; too few seeds tell which rank is nearly enough"
     if rank == best:
-        return f"{where}: r = {best} is the best, and no smaller rank is nearly as good"
+        rows = (row for row in table if (row.data, row.targets) == (found.data, found.targets))
+        if not any(row.test and row.rank is not None and row.rank < best for row in rows):
+            return f"{where}: r = {best} is the best, and no smaller rank was trained"
+        return f"{where}: no smaller rank is nearly as good as r = {best}"
     return f"{where}: r = {rank} is nearly enough (best: r = {best})"
 
 
