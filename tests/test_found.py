@@ -169,3 +169,18 @@ def test_a_kept_copy_follows_the_run(tmp_path):
     assert kept(cell, store) == copy
     assert load_file(copy / "adapter_model.safetensors")["x"][0, 0] == torch.tensor(0.2)
     assert not list(store.glob(".*"))
+
+
+def test_what_is_no_copy_is_not_written_over(tmp_path):
+    """Someone's own runs may have the names of a gallery's copies."""
+    run = write_run(tmp_path / "run", rank=8)
+    write_weights(run)
+    (cell,) = find_runs([run])
+    other = write_run(tmp_path / "store" / "r8-seed0", rank=8, learning_rate=0.5)
+    write_weights(other)
+    with pytest.raises(ArgumentError, match=r"store/r8-seed0: in the place of a copy of \S+/run"):
+        kept(cell, tmp_path / "store")
+    (other / "training.json").unlink()
+    with pytest.raises(ArgumentError, match="move or delete it, or choose another folder"):
+        kept(cell, tmp_path / "store")
+    assert (other / "adapter_model.safetensors").exists()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from subspace.training.folder import FILES, RECORD, appearing, read_record
+from subspace.errors import ArgumentError
+from subspace.training.folder import FILES, RECORD, appearing, finished_record, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +33,27 @@ def kept(cell: Cell, store: Path) -> Path | None:
     Returns
     -------
     None where neither the run nor an earlier copy has the weights.
+
+    Raises
+    ------
+    ArgumentError
+        In the copy's place is what is no copy of this run.
     """
     copy = store / cell.config.cell
     if _holds(copy) and (copy / RECORD).read_bytes() == (cell.folder / RECORD).read_bytes():
         return copy
     if not _holds(cell.folder):
         return None
-    with appearing(copy, {"copy": read_record(cell.folder)}) as work:
+    record = read_record(cell.folder)
+    try:
+        identity = {part: record[part] for part in ("options", "model", "data")}
+        finished_record(copy, identity, overwrite=False, weights=False)
+    except ArgumentError as error:  # someone's own adapter, perhaps, that is nowhere else
+        raise ArgumentError(
+            f"{copy}: in the place of a copy of {cell.folder}, and none of it; move or delete it, "
+            "or choose another folder"
+        ) from error
+    with appearing(copy, {"copy": record}) as work:
         for name in _FILES:
             shutil.copyfile(cell.folder / name, work / "new" / name)
     return copy
