@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import adapter, dense, gaussian
 from numpy.testing import assert_allclose
@@ -205,6 +205,20 @@ def test_the_gauge_changes_nothing_and_the_bound_holds(cond):
         assert_allclose(p.rows.phi, near.rows.phi, atol=1e-6)
 
 
+def test_terms_that_cancel_are_in_the_bound():
+    """Two terms that cancel to a hundredth: errors near 1e-13, where 2e-14 would do without."""
+    found = []
+    for seed in range(20):
+        single = [gaussian(40, 30, 1, seed=n + 100 * seed, dtype=torch.float64) for n in (1, 2)]
+        pair = [
+            replace(u, A=torch.cat([u.A, u.A]), B=torch.cat([u.B, -0.99 * u.B], 1)) for u in single
+        ]
+        p = interference([adapter(u) for u in pair])["q"].pairs[0]
+        found.append(abs(p.cosine - exact(*pair)))
+        assert found[-1] <= p.error <= 1e-8
+    assert max(found) > 2e-14
+
+
 def test_what_rounding_leaves_open_is_undefined():
     """Terms of B A of size 1e12 that cancel to 1."""
     a, b = (gaussian(40, 30, 6, seed=n, dtype=torch.float64) for n in (1, 2))
@@ -235,6 +249,7 @@ def test_tiny_and_huge_factors(of_a, of_b):
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
+@settings(max_examples=30)
 @given(
     shape=shapes,
     ranks=st.lists(st.integers(1, 11), min_size=2, max_size=4),
@@ -297,9 +312,9 @@ def test_the_standard_deviation_is_exact_whatever_the_spectra(kind):
 def test_the_false_positive_rate_of_one_cosine(kind):
     """At 24 x 32: 400 000 draws gave 0.95 to 1.03 of 5 % and 0.83 to 0.87 of 1 %.
 
-    Here 5000 draws, four standard errors or so around 0.9 to 1.05 and 0.8 to 1.
+    Here 3000 draws, four standard errors or so around 0.9 to 1.05 and 0.8 to 1.
     """
-    n = 5000
+    n = 3000
     variances = cosine_variances(*SPECTRA[kind], 24, 32)
     p = np.array([cosine_pvalue(x, variances) for x in draws(n, 24, 32, *SPECTRA[kind], seed=1)])
     for level, low, high in ((0.05, 0.9, 1.05), (0.01, 0.8, 1.0)):
