@@ -37,7 +37,7 @@ def main(out: Path) -> None:
     model.load_state_dict(read.state_dict())
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(folder, gguf_file=FILE).save_pretrained(out)
-    print(f"wrote {out}")
+    print(f"wrote {out}")  # noqa: T201 - a script
 
 
 if __name__ == "__main__":

@@ -1,0 +1,208 @@
+"""The report as a reader has it: cells clicked, sliders moved, values read back, in Chromium."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from made import gaussian
+
+import subspace
+from subspace.adapters import Adapter, LowRankUpdate
+from subspace.report import html, report
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="apt-get install chromium chromium-driver"
+    ),
+]
+DATA = Path(__file__).parent.parent / "data" / "adapters"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = CHROMIUM
+    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def found():
+    names = ("r8", "r64", "r64-seed1")
+    return report([subspace.load(DATA / name) for name in names], base=_minilm())
+
+
+def _minilm():
+    from subspace.cli.amplification import open_base
+
+    return open_base("minilm")
+
+
+def shown(browser, folder, result):
+    """Open the page in a fresh tab, and wait until the map is there."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    path = folder / "page.html"
+    path.write_text(html(result))
+    browser.get_log("performance"), browser.get_log("browser")
+    browser.get(path.as_uri())
+    WebDriverWait(browser, 20).until(lambda b: b.find_element("id", "map").text)
+    return path
+
+
+@pytest.fixture
+def page(browser, found, tmp_path):
+    shown(browser, tmp_path, found)
+    return browser
+
+
+def move(browser, name, value):
+    browser.execute_script(
+        "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        "e.dispatchEvent(new Event('input', {bubbles: true}));"
+        "e.dispatchEvent(new Event('change', {bubbles: true}));",
+        name,
+        value,
+    )
+
+
+def requests(browser):
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    urls = [params["request"]["url"] for params in sent]
+    return [url for url in urls if not url.startswith("data:")]
+
+
+def numbers(text):
+    return [float(x) for x in re.findall(r"= ([\d.]+)|chance ([\d.]+)", text) for x in x if x]
+
+
+def test_every_module_shows_the_numbers_of_the_result(page, found):
+    pair = found.pairs[0].to_dict()
+    exact = {m["module"]: m for m in pair["modules"]}
+    buttons = page.find_elements("css selector", "#map button")
+    assert len(buttons) == len(exact) == 12
+    for button in buttons[::5]:
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+        name = page.find_element("id", "module-name").text
+        for i, j in ((1, 1), (3, 7), (8, 64)):
+            move(page, "i", i)
+            move(page, "j", j)
+            said = page.find_element("id", "value").text
+            value = exact[name]["phi"][i - 1][j - 1]
+            if value is None:
+                assert "undefined" in said
+                continue
+            phi, chance = numbers(said)
+            assert phi == pytest.approx(value, abs=6e-4)
+            assert chance == pytest.approx(exact[name]["null_mean"][i - 1][j - 1], abs=6e-4)
+            p = exact[name]["pvalue"][i - 1][j - 1]
+            given = said.rpartition("p ")[2]
+            if p < 1e-12:
+                assert given == "< 1e-12"
+            else:
+                assert float(given) == pytest.approx(p, rel=0.07, abs=0.006)
+
+
+def test_the_map_is_coloured_by_the_measure_that_the_reader_chooses(page, found):
+    options = [o.text for o in page.find_elements("css selector", "#measure option")]
+    assert len(options) == len(set(options)) == 2 * 3 + 4 * 3
+    norms = {row.module: row.delta_norm for row in found.amplifications[1]}
+    move(page, "measure", options.index("‖ΔW‖ of r64"))
+    for button in page.find_elements("css selector", "#map button"):
+        name = button.get_attribute("title")
+        assert float(button.text) == pytest.approx(norms[name], rel=6e-3)
+        assert button.get_attribute("aria-label").startswith(name)
+    colours = {b.value_of_css_property("background-color") for b in
+               page.find_elements("css selector", "#map button")}  # fmt: skip
+    assert len(colours) > 5
+    move(page, "measure", options.index("directions that agree, r64 and r64-seed1"))
+    assert page.find_element("css selector", "#pair option:checked").text == "r64 and r64-seed1"
+    counts = [m.agreeing for m in found.pairs[2].values()]
+    assert sorted(int(b.text) for b in page.find_elements("css selector", "#map button")) == sorted(
+        counts
+    )
+
+
+def test_the_cut_moves_phi_on_the_map(page, found):
+    move(page, "cut", 8)
+    for button in page.find_elements("css selector", "#map button"):
+        phi = found.pairs[0][button.get_attribute("title")].phi[7, 7]
+        assert (
+            button.text == "–" if phi != phi else float(button.text) == pytest.approx(phi, rel=6e-3)
+        )
+
+
+def test_keys_walk_the_map_and_a_click_on_the_heatmap_moves_both_sliders(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    first = page.find_element("css selector", "#map button")
+    first.send_keys(Keys.ARROW_RIGHT, Keys.NULL)
+    at = page.switch_to.active_element
+    assert at.get_attribute("title") != first.get_attribute("title")
+    at.send_keys(Keys.ENTER)
+    assert page.find_element("id", "module-name").text == at.get_attribute("title")
+    heat = page.find_element("id", "heat")
+    wide, high = heat.size["width"], heat.size["height"]
+    ActionChains(page).move_to_element_with_offset(
+        heat, wide // 2 - 3, high // 2 - 3
+    ).click().perform()
+    assert page.find_element("id", "i-value").text == "8"
+    assert page.find_element("id", "j-value").text == "64"
+
+
+def test_no_request_leaves_and_the_console_stays_empty(page):
+    sent = requests(page)
+    assert all(url.startswith("file:") for url in sent)
+    assert len(sent) == 1  # the page itself
+    assert page.get_log("browser") == []
+
+
+def test_nothing_moves_once_the_page_is_there(page):
+    """No layout shift, by the browser's own measure; nothing wider than a phone."""
+    shift = page.execute_async_script(
+        "const done = arguments[0]; let sum = 0;"
+        "new PerformanceObserver((list) => { for (const e of list.getEntries()) sum += e.value; })"
+        ".observe({type: 'layout-shift', buffered: true}); setTimeout(() => done(sum), 300);"
+    )
+    assert shift < 0.1
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True},
+    )
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= 360
+
+
+def test_a_hostile_file_runs_nothing(browser, tmp_path):
+    evil = "</script><script>window.hurt=1</script><img src=http://127.0.0.1:9/x onerror=hurt=2>"
+    update = gaussian(20, 30, 2)
+    names = [f"layers.0.{evil}", f"{evil}.1.q"]
+    made = {n: LowRankUpdate(n, update.A, update.B, update.scale) for n in names}
+    result = report(
+        [Adapter.from_updates(made, name=evil), Adapter.from_updates(made, name="{{7*7}}")],
+        command=evil,
+    )
+    shown(browser, tmp_path, result)
+    for button in browser.find_elements("css selector", "#map button"):
+        button.click()
+    assert browser.execute_script("return window.hurt === undefined")
+    assert not browser.find_elements("tag name", "img")
+    assert evil in browser.find_element("tag name", "h1").text
+    assert not [url for url in requests(browser) if not url.startswith("file:")]
+    assert browser.get_log("browser") == []
