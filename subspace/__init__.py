@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from subspace.measures.profile import profile as profile
     from subspace.measures.rank import rank as rank
     from subspace.measures.similarity import similarity as similarity
+    from subspace.reports import report as report
     from subspace.results import Similarity as Similarity
     from subspace.spectra import Spectrum as Spectrum
     from subspace.spectra import spectrum as spectrum
@@ -40,6 +41,7 @@ _HOME = {
     "placement": "subspace.measures.placement",
     "profile": "subspace.measures.profile",
     "rank": "subspace.measures.rank",
+    "report": "subspace.reports",
     "similarity": "subspace.measures.similarity",
     "Similarity": "subspace.results",
     "Spectrum": "subspace.spectra",
@@ -59,6 +61,7 @@ __all__ = [
     "placement",
     "profile",
     "rank",
+    "report",
     "similarity",
     "spectrum",
 ]

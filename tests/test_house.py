@@ -25,7 +25,7 @@ ROOMS = {
     "measures": {"adapters", "pretrained", "spectra", "linalg", "chance", "cache", "results"},
     "findings": {"results"},
     "plots": {"results"},
-    "report": {"adapters", "pretrained", "spectra", "measures", "results", "findings", "plots"},
+    "reports": {"adapters", "pretrained", "spectra", "measures", "results", "findings", "plots"},
     "training": {"results"},
     "cli": {
         "adapters",
@@ -39,12 +39,12 @@ ROOMS = {
         "linalg",
         "findings",
         "plots",
-        "report",
+        "reports",
         "training",
         "__init__",
     },
     "__main__": {"cli"},
-    "__init__": {"adapters", "results", "spectra", "measures"},
+    "__init__": {"adapters", "results", "spectra", "measures", "reports"},
 }
 
 # What a room may import from outside the standard library at the top of its files.
@@ -61,7 +61,7 @@ OUTSIDE = {
     "measures": {"numpy", "torch"},
     "findings": {"numpy"},
     "plots": {"numpy", "matplotlib"},
-    "report": {"numpy"},
+    "reports": {"numpy"},
     "training": {"numpy"},
     "cli": {"click"},
     "__main__": set(),

@@ -17,8 +17,8 @@ import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.cli import main
 from subspace.errors import ArgumentError
-from subspace.report import html, report
-from subspace.report.payload import payload
+from subspace.reports import html, report
+from subspace.reports.payload import payload
 
 DATA = Path(__file__).parent.parent / "data" / "adapters"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;\u202e"

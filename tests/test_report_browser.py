@@ -10,7 +10,7 @@ from made import gaussian
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
-from subspace.report import html, report
+from subspace.reports import html, report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))

@@ -99,7 +99,7 @@ def command(
     from subspace.cache import default_folder
     from subspace.cli.amplification import open_base
     from subspace.plots.save import write
-    from subspace.report import html, report
+    from subspace.reports import html, report
 
     adapters = [load(path) for path in paths]
     checkpoint = None if base is None else open_base(base)

@@ -33,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What `subspace.report.report` found. Tuples are in the order of `sources`."""
+    """What `subspace.report` found. Tuples are in the order of `sources`."""
 
     sources: tuple[Source, ...]
     side: Side

@@ -9,9 +9,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import printable
-from subspace.report.definitions import DEFINITIONS
-from subspace.report.payload import payload
-from subspace.report.tables import of_amplification, of_matrix, of_pair, of_ranks
+from subspace.reports.definitions import DEFINITIONS
+from subspace.reports.payload import payload
+from subspace.reports.tables import of_amplification, of_matrix, of_pair, of_ranks
 
 if TYPE_CHECKING:
     from subspace.results import Report, Table6
@@ -26,7 +26,7 @@ def html(report: Report, *, title: str = "") -> str:
     Parameters
     ----------
     report
-        What `subspace.report.report` returns.
+        What `subspace.report` returns.
     title
         Of the page; by default the adapters' names.
 
@@ -37,10 +37,10 @@ def html(report: Report, *, title: str = "") -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     plain, grids = payload(report)
-    script = files("subspace.report").joinpath("explorer.js").read_text(encoding="utf-8")
-    style = files("subspace.report").joinpath("page.css").read_text(encoding="utf-8")
+    script = files("subspace.reports").joinpath("explorer.js").read_text(encoding="utf-8")
+    style = files("subspace.reports").joinpath("page.css").read_text(encoding="utf-8")
     environment = Environment(
-        loader=PackageLoader("subspace.report", "."),
+        loader=PackageLoader("subspace.reports", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subspace.report.gather import report
-from subspace.report.page import html
+from subspace.reports.gather import report
+from subspace.reports.page import html
 
 __all__ = ["html", "report"]
