@@ -10,17 +10,17 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from subspace.errors import ArgumentError, UnknownModuleError
+from subspace.errors import ArgumentError
 from subspace.measures import interference_notes, matching, meetings
 from subspace.measures.agreement import LEVEL
 from subspace.measures.inner_products import Products
 from subspace.measures.meetings import Meeting
 from subspace.measures.merged import Merged, whole
 from subspace.results import Interference
-from subspace.spectra import equal_chunks, over_chunks, solve, solve_sides, usable
+from subspace.spectra import over_chunks, solve, solve_sides, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -97,9 +97,9 @@ def interference(
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
     device = usable(device)
-    labels = _labels(adapters)
+    labels = matching.distinct_labels(adapters)
     chosen = [x.select(modules) for x in adapters]
-    holders = _holders(chosen, labels)
+    holders = matching.holders(chosen, labels)
     for name, held in holders.items():
         matching.check_shapes([chosen[n] for n in held], name)
     shared = [name for name, held in holders.items() if len(held) > 1]
@@ -125,7 +125,7 @@ def interference(
             )
         ]
 
-    chunks = _chunks(holders, chosen)
+    chunks = matching.chunks(holders, chosen)
     parts = over_chunks(chunks, work, progress=progress)
     by_name = dict(zip(itertools.chain(*chunks), itertools.chain(*parts), strict=True))
     found = {name: by_name[name] for name in holders}
@@ -179,46 +179,3 @@ def _weights(adapters: Sequence[Adapter], weights: Sequence[float] | None) -> li
             way = "leave that adapter out" if weight == 0 else "give a number"
             raise ArgumentError(f"the weight of {adapter.name!r} is {weight:g}; {way}")
     return given
-
-
-def _labels(adapters: Sequence[Adapter]) -> tuple[str, ...]:
-    """Name adapters; the same one twice, or two in memory, are told apart by a number."""
-    named = matching.labels(adapters)
-    return tuple(
-        name if named[:n].count(name) == 0 else f"{name} ({named[:n].count(name) + 1})"
-        for n, name in enumerate(named)
-    )
-
-
-def _holders(adapters: Sequence[Adapter], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return for every module which adapters have it.
-
-    Raises
-    ------
-    UnknownModuleError
-        No two share any.
-    """
-    names = dict.fromkeys(itertools.chain(*adapters))
-    holders = {name: tuple(n for n, x in enumerate(adapters) if name in x) for name in names}
-    if all(len(held) < 2 for held in holders.values()):
-        have = "; ".join(
-            f"{label!r} has {', '.join(list(x)[:3])}" + (f" and {len(x) - 3} more" * (len(x) > 3))
-            for label, x in zip(labels, adapters, strict=True)
-        )
-        raise UnknownModuleError(
-            f"no two adapters have a module in common, so nothing of them meets: {have}"
-        )
-    return holders
-
-
-def _chunks(holders: Mapping[str, tuple[int, ...]], adapters: Sequence[Adapter]) -> list[list[str]]:
-    """Group the modules of the same adapters and shapes."""
-
-    def shape(name: str) -> tuple[int, ...]:
-        infos = [adapters[n].updates[name] for n in holders[name]]
-        return (*infos[0].shape, *(info.rank for info in infos))
-
-    chunks = []
-    for held in dict.fromkeys(holders.values()):
-        chunks += equal_chunks((name for name in holders if holders[name] == held), shape)
-    return chunks

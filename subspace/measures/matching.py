@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
 
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, ShapeError, UnknownModuleError
+from subspace.spectra import equal_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +58,49 @@ def labels(adapters: Sequence[Adapter]) -> tuple[str, ...]:
             return tuple(named)
         for n in short:
             named[n] = f"{above[n].pop()}/{named[n]}"
+
+
+def distinct_labels(adapters: Sequence[Adapter]) -> tuple[str, ...]:
+    """Name adapters; the same one twice, or two in memory, are told apart by a number."""
+    named = labels(adapters)
+    return tuple(
+        name if named[:n].count(name) == 0 else f"{name} ({named[:n].count(name) + 1})"
+        for n, name in enumerate(named)
+    )
+
+
+def holders(adapters: Sequence[Adapter], called: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return for every module which adapters have it.
+
+    Raises
+    ------
+    UnknownModuleError
+        No two share any.
+    """
+    names = dict.fromkeys(itertools.chain(*adapters))
+    found = {name: tuple(n for n, x in enumerate(adapters) if name in x) for name in names}
+    if all(len(held) < 2 for held in found.values()):
+        have = "; ".join(
+            f"{label!r} has {', '.join(list(x)[:3])}" + (f" and {len(x) - 3} more" * (len(x) > 3))
+            for label, x in zip(called, adapters, strict=True)
+        )
+        raise UnknownModuleError(
+            f"no two adapters have a module in common, so nothing of them meets: {have}"
+        )
+    return found
+
+
+def chunks(held_by: Mapping[str, tuple[int, ...]], adapters: Sequence[Adapter]) -> list[list[str]]:
+    """Group the modules of the same adapters and shapes."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        infos = [adapters[n].updates[name] for n in held_by[name]]
+        return (*infos[0].shape, *(info.rank for info in infos))
+
+    found: list[list[str]] = []
+    for held in dict.fromkeys(held_by.values()):
+        found += equal_chunks((name for name in held_by if held_by[name] == held), shape)
+    return found
 
 
 def check_shapes(adapters: Sequence[Adapter], name: str, side: Side | None = None) -> None:
