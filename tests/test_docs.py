@@ -1,54 +1,56 @@
-"""README's blocks run and print what README says; each file in figures/ names its command."""
+"""Every example of README and docs/ prints what is written below it; figures/ is one command's."""
 
 import re
-import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from docs.refresh import PAGES, printed_by_command, printed_by_program, programs, sessions
 from subspace.cli import VERBS, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def sessions(text):
-    """(command, expected output) of every ``$ subspace …`` in a console block."""
-    for block in re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            yield command, output
+def examples(of):
+    return [
+        pytest.param(*example, id=f"{page.stem}: {example[0].strip().splitlines()[0][:60]}")
+        for page in PAGES
+        for example in of(page.read_text())
+    ]
 
 
-@pytest.mark.parametrize(
-    ("command", "expected"), list(sessions(README)), ids=lambda text: text[:50].strip()
-)
-def test_console_blocks_print_what_they_say(command, expected, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("command", "expected"), examples(sessions))
+def test_commands_print_what_the_page_says(command, expected, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    words = shlex.split(command)
-    assert words[0] == "subspace"
-    # A figure that a block writes goes elsewhere: a test leaves the checkout as it was.
-    words = [str(tmp_path / Path(w).name) if w.endswith(".png") else w for w in words]
-    done = CliRunner().invoke(main, words[1:])
-    assert done.exit_code == 0, done.output
-    assert done.stdout.rstrip() == expected.rstrip()
+    assert printed_by_command(command, tmp_path).rstrip() == expected.rstrip()
 
 
-def test_readme_has_blocks_to_run():
-    assert len(list(sessions(README))) >= 2
-    assert README.count("```python") >= 1
-
-
-@pytest.mark.parametrize(
-    ("block", "expected"),
-    re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, flags=re.DOTALL),
-)
-def test_python_blocks_print_what_they_say(block, expected, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(("program", "expected"), examples(programs))
+def test_programs_print_what_the_page_says(program, expected, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    exec(compile(block.replace("fig3.png", str(tmp_path / "fig3.png")), "README.md", "exec"), {})
-    assert capsys.readouterr().out == expected
-    assert (tmp_path / "fig3.png").stat().st_size > 10_000
+    assert printed_by_program(program, tmp_path) == expected
+    for name in re.findall(r'"(\w+\.png)"', program):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_every_page_has_examples_and_every_program_its_output():
+    assert len(sessions(README)) >= 2
+    for page in PAGES:
+        text = page.read_text()
+        assert text.count("```python") == len(programs(text)), page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_indented_commands_have_the_options_that_the_verbs_have(page):
+    """What cannot run here, such as a sweep, has at least no option or verb of its own making."""
+    for line in re.findall(r"^    subspace (.*)$", page.read_text(), flags=re.MULTILINE):
+        words = line.split(" | ")[0].split(" > ")[0].split()
+        assert words[0] in VERBS, line
+        known = {o for p in main.get_command(None, words[0]).params for o in p.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
 
 
 def test_every_verb_is_in_the_readme():
@@ -56,29 +58,36 @@ def test_every_verb_is_in_the_readme():
         assert f"subspace {verb}" in README
 
 
-def test_every_figure_names_the_command_that_wrote_it():
-    text = (ROOT / "figures" / "README.md").read_text()
-    for file in (ROOT / "figures").iterdir():
-        if file.name != "README.md":
-            assert re.search(
-                rf"^\s+subspace .*--out figures/{re.escape(file.name)}\b", text, re.MULTILINE
-            )
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("material", reason="pip install '.[docs]'")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"))
+    assert config.strict
+    build(config)
+    for page in PAGES[1:]:
+        text = (tmp_path / "site" / f"{page.stem}.html").read_text()
+        assert "::: " not in text
 
 
-def test_every_figure_is_what_its_command_writes(monkeypatch, tmp_path):
-    """The committed gallery has the bytes that the commands write, on the tested versions."""
+@pytest.mark.slow
+def test_the_gallery_is_what_its_command_writes(monkeypatch, tmp_path):
+    """Records and kept adapters are enough: nothing is trained, and every byte is as committed."""
     import matplotlib
 
     pinned = (ROOT / "constraints.txt").read_text()
     if f"matplotlib=={matplotlib.__version__}" not in pinned:
         pytest.skip(f"matplotlib {matplotlib.__version__} is not the release's; it may draw alike")
-    monkeypatch.chdir(ROOT)
-    text = (ROOT / "figures" / "README.md").read_text()
-    commands = re.findall(r"^\s+(subspace .*--out figures/(\S+).*)$", text, flags=re.MULTILINE)
-    assert commands
-    for command, name in commands:
-        out = tmp_path / name
-        words = shlex.split(command.replace(f"figures/{name}", str(out)))
-        done = CliRunner().invoke(main, words[1:])
-        assert done.exit_code == 0, done.output
-        assert out.read_bytes() == (ROOT / "figures" / name).read_bytes(), name
+    figures = ROOT / "figures"
+    shutil.copytree(figures / "adapters", tmp_path / "figures" / "adapters")
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    monkeypatch.chdir(tmp_path)
+    command = re.search(
+        r"^    subspace (reproduce .*)$", (figures / "README.md").read_text(), re.MULTILINE
+    )
+    done = CliRunner().invoke(main, command[1].split())
+    assert done.exit_code == 0, done.output
+    assert "training it again" not in done.stderr
+    for name in sorted(path.name for path in figures.iterdir() if path.is_file()):
+        assert (tmp_path / "figures" / name).read_bytes() == (figures / name).read_bytes(), name

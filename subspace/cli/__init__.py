@@ -42,6 +42,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         command: click.Command = import_module(f"subspace.cli.{cmd_name}").command
+        command.name = cmd_name  # all of them are called `command` where they stand
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature

@@ -1,0 +1,85 @@
+"""Run every example of README.md and docs/ and write what it prints below it.
+
+    python docs/refresh.py [PAGE…]
+
+A console block holds ``$ subspace …`` commands; a python block is followed by a text block with
+what it prints. tests/test_docs.py fails where what is written is not what is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from subspace.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+FIGURES = (".png", ".svg", ".pdf", ".html")
+_CONSOLE = re.compile(r"```console\n(.*?)```", flags=re.DOTALL)
+_PYTHON = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", flags=re.DOTALL)
+
+
+def sessions(text: str) -> list[tuple[str, str]]:
+    """Return (command, what the page says it prints) of every console block."""
+    found = []
+    for block in _CONSOLE.findall(text):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def programs(text: str) -> list[tuple[str, str]]:
+    """Return (program, what the page says it prints) of every python block."""
+    return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)
+
+
+def printed_by_command(command: str, scratch: Path) -> str:
+    """Run one command in the checkout; a file that it writes goes to `scratch`."""
+    words = shlex.split(command)
+    words = [str(scratch / Path(w).name) if w.endswith(FIGURES) else w for w in words]
+    done = CliRunner().invoke(main, words[1:])
+    if words[0] != "subspace" or done.exit_code:
+        raise RuntimeError(f"{command}: {done.output}")
+    return done.stdout
+
+
+def printed_by_program(program: str, scratch: Path) -> str:
+    """Run one program in the checkout; a figure that it writes goes to `scratch`."""
+    code = re.sub(r'"(\w+\.(?:png|svg|pdf|html))"', lambda m: repr(str(scratch / m[1])), program)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "example", "exec"), {})
+    return out.getvalue()
+
+
+def refreshed(text: str, scratch: Path) -> str:
+    """Return a page with every example's output as it is now."""
+
+    def console(match: re.Match[str]) -> str:
+        parts = [command for command, _ in sessions(match[0])]
+        shown = (f"$ {c}\n{printed_by_command(c, scratch).rstrip()}\n" for c in parts)
+        return "```console\n" + "\n".join(shown) + "```"
+
+    def python(match: re.Match[str]) -> str:
+        output = printed_by_program(match[1], scratch)
+        return f"```python\n{match[1]}```\n\n```text\n{output}```\n"
+
+    return _PYTHON.sub(python, _CONSOLE.sub(console, text))
+
+
+if __name__ == "__main__":
+    chosen = [Path(page).resolve() for page in sys.argv[1:]] or PAGES
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        for page in chosen:
+            page.write_text(refreshed(page.read_text(), Path(folder)))
