@@ -7,6 +7,7 @@ so that ``subspace --help`` and ``subspace inspect`` stay light.
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,20 @@ class Verbs(click.Group):
         command: click.Command = import_module(f"subspace.cli.{cmd_name}").command
         command.name = cmd_name  # all of them are called `command` where they stand
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; of one that there is not, name the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            near = get_close_matches(args[0], VERBS, 1, 0.5)
+            if not near:
+                raise
+            raise click.UsageError(
+                f"No such command {printable(args[0])!r}. Did you mean {near[0]!r}?", ctx
+            ) from None
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Run the verb; a user's error is one line and exit 2, ours says that it is a bug."""

@@ -51,7 +51,9 @@ _TRAINING = ("model", "data", "targets", "lr", "max_length")
 @click.option("--base", metavar="MODEL", help="The checkpoint that --model names.  [default: it]")
 @click.option("--data", default="icd10", show_default=True, help="As in train.")
 @click.option("--targets", default="query,value", show_default=True, help="As in train.")
-@click.option("--lr", default="4e-3", show_default=True, help="As in train.")
+@click.option(
+    "--lr", metavar="[METHOD:]X[,X…]", default="4e-3", show_default=True, help="As in train."
+)
 @click.option("--max-length", default=32, show_default=True, help="Tokens a text is cut to.")
 @click.option(
     "--compare",

@@ -1,0 +1,69 @@
+"""What all verbs have in common: examples, names of options, a near miss, a narrow terminal."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from subspace.cli import VERBS, main
+
+DATA = Path(__file__).parent.parent / "data" / "adapters"
+
+
+def verb(name):
+    return main.get_command(None, name)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_teaches_by_example(name):
+    shown = CliRunner().invoke(main, [name, "--help"]).output
+    examples = re.findall(rf"^ +subspace {name}\b.*$", shown, flags=re.MULTILINE)
+    assert examples or name == "demo"
+    for example in examples:
+        words = example.split(" | ")[0].split()
+        known = {option for p in verb(name).params for option in p.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_an_option_of_one_name_is_one_thing_everywhere():
+    """The same metavar and kind of value; --out is a figure, a page or a folder by its verb."""
+    seen = defaultdict(set)
+    for name in VERBS:
+        for parameter in verb(name).params:
+            if isinstance(parameter, click.Option):
+                for option in parameter.opts:
+                    if option.startswith("--"):
+                        kind = (parameter.is_flag, parameter.metavar or "")
+                        seen[option].add((kind, name))
+    for option, uses in seen.items():
+        if option not in ("--out", "--draw", "--ranks", "--seed"):
+            kinds = {kind for kind, _ in uses}
+            assert len(kinds) == 1, (option, uses)
+
+
+def test_a_near_miss_names_what_was_meant():
+    done = CliRunner().invoke(main, ["similarty", "a", "b"])
+    assert done.exit_code == 2
+    assert "Did you mean 'similarity'?" in done.stderr
+    done = CliRunner().invoke(main, ["x\x1b[31m"])
+    assert done.exit_code == 2
+    assert "\x1b" not in done.stderr
+    done = CliRunner().invoke(main, ["similarity", "--modul", "x"])
+    assert "--module" in done.stderr
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_fits_a_narrow_terminal(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    shown = CliRunner().invoke(main, [name, "--help"], terminal_width=50).output
+    prose = [line for line in shown.splitlines() if "subspace " not in line]
+    assert max(map(len, prose)) <= 60
+
+
+def test_no_escape_reaches_a_pipe():
+    done = CliRunner().invoke(main, ["similarity", str(DATA / "r8"), str(DATA / "r64")])
+    assert done.exit_code == 0
+    assert "\x1b" not in done.output
