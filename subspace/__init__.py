@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from subspace.measures.placement import placement as placement
     from subspace.measures.profile import profile as profile
     from subspace.measures.rank import rank as rank
+    from subspace.measures.similarities import similarities as similarities
     from subspace.measures.similarity import similarity as similarity
     from subspace.reports import report as report
     from subspace.results import Similarity as Similarity
@@ -42,6 +43,7 @@ _HOME = {
     "profile": "subspace.measures.profile",
     "rank": "subspace.measures.rank",
     "report": "subspace.reports",
+    "similarities": "subspace.measures.similarities",
     "similarity": "subspace.measures.similarity",
     "Similarity": "subspace.results",
     "Spectrum": "subspace.spectra",
@@ -62,6 +64,7 @@ __all__ = [
     "profile",
     "rank",
     "report",
+    "similarities",
     "similarity",
     "spectrum",
 ]

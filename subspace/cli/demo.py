@@ -32,7 +32,8 @@ def command(out: Path) -> None:
     from subspace.adapters import load
     from subspace.cli.amplification import open_base
     from subspace.cli.amplification_table import show as show_table7
-    from subspace.cli.similarity import draw, show
+    from subspace.cli.similarity import draw
+    from subspace.cli.similarity_table import show
     from subspace.findings import amplified, findings
     from subspace.measures.amplification import amplifications
     from subspace.measures.similarity import similarity

@@ -1,19 +1,18 @@
-"""``subspace similarity A B``: phi(i, j), what chance gives, and Figure 3."""
+"""``subspace similarity A B…``: phi(i, j), what chance gives, and Figure 3; of more, a matrix."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, progress, say
+from subspace.cli.printing import echo_csv, echo_json, progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from subspace.results import ModuleSimilarity, Side, Similarity
+    from subspace.results import By, Side, Similarity
 
 SIDE_WORDS = {
     "A": "right singular vectors of A (the paper's choice; depends on the gauge of B A)",
@@ -25,12 +24,12 @@ SIDE_WORDS = {
 
 FIGURES = ("3", "4", "layers")
 OF_FIGURES = ("--figure", "--contour", "--above-chance", "--initial")
+OF_MATRICES = ("--by", "--k", "--order")
 GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns of --csv
 
 
 @click.command()
-@click.argument("first", metavar="A", type=click.Path(path_type=Path))
-@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="A B…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--side",
     type=click.Choice(tuple(SIDE_WORDS)),
@@ -49,9 +48,35 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
     "--angles", is_flag=True, help="Also principal angles; all of them and distances in JSON."
 )
 @click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
+@click.option(
+    "--by",
+    type=click.Choice(("phi", "agreeing", "distance")),
+    default="phi",
+    show_default=True,
+    help="Of three or more: what each pair has, φ(k, k), agreeing directions or a distance.",
+)
+@click.option(
+    "--k",
+    type=click.IntRange(1),
+    help="Of three or more: leading directions compared; the smallest rank by default.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(("given", "clustered")),
+    default="clustered",
+    show_default=True,
+    help="Of three or more: as given, or so that alike ones are neighbours.",
+)
 @options.JSON
-@options.CELLS
-@options.OUT
+@click.option(
+    "--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j), or a pair."
+)
+@click.option(
+    "--out",
+    metavar="FIG",
+    type=click.Path(path_type=Path),
+    help="Draw a figure of the paper, or the matrix, as .png, .svg or .pdf.",
+)
 @click.option(
     "--figure",
     type=click.Choice(FIGURES),
@@ -70,13 +95,15 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
 @click.option("--initial", is_flag=True, help="--out draws the initial A beside, where stored.")
 @options.DEVICE
 def command(
-    first: Path,
-    second: Path,
+    paths: tuple[Path, ...],
     side: Side,
     modules: str | None,
     control: Path | None,
     angles: bool,
     level: float,
+    by: By,
+    k: int | None,
+    order: str,
     as_json: bool,
     as_csv: bool,
     out: Path | None,
@@ -90,6 +117,7 @@ def command(
 
     phi is 1 where the leading i directions of A and j of B span the same space, and
     max(i, j)/d by chance. "agree" counts the leading directions that both share beyond chance.
+    Three or more adapters are compared two by two, one number a pair (--by), alike ones together.
 
     \b
         subspace similarity data/adapters/r8 data/adapters/r64
@@ -97,12 +125,31 @@ def command(
         subspace similarity runs/r8 runs/r64 --out fig3.png
         subspace similarity runs/r64 runs/r64-seed1 --out fig4.pdf --figure 4
         subspace similarity runs/r8 runs/r64 --json | jq '.modules[] | [.module, .agreeing]'
+        subspace similarity runs/* --side in --out matrix.png
     """  # noqa: D301 - click wants the real character
+    if len(paths) > 2:
+        from subspace.cli.similarity_matrix import matrix
+
+        matrix(
+            paths,
+            by=by,
+            k=k,
+            side=side,
+            modules=modules,
+            level=level,
+            device=device,
+            clustered=order == "clustered",
+            as_json=as_json,
+            as_csv=as_csv,
+            out=out,
+        )
+        return
+    check_two(paths)
     check_output(as_json=as_json, as_csv=as_csv, out=out)
     from subspace.adapters import load
     from subspace.measures.similarity import similarity
 
-    a, b = load(first), load(second)
+    a, b = map(load, paths)
     against = None if control is None else load(control)
     with progress("comparing", len(a.select(modules))) as advance:
         result = similarity(
@@ -126,6 +173,17 @@ def command(
         above_chance=above_chance,
         initial=initial,
     )
+
+
+def check_two(paths: tuple[Path, ...]) -> None:
+    """Refuse a single adapter, and what only a matrix of more than two has."""
+    if len(paths) < 2:
+        raise ArgumentError("one adapter was given; similarity is between two or more")
+    ignored = [name for name in OF_MATRICES if options.given(name[2:])]
+    if ignored:
+        raise ArgumentError(
+            f"{', '.join(ignored)}: for three adapters or more; leave it out, or give another"
+        )
 
 
 def check_output(*, as_json: bool, as_csv: bool, out: Path | None) -> None:
@@ -161,6 +219,8 @@ def emit(
     elif as_csv:
         echo_csv(("module", "i", "j", *GRIDS), _cells(result))
     else:
+        from subspace.cli.similarity_table import show
+
         show(result)
         if out is not None:
             click.echo(f"wrote {out}", err=True)
@@ -195,72 +255,6 @@ def draw(
 
         drawn = figure3(result, p=p, above_chance=above_chance, initial=initial)
     save(drawn, out)
-
-
-def show(result: Similarity) -> None:
-    """Print one line a module, and what a reader must know to read it."""
-    a, b = result.adapters
-    say(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
-    above = common_path(list(result))
-    if above:
-        say(f"modules of {above}")
-    ranks = {(m.rank_a, m.rank_b) for m in result.values()}
-    last = "φ({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "φ(r,r)"
-    header = ["module", "φ(1,1)", "chance", "p", last, "chance", "agree"]
-    angles = any(m.angles is not None for m in result.values())
-    header += ["least angle", "chance"] if angles else []
-    header += ["start"] if result.initial is not None else []
-    header += ["control", "agree"] if result.control is not None else []
-    rows = []
-    for name, m in result.items():
-        real = (m.numerical_rank_a, m.numerical_rank_b)
-        i, j = (rank - 1 for rank in real) if all(real) else (-1, -1)
-        row = [name.removeprefix(f"{above}."), _phi(m.phi[0, 0]), f"{m.null_mean[0, 0]:.3f}"]
-        row += [_p(m.pvalue[0, 0]), _phi(m.phi[i, j]), f"{m.null_mean[i, j]:.3f}", _agreeing(m)]
-        if angles:
-            row += [_degrees(None if m.angles is None else m.angles[0]), _degrees(m.angle_edge)]
-        if result.initial is not None:
-            row.append(_phi(result.initial[name].phi[0, 0]))
-        if result.control is not None:
-            there = result.control.modules.get(name)
-            row += ["-", "-"] if there is None else [_phi(there.phi[0, 0]), _agreeing(there)]
-        rows.append(row)
-    echo_table(header, rows)
-    say(
-        f"agree: leading directions shared beyond chance (level {result.level:g}, "
-        f"Benjamini-Hochberg over {len(result)} modules)"
-    )
-    if result.initial is not None:
-        say("start: φ(1,1) between the two initial A")
-    if result.control is not None:
-        say(f"control: φ(1,1) of {a} and {result.control.adapters[1]}")
-    for name, m in result.items():
-        if m.note:
-            say(f"note: {name}: {m.note}")
-    for note in result.notes:
-        say(f"note: {note}")
-    for adapter, names in zip(result.adapters, result.unmatched, strict=True):
-        if names:
-            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-            say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
-
-
-def _degrees(angle: float | None) -> str:
-    return "-" if angle is None else f"{math.degrees(angle):.1f}°"
-
-
-def _agreeing(m: ModuleSimilarity) -> str:
-    if m.agreeing is None:
-        return "-"
-    return f"{m.agreeing}/{min(m.numerical_rank_a, m.numerical_rank_b)}"
-
-
-def _phi(value: float) -> str:
-    return "-" if value != value else f"{value:.3f}"
-
-
-def _p(value: float) -> str:
-    return "-" if value != value else "< 1e-12" if value < 1e-12 else f"{value:.1e}"
 
 
 def _cells(result: Similarity) -> list[list[object]]:

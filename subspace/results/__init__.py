@@ -11,6 +11,7 @@ from subspace.results.interference import (
     SpaceOverlap,
     WholePair,
 )
+from subspace.results.matrix import BY, By, PairSimilarity, SimilarityMatrix
 from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
@@ -19,9 +20,11 @@ from subspace.results.similarity import ModuleSimilarity, Similarity
 from subspace.results.sweep import NearlyEnough, SweepRow, Table6
 
 __all__ = [
+    "BY",
     "SCHEMA_VERSION",
     "SIDES",
     "Amplification",
+    "By",
     "DirectionGain",
     "Interference",
     "ModuleAmplification",
@@ -31,11 +34,13 @@ __all__ = [
     "ModuleSimilarity",
     "NearlyEnough",
     "PairInterference",
+    "PairSimilarity",
     "Profile",
     "Rank",
     "Report",
     "Side",
     "Similarity",
+    "SimilarityMatrix",
     "Source",
     "SpaceOverlap",
     "Spread",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -52,7 +54,11 @@ class Directions:
         e >= g_i / 2, since such an i cuts a cluster of singular values. All d directions of R^d
         are always known.
         """
-        error = self.S.new_tensor(self.error)
+        return self._angle_errors
+
+    @cached_property
+    def _angle_errors(self) -> Tensor:
+        error = self.S.new_tensor(self.error)  # once: each of N adapters is asked N times
         return _angle_errors(self.S, error, self.columns.shape[0], self.beyond)
 
 
@@ -74,9 +80,13 @@ class Solved:
 
     def overlap(self, a: int, b: int) -> Tensor:
         """``U_a.T @ U_b``, (r_a, r_b) float64 on the CPU."""
-        widths = [len(each.S) for each in self.directions]
-        row, col = sum(widths[:a]), sum(widths[:b])
-        return self.overlaps[row : row + widths[a], col : col + widths[b]]
+        rows, columns = self._places[a], self._places[b]
+        return self.overlaps[rows, columns]
+
+    @cached_property
+    def _places(self) -> list[slice]:
+        ends = [0, *accumulate(len(each.S) for each in self.directions)]
+        return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def is_zero(update: LowRankUpdate) -> bool:

@@ -1,0 +1,178 @@
+"""``subspace similarity`` of three adapters or more: the triangle of pairs, and their chance."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from subspace.cli import options
+from subspace.cli.printing import echo_csv, echo_json, echo_table, progress, say
+from subspace.cli.similarity import OF_FIGURES, SIDE_WORDS
+from subspace.errors import ArgumentError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from subspace.results import By, PairSimilarity, Side, SimilarityMatrix
+
+OF_PAIRS = ("--control", "--angles", *OF_FIGURES)
+LISTED = 6  # pairs that are printed with all their numbers; all pairs of four adapters
+_WIDE = 100  # characters of a table in a pipe, up to which names head its columns
+
+
+def matrix(
+    paths: Sequence[Path],
+    *,
+    by: By,
+    k: int | None,
+    side: Side,
+    modules: str | None,
+    level: float,
+    device: str,
+    clustered: bool,
+    as_json: bool,
+    as_csv: bool,
+    out: Path | None,
+) -> None:
+    """Compare, draw and print."""
+    check(len(paths), as_json=as_json, as_csv=as_csv, out=out)
+    from subspace.adapters import load
+    from subspace.measures.similarities import MOST, similarities
+
+    if len(paths) > MOST:  # before any is read
+        raise ArgumentError(f"{len(paths)} adapters were given; a matrix is of 2 to {MOST}")
+    adapters = [load(path) for path in paths]
+    shared = Counter(name for x in adapters for name in x.select(modules))
+    with progress("comparing", sum(count > 1 for count in shared.values())) as advance:
+        result = similarities(
+            adapters,
+            by=by,
+            k=k,
+            side=side,
+            modules=modules,
+            level=level,
+            device=device,
+            progress=advance,
+        )
+    if out is not None:
+        from subspace.plots.matrix import matrix_figure
+        from subspace.plots.save import save
+
+        save(matrix_figure(result, clustered=clustered), out)
+    if as_json:
+        echo_json(result.to_dict())
+    elif as_csv:
+        rows = result.to_rows()
+        echo_csv(list(rows[0]), [["" if _none(v) else v for v in row.values()] for row in rows])
+    else:
+        show(result, clustered=clustered)
+        if out is not None:
+            click.echo(f"wrote {out}", err=True)
+
+
+def check(adapters: int, *, as_json: bool, as_csv: bool, out: Path | None) -> None:
+    """Refuse what a matrix has no use for, before the work is done."""
+    if as_json and as_csv:
+        raise ArgumentError("--json and --csv both write to stdout; choose one")
+    refused = [name for name in OF_PAIRS if options.given(name[2:].replace("-", "_"))]
+    if refused:
+        raise ArgumentError(
+            f"{', '.join(refused)}: for two adapters only, and {adapters} were given; leave it "
+            "out, or compare two at a time"
+        )
+    if out is not None:
+        from subspace.plots.save import check as writable
+
+        writable(out)
+
+
+def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
+    """Print the lower triangle, the pairs that are most alike, and how to read both."""
+    say(f"{_measure(result)} of {len(result.adapters)} adapters, side {result.side}: "
+        f"{SIDE_WORDS[result.side]}")  # fmt: skip
+    order = result.order if clustered else tuple(range(len(result.adapters)))
+    echo_table(*_triangle(result, order))
+    nearest = sorted(
+        (pair for pair in result.pairs if not math.isnan(pair.value)),
+        key=lambda pair: pair.value if result.by == "distance" else -pair.value,
+    )
+    if len(nearest) > LISTED:
+        say(f"the {LISTED} of {len(result.pairs)} pairs that are most alike (--csv writes all)")
+    started = any(pair.same_start is not None for pair in result.pairs)
+    header = ["adapters", "median", "chance", "beyond", "undefined"]
+    header += ["same start"] if started else []
+    rows = [_row(result, pair, started=started) for pair in nearest[:LISTED]]
+    if rows:
+        echo_table(header, rows)
+    say(
+        f"median over the modules of a pair; * and beyond: modules beyond chance (level "
+        f"{result.level:g}, Benjamini-Hochberg over modules)"
+    )
+    if result.by == "distance":
+        say("distance: 0 the same subspace, 1 orthogonal ones")
+    say(
+        f"order: average linkage on {result.clustered_on}"
+        if clustered
+        else "order: as the adapters were given"
+    )
+    for note in result.notes:
+        say(f"note: {note}")
+
+
+def _measure(result: SimilarityMatrix) -> str:
+    if result.by == "phi":
+        return f"φ({result.k},{result.k})"
+    if result.by == "distance":
+        return f"projection distance of the leading {result.k} directions"
+    return "agreeing directions"
+
+
+def _triangle(result: SimilarityMatrix, order: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows; where the names do not fit above the columns, numbers stand there."""
+    names = [result.adapters[n] for n in order]
+    cells = [[_value(result, result.pair(a, b)) for b in order[:at]] for at, a in enumerate(order)]
+    heads = names[:-1]
+    if not _fits(names, cells):
+        heads = [str(n) for n in range(1, len(names))]
+        names = [f"{n} {name}" for n, name in enumerate(names, 1)]
+    rows = [
+        [name, *row, *[""] * (len(heads) - len(row))]
+        for name, row in zip(names[1:], cells[1:], strict=True)
+    ]
+    if heads != [result.adapters[n] for n in order[:-1]]:  # its number needs the first name
+        rows.insert(0, [names[0], *[""] * len(heads)])
+    return ["", *heads], rows
+
+
+def _fits(names: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+    from rich.console import Console
+
+    console = Console()
+    longest = max(len(cell) for row in cells for cell in row)
+    lengths = [len(printable(name)) for name in names]
+    needed = max(lengths) + sum(max(length, longest) + 1 for length in lengths[:-1])
+    return needed <= (console.width if console.is_terminal else _WIDE)
+
+
+def _row(result: SimilarityMatrix, pair: PairSimilarity, *, started: bool) -> list[str]:
+    by_chance = f"{pair.chance:.3f}" if result.by != "agreeing" else f"{pair.chance:g}"
+    row = [" + ".join(pair.adapters), _value(result, pair, star=False), by_chance]
+    row += [f"{pair.beyond}/{pair.modules - pair.undefined}", str(pair.undefined)]
+    if started:
+        row.append("-" if pair.same_start is None else f"{pair.same_start}/{pair.modules}")
+    return row
+
+
+def _value(result: SimilarityMatrix, pair: PairSimilarity, *, star: bool = True) -> str:
+    if math.isnan(pair.value):
+        return "-"
+    word = f"{pair.value:g}/{pair.largest:g}" if result.by == "agreeing" else f"{pair.value:.3f}"
+    return f"{word}*" if star and pair.finding else word
+
+
+def _none(value: object) -> bool:
+    return value is None or value != value
