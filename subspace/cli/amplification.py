@@ -227,9 +227,10 @@ def _figure(result: Amplification, figure: str) -> Figure:
 def _plain(results: Sequence[Amplification]) -> dict[str, object]:
     if len(results) == 1:
         return results[0].to_dict()
+    from subspace.results import SCHEMA_VERSION
+
     plain = [result.to_dict() for result in results]
-    version = plain[0]["schema_version"]
-    return {"schema_version": version, "kind": "amplifications", "results": plain}
+    return {"schema_version": SCHEMA_VERSION, "kind": "amplifications", "results": plain}
 
 
 def _echo_csv(results: Sequence[Amplification]) -> None:

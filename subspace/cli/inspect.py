@@ -33,6 +33,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
         subspace inspect runs/r8 --json | jq '.adapters[0].modules[].rank'
     """  # noqa: D301 - click wants the real character
     from subspace.adapters.load import find, load
+    from subspace.results import SCHEMA_VERSION
     from subspace.tensorfiles import TORCH_SUFFIXES
 
     adapters = []
@@ -47,7 +48,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         _warn_unknown(adapters)
         found = {
-            "schema_version": "1",
+            "schema_version": SCHEMA_VERSION,
             "kind": "inspect",
             "adapters": [_plain(adapter) for adapter in adapters],
         }

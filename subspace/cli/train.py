@@ -249,6 +249,7 @@ def _write(
     as_latex: bool,
 ) -> None:
     from subspace.cli.sweep_table import echo_cells_csv, echo_table6, show_cells
+    from subspace.results import SCHEMA_VERSION
     from subspace.training.summary import table6
 
     table = table6(cells)
@@ -259,9 +260,8 @@ def _write(
         save(accuracy_figure(table), draw)
     if as_json:
         runs = [cell.to_dict() for cell in cells]
-        echo_json(
-            {"schema_version": "1", "kind": "training-runs", "runs": runs, "table": table.to_dict()}
-        )
+        plain = {"schema_version": SCHEMA_VERSION, "kind": "training-runs"}
+        echo_json(plain | {"runs": runs, "table": table.to_dict()})
     elif as_csv:
         echo_cells_csv(cells)
     elif as_markdown or as_latex:

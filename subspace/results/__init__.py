@@ -12,7 +12,7 @@ from subspace.results.interference import (
     WholePair,
 )
 from subspace.results.matrix import BY, By, PairSimilarity, SimilarityMatrix
-from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, strict
+from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, schema, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
 from subspace.results.report import Report, Source
@@ -48,5 +48,6 @@ __all__ = [
     "Table6",
     "TopEnergy",
     "WholePair",
+    "schema",
     "strict",
 ]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.plain import SCHEMA_VERSION, strict
+from subspace.results.plain import SCHEMA_VERSION, Part, strict
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class DirectionGain:
+class DirectionGain(Part):
     """One direction k of an update: what it adds, and what W does there. None: undefined."""
 
     sigma: float  # sigma_k of delta W
@@ -63,7 +63,6 @@ class ModuleAmplification:
         """Return plain Python for JSON; undefined is None."""
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         out["quotient"], out["finding"] = self.quotient, self.finding
-        out["directions"] = [vars(d) for d in self.directions]
         plain: dict[str, Any] = strict(out)
         return plain
 

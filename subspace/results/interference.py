@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.plain import SCHEMA_VERSION, ByModule, strict
+from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class SpaceOverlap:
+class SpaceOverlap(Part):
     """phi(r1, r2) of all real directions of two updates on one side, as in `similarity`."""
 
     phi: float  # in [0, 1]; NaN where an update has none
@@ -26,7 +26,7 @@ class SpaceOverlap:
 
 
 @dataclass(frozen=True)
-class PairInterference:
+class PairInterference(Part):
     """Two adapters in one module."""
 
     adapters: Pair
@@ -41,7 +41,7 @@ class PairInterference:
 
 
 @dataclass(frozen=True)
-class ModuleInterference:
+class ModuleInterference(Part):
     """One module that two or more adapters share; tuples are in the order of `adapters`."""
 
     module: str
@@ -60,11 +60,6 @@ class ModuleInterference:
     def pair(self, adapters: Pair) -> PairInterference | None:
         """Return two adapters' numbers; None where the module is not in both."""
         return next((p for p in self.pairs if p.adapters == adapters), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for JSON; undefined is None."""
-        plain: dict[str, Any] = strict(asdict(self))
-        return plain
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one flat row a pair."""
@@ -95,7 +90,7 @@ class ModuleInterference:
 
 
 @dataclass(frozen=True)
-class WholePair:
+class WholePair(Part):
     """Two adapters over the whole model: every delta W of each laid out as one long vector."""
 
     adapters: Pair
@@ -151,7 +146,7 @@ class Interference(ByModule[ModuleInterference]):
             "adapters": list(self.adapters),
             "weights": list(self.weights),
             "level": self.level,
-            "pairs": [asdict(pair) for pair in self.pairs],
+            "pairs": [pair.to_dict() for pair in self.pairs],
             "norms": list(self.norms),
             "shares": list(self.shares),
             "energy": self.energy,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
-from subspace.results.plain import SCHEMA_VERSION, Side, strict
+from subspace.results.plain import SCHEMA_VERSION, Part, Side, strict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ BY: tuple[By, ...] = get_args(By)
 
 
 @dataclass(frozen=True)
-class PairSimilarity:
+class PairSimilarity(Part):
     """Two adapters over all the modules that both have."""
 
     adapters: tuple[str, str]
@@ -143,7 +143,7 @@ class SimilarityMatrix:
             "linkage": [list(row) for row in self.linkage],
             "clustered_on": self.clustered_on,
             "notes": list(self.notes),
-            "pairs": [asdict(pair) for pair in self.pairs],
+            "pairs": [pair.to_dict() for pair in self.pairs],
         }
         plain: dict[str, Any] = strict(out)
         return plain

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from subspace.results.plain import SCHEMA_VERSION, ByModule, strict
+from subspace.results.plain import SCHEMA_VERSION, ByModule, Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TopEnergy:
+class TopEnergy(Part):
     """The share of an update's energy in W's leading k directions, beside chance. NaN: unknown."""
 
     k: int
@@ -31,7 +31,7 @@ class TopEnergy:
 
 
 @dataclass(frozen=True, eq=False)
-class ModuleProfile:
+class ModuleProfile(Part):
     """One module's update spread over W's singular directions k = 1 ... d. NaN: see `note`."""
 
     module: str
@@ -53,13 +53,6 @@ class ModuleProfile:
     median_between: tuple[int, int]  # k before and after which the median surely does not lie
     median_p: float  # two-sided
     note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for JSON; undefined, unknown and infinite are None."""
-        out = {f.name: getattr(self, f.name) for f in fields(self)}
-        out["top"], out["tenth"] = vars(self.top), vars(self.tenth)
-        plain: dict[str, Any] = strict(out)
-        return plain
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.plain import SCHEMA_VERSION, ByModule, Side, strict
+from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, Side, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Part):
     """A number of every run: the median over the runs, the smallest and the largest. NaN: none."""
 
     median: float
@@ -53,7 +53,6 @@ class ModuleRank:
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for JSON; undefined is None."""
         out = {f.name: getattr(self, f.name) for f in fields(self)}
-        out |= {name: vars(value) for name, value in out.items() if isinstance(value, Spread)}
         plain: dict[str, Any] = strict(out | {"full": self.full})
         return plain
 

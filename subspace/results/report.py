@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.plain import SCHEMA_VERSION, Side, strict
+from subspace.results.plain import SCHEMA_VERSION, Part, Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Part):
     """One adapter as it was read."""
 
     name: str
@@ -29,6 +29,10 @@ class Source:
     ranks: tuple[int, int]  # the smallest and the largest over modules
     files: tuple[tuple[str, str], ...]  # (name, SHA-256 in hex); empty for one made in memory
     notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python for JSON; a base model that is not named is None."""
+        return super().to_dict() | {"base_model": self.base_model or None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,7 @@ class Report:
             "kind": "report",
             "command": self.command,
             "versions": dict(self.versions),
-            "sources": [strict(vars(source)) for source in self.sources],
+            "sources": [source.to_dict() for source in self.sources],
             "side": self.side,
             "level": self.level,
             "findings": list(self.findings),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from subspace.results.plain import SCHEMA_VERSION, ByModule, Side, strict
@@ -50,31 +50,8 @@ class ModuleSimilarity:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for JSON; undefined is None."""
-        names = [
-            "module",
-            "side",
-            "d",
-            "rank_a",
-            "rank_b",
-            "numerical_rank_a",
-            "numerical_rank_b",
-            "phi",
-            "error",
-            "masked",
-            "null_mean",
-            "null_std",
-            "pvalue",
-            "agreeing",
-            "overlap_a",
-            "overlap_b",
-            "rung_a",
-            "rung_b",
-            "note",
-        ]
-        out: dict[str, Any] = {name: getattr(self, name) for name in names}
-        if self.angles is not None:
-            out |= {"angles": self.angles, "angle_edge": self.angle_edge}
-            out["distances"] = self.distances
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        out["distances"] = self.distances or None
         plain: dict[str, Any] = strict(out)
         return plain
 
@@ -100,7 +77,7 @@ class Similarity(ByModule[ModuleSimilarity]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for strict JSON, schema version 1."""
-        out: dict[str, Any] = {
+        return {
             "schema_version": SCHEMA_VERSION,
             "kind": "similarity",
             "side": self.side,
@@ -109,14 +86,12 @@ class Similarity(ByModule[ModuleSimilarity]):
             "unmatched": [list(names) for names in self.unmatched],
             "notes": list(self.notes),
             "modules": [result.to_dict() for result in self.modules.values()],
+            "initial": None if self.initial is None else self.initial.to_dict(),
+            "control": None if self.control is None else self.control.to_dict(),
         }
-        for name, other in (("initial", self.initial), ("control", self.control)):
-            if other is not None:
-                out[name] = other.to_dict()
-        return out
 
     def to_frame(self) -> pd.DataFrame:
-        """Return tidy rows: one a module and cell, columns module, i, j, phi, error, null, p."""
+        """Return tidy rows: one a module and cell (i, j); undefined is missing."""
         import numpy as np
         import pandas as pd
 

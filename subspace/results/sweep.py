@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.plain import SCHEMA_VERSION, strict
+from subspace.results.plain import SCHEMA_VERSION, Part, strict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ class SweepRow:
 
 
 @dataclass(frozen=True)
-class NearlyEnough:
+class NearlyEnough(Part):
     """The smallest rank that is as good as the best, as far as the seeds can tell."""
 
     data: str
@@ -80,7 +80,7 @@ class Table6(Sequence[SweepRow]):
             "schema_version": SCHEMA_VERSION,
             "kind": "sweep",
             "rows": [row.to_dict() for row in self.rows],
-            "nearly_enough": [strict(vars(found)) for found in self.nearly_enough],
+            "nearly_enough": [found.to_dict() for found in self.nearly_enough],
         }
 
     def to_frame(self) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import ArgumentError, SubspaceError, printable
+from subspace.results import strict
+from subspace.training.config import with_defaults
 from subspace.training.folder import RECORD
 from subspace.training.models import find_model
 from subspace.training.run import columns, train
@@ -38,9 +40,17 @@ class Cell:
     searched: bool = False  # trained for its learning rate, and not the best one
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record, the folder's name and how it came to be, as plain Python."""
+        """Return the record, the folder's name and how it came to be, as plain Python for JSON.
+
+        A failed run has its options and the reason, `error`, which is None for a finished one.
+        """
         plain = {"folder": str(self.folder), "reused": self.reused, "searched": self.searched}
-        return plain | ({"error": self.error} if self.record is None else dict(self.record))
+        if self.record is None:
+            return plain | {"error": self.error, "options": self.config.to_options()}
+        record = dict(self.record)  # its options may be of before one of them was there
+        record["options"] = with_defaults(record.get("options", {}))
+        found: dict[str, Any] = strict(plain | {"error": None} | record)
+        return found
 
     @property
     def validation(self) -> float:
