@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.notebook import beyond, html_table
 from subspace.results.plain import SCHEMA_VERSION, Part, strict
 
 if TYPE_CHECKING:
@@ -85,6 +86,26 @@ class Amplification(Sequence[ModuleAmplification]):
 
     def __repr__(self) -> str:
         return f"Amplification({self.adapter!r}, base={self.base!r}, {len(self)} rows)"
+
+    def _repr_html_(self) -> str:
+        header = ["module", "r", "|W|", "|ΔW|", "in ΔW", "in W", "random", "factor", "by chance"]
+        rows = [
+            [
+                row.module,
+                row.rank,
+                row.w_norm,
+                row.delta_norm,
+                row.w_in_delta,
+                row.w_in_w,
+                row.w_in_random,
+                row.factor,
+                row.chance_factor,
+                beyond(row.quotient, row.finding),
+            ]
+            for row in self.rows
+        ]
+        caption = f"amplification by {self.adapter} of {self.base}; * beyond chance"
+        return html_table(caption, [*header, "x chance"], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for strict JSON, schema version 1."""

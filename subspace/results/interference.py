@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.notebook import beyond, html_table, shown
 from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, strict
 
 if TYPE_CHECKING:
@@ -129,6 +130,20 @@ class Interference(ByModule[ModuleInterference]):
 
     def __repr__(self) -> str:
         return f"Interference({', '.join(map(repr, self.adapters))}, {len(self)} modules)"
+
+    def _repr_html_(self) -> str:
+        header = ["module", "a", "b", "cos", "chance ±", "p", "in φ", "out φ", "energy"]
+        rows = [
+            [
+                *(name, *pair.adapters, beyond(pair.cosine, pair.finding), pair.chance_std),
+                *(pair.p, pair.rows.phi, pair.columns.phi, m.energy),
+            ]
+            for name, m in self.modules.items()
+            for pair in m.pairs
+        ]
+        whole = f"energy {shown(self.energy)} over the whole model"
+        caption = f"interference in {' + '.join(self.adapters)}: {whole}; * beyond chance"
+        return html_table(caption, header, rows)
 
     @property
     def shares(self) -> tuple[float, ...]:

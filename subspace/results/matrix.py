@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
+from subspace.results.notebook import html_table
 from subspace.results.plain import SCHEMA_VERSION, Part, Side, strict
 
 if TYPE_CHECKING:
@@ -56,6 +57,20 @@ class SimilarityMatrix:
     def __repr__(self) -> str:
         many = f"{len(self.adapters)} adapters"
         return f"SimilarityMatrix({many}, by={self.by!r}, side={self.side!r})"
+
+    def _repr_html_(self) -> str:
+        header = ["a", "b", "median", "chance", "modules", "beyond", "undefined", "same start"]
+        rows = [
+            [
+                *(*pair.adapters, pair.value, pair.chance),
+                *(pair.modules, pair.beyond, pair.undefined, pair.same_start),
+            ]
+            for pair in self.pairs
+        ]
+        what = self.by if self.k is None else f"{self.by} of the leading {self.k} directions"
+        return html_table(
+            f"{what} of {len(self.adapters)} adapters, side {self.side}", header, rows
+        )
 
     @property
     def clustered_on(self) -> str:

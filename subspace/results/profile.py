@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from subspace.results.notebook import html_table, of
 from subspace.results.plain import SCHEMA_VERSION, ByModule, Part
 
 if TYPE_CHECKING:
@@ -71,6 +72,32 @@ class Profile(ByModule[ModuleProfile]):
             f"Profile({self.adapter!r}, base={self.base!r}, side={self.side!r}, "
             f"{len(self)} modules)"
         )
+
+    def _repr_html_(self) -> str:
+        header = [
+            "module",
+            "of d",
+            "top r",
+            "chance",
+            "p",
+            "top 10%",
+            "chance",
+            "p",
+            "half at",
+            "p",
+        ]
+        rows = [
+            [
+                name,
+                of(m.resolved, m.d),
+                *(m.top.energy, m.top.chance, m.top.p),
+                *(m.tenth.energy, m.tenth.chance, m.tenth.p),
+                *(m.median, m.median_p),
+            ]
+            for name, m in self.modules.items()
+        ]
+        caption = f"energy of {self.adapter} over W of {self.base}, side {self.side}"
+        return html_table(caption, header, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for strict JSON, schema version 1."""

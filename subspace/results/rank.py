@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.notebook import html_table
 from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, Side, strict
 
 if TYPE_CHECKING:
@@ -87,6 +88,22 @@ class Rank(ByModule[ModuleRank]):
         return (
             f"Rank({', '.join(map(repr, self.adapters))}, side={self.side!r}, {len(self)} modules)"
         )
+
+    def _repr_html_(self) -> str:
+        spectrum = ("stable", "entropy", "participation", "energy90", "energy95", "energy99")
+        header = ["module", "r", "replicable", "stable", "entropy", "partic.", "90%", "95%", "99%"]
+        rows = [
+            [
+                name,
+                m.nominal,
+                m.replicable,
+                *(getattr(m, part).median for part in spectrum),
+                m.recommended,
+            ]
+            for name, m in self.modules.items()
+        ]
+        caption = f"ranks of {', '.join(self.adapters)}, side {self.side}"
+        return html_table(caption, [*header, "recommended"], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for strict JSON, schema version 1."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.notebook import html_table
 from subspace.results.plain import SCHEMA_VERSION, Part, strict
 
 if TYPE_CHECKING:
@@ -73,6 +74,20 @@ class Table6(Sequence[SweepRow]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Table6({len(self)} rows)"
+
+    def _repr_html_(self) -> str:
+        header = ["data", "adapted", "r", "lr", "test mean", "std", "seeds", "failed"]
+        rows = [
+            [
+                *(row.data, row.targets or f"{row.method} (reference)", row.rank),
+                *(row.learning_rate, row.mean, row.std, len(row.seeds), len(row.failed)),
+            ]
+            for row in self.rows
+        ]
+        return html_table("test accuracy over rank and matrices (Table 6)", header, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for strict JSON, schema version 1."""
