@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from subspace.cli import VERBS, main
 
@@ -67,3 +68,30 @@ def test_no_escape_reaches_a_pipe():
     done = CliRunner().invoke(main, ["similarity", str(DATA / "r8"), str(DATA / "r64")])
     assert done.exit_code == 0
     assert "\x1b" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("look", "dots"),
+    [
+        ((), 1400),
+        (("--width", "single"), 700),
+        (("--width", "5.5", "--dpi", "100"), 550),
+        (("--style", "slides"), 1920),
+        (("--style", "slides", "--width", "double"), 2688),
+    ],
+)
+def test_a_figure_comes_out_as_wide_as_asked(look, dots, tmp_path):
+    out = tmp_path / "rank.png"
+    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", str(out), *look])
+    assert done.exit_code == 0, done.output
+    assert Image.open(out).width == dots
+    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), *look])
+    assert done.exit_code == (2 if look else 0)
+
+
+def test_a_width_that_is_none_is_said():
+    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--width", "wide"])
+    assert done.exit_code == 2
+    assert "single, double or a number of inches" in done.stderr
+    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", "x.png", "--width", "900"])
+    assert "3 to 40 inches" in done.stderr

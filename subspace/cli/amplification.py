@@ -79,6 +79,7 @@ def _span(part: str) -> range:
     show_default=True,
     help="What --out draws: gains of one module's directions, map all modules, curve over --ranks.",
 )
+@options.look_options
 @click.option(
     "--cache",
     metavar="DIR",
@@ -158,7 +159,8 @@ def command(
     if out is not None:
         from subspace.plots.save import save
 
-        save(_figure(results[0], figure), out)
+        look = options.look()
+        save(_figure(results[0], figure, look.width), out, dpi=look.dpi)
     if as_json:
         echo_json(_plain(results))
     elif as_csv:
@@ -200,6 +202,7 @@ def _check_figure(
     if out is None:
         if options.given("figure"):
             raise ArgumentError("--figure is for a figure: give --out FIG too")
+        options.refuse_look("--out")
         return
     from subspace.plots.save import check
 
@@ -210,18 +213,18 @@ def _check_figure(
         raise ArgumentError("--figure curve goes over several ranks: give them, as in --ranks 1-8")
 
 
-def _figure(result: Amplification, figure: str) -> Figure:
+def _figure(result: Amplification, figure: str, width: float) -> Figure:
     if figure == "map":
         from subspace.plots.amplification_map import map_figure
 
-        return map_figure(result)
+        return map_figure(result, width=width)
     if figure == "curve":
         from subspace.plots.amplification_curve import curve_figure
 
-        return curve_figure(result)
+        return curve_figure(result, width=width)
     from subspace.plots.gains import gains_figure
 
-    return gains_figure(result)
+    return gains_figure(result, width=width)
 
 
 def _plain(results: Sequence[Amplification]) -> dict[str, object]:

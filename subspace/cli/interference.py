@@ -29,6 +29,7 @@ from subspace.errors import ArgumentError
     type=click.Path(path_type=Path),
     help="Draw the cosines over layers and modules as .png, .svg or .pdf.",
 )
+@options.look_options
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -65,6 +66,8 @@ def command(
         from subspace.plots.save import check
 
         check(out)
+    else:
+        options.refuse_look("--out")
     from subspace.adapters import load
     from subspace.cli.interference_table import show, table
     from subspace.measures.interference import interference
@@ -79,7 +82,8 @@ def command(
         from subspace.plots.interference_map import interference_figure
         from subspace.plots.save import save
 
-        save(interference_figure(result), out)
+        look = options.look()
+        save(interference_figure(result, width=look.width), out, dpi=look.dpi)
     if as_json:
         echo_json(result.to_dict())
     elif as_csv:

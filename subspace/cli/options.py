@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
+
+from subspace.errors import ArgumentError
 
 MODULE = click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
 BASE = click.option(
@@ -25,6 +28,62 @@ OUT = click.option(
     help="Draw a figure of the paper as .png, .svg or .pdf.",
 )
 DEVICE = click.option("--device", default="cpu", show_default=True, help="Any torch device.")
+
+STYLES = {"paper": (7.0, 200.0), "slides": (5.0, 384.0)}
+"""Inches of width, dots per inch. A slide is 1920 dots wide, its letters 1.4 times as large."""
+_WIDTHS = {"single": 3.5, "double": 7.0}  # columns of a journal page
+
+
+class Look(NamedTuple):
+    """How a figure is to come out."""
+
+    width: float  # inches
+    dpi: float
+
+
+def look_options(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
+    """Add ``--style``, ``--width`` and ``--dpi``, which `look` reads."""
+    for option in (
+        click.option(
+            "--dpi", type=click.FloatRange(10, 2400), expose_value=False, callback=_kept,
+            help="Dots per inch of a .png.  [default: by --style]",
+        ),
+        click.option(
+            "--width", metavar="single|double|INCHES", expose_value=False, callback=_kept,
+            help="Of the figure: a column of a page, or two.  [default: by --style]",
+        ),
+        click.option(
+            "--style", type=click.Choice(tuple(STYLES)), default="paper", show_default=True,
+            expose_value=False, callback=_kept,
+            help="For a page (7 inches), or for a slide (larger letters, 1920 dots).",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
+    if parameter.name == "width" and value is not None and value not in _WIDTHS:
+        try:
+            value = float(value)
+        except ValueError:
+            raise click.BadParameter("write single, double or a number of inches") from None
+    context.meta[f"subspace.{parameter.name}"] = value
+
+
+def look() -> Look:
+    """Return how the running verb's figure is to come out."""
+    meta = click.get_current_context().meta
+    width, dpi = STYLES[meta.get("subspace.style", "paper")]
+    asked: Any = meta.get("subspace.width")
+    return Look(_WIDTHS.get(asked, asked) or width, meta.get("subspace.dpi") or dpi)
+
+
+def refuse_look(option: str) -> None:
+    """Refuse the options of `look_options` where `option`, which draws, was not given."""
+    ignored = [f"--{name}" for name in ("style", "width", "dpi") if given(name)]
+    if ignored:
+        raise ArgumentError(f"{', '.join(ignored)} is for a figure: give {option} FIG too")
 
 
 def given(name: str) -> bool:

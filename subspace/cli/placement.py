@@ -41,6 +41,7 @@ from subspace.cli.similarity import FIGURES, check_output, emit
     show_default=True,
     help="What --out draws: 4 two modules beside random matrices, layers all.",
 )
+@options.look_options
 @options.DEVICE
 def command(
     path: Path,

@@ -55,7 +55,8 @@ def run(
         from subspace.plots.profile import profile_figure
         from subspace.plots.save import save
 
-        save(profile_figure(result), out)
+        look = options.look()
+        save(profile_figure(result, width=look.width), out, dpi=look.dpi)
     if as_json:
         echo_json(result.to_dict())
     elif as_csv:

@@ -53,6 +53,7 @@ _NAMED = 3  # modules of one note
     type=click.Path(path_type=Path),
     help="Draw every module's ranks as .png, .svg or .pdf.",
 )
+@options.look_options
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -84,6 +85,8 @@ def command(
         from subspace.plots.save import check
 
         check(out)
+    else:
+        options.refuse_look("--out")
     from subspace.adapters import load
     from subspace.measures.rank import rank
 
@@ -96,7 +99,8 @@ def command(
         from subspace.plots.rank import rank_figure
         from subspace.plots.save import save
 
-        save(rank_figure(result), out)
+        look = options.look()
+        save(rank_figure(result, width=look.width), out, dpi=look.dpi)
     if as_json:
         echo_json(result.to_dict())
     elif as_csv:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from subspace.cli import options
 from subspace.cli.printing import echo_json, sweep_progress
 from subspace.cli.sweep_options import read_file, read_numbers, read_rates
 from subspace.errors import ArgumentError
@@ -144,6 +145,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Draw accuracy over rank, test and training texts, as .png, .svg or .pdf.",
 )
+@options.look_options
 def command(
     ranks: list[int],
     seeds: list[int],
@@ -161,7 +163,7 @@ def command(
     as_markdown: bool,
     as_latex: bool,
     draw: Path | None,
-    **options: Any,  # noqa: ANN401 - click's values, checked by TrainConfig
+    **shared: Any,  # noqa: ANN401 - click's values, checked by TrainConfig
 ) -> None:
     """Train LoRA adapters that any PEFT user can load, and print accuracy before and after.
 
@@ -186,9 +188,11 @@ def command(
         check(draw)
         if len(data) > 4 or len(targets) > 7:
             raise ArgumentError("--draw shows up to 4 data sets of up to 7 target sets")
+    else:
+        options.refuse_look("--draw")
     from subspace.training.sweep import run_sweep
 
-    sweep = _sweep(ranks, seeds, targets, data, references, lr, options)
+    sweep = _sweep(ranks, seeds, targets, data, references, lr, shared)
     with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
         cells = run_sweep(
             sweep,
@@ -214,7 +218,7 @@ def sweep_of(words: list[str]) -> tuple[Sweep, Path]:
     names = ("ranks", "seeds", "targets", "data", "references", "lr")
     axes = {name: given.pop(name) for name in names}
     shared = {field.name for field in fields(TrainConfig)} & set(given)
-    return _sweep(**axes, options={name: given[name] for name in shared}), given["out"]
+    return _sweep(**axes, shared={name: given[name] for name in shared}), given["out"]
 
 
 def _sweep(
@@ -224,7 +228,7 @@ def _sweep(
     data: Sequence[str],
     references: Sequence[str],
     lr: dict[str, tuple[float, ...]],
-    options: dict[str, Any],
+    shared: dict[str, Any],
 ) -> Sweep:
     from subspace.training.config import TrainConfig
     from subspace.training.grid import Sweep
@@ -236,7 +240,7 @@ def _sweep(
         else tuple(part.strip() for part in text.split(","))
         for text in targets
     )
-    first = TrainConfig(data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **options)
+    first = TrainConfig(data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **shared)
     return Sweep(first, tuple(data), sets, tuple(ranks), tuple(seeds), tuple(references), rates)
 
 
@@ -257,7 +261,8 @@ def _write(
         from subspace.plots.accuracy import accuracy_figure
         from subspace.plots.save import save
 
-        save(accuracy_figure(table), draw)
+        look = options.look()
+        save(accuracy_figure(table, width=look.width), draw, dpi=look.dpi)
     if as_json:
         runs = [cell.to_dict() for cell in cells]
         plain = {"schema_version": SCHEMA_VERSION, "kind": "training-runs"}
