@@ -23,6 +23,19 @@ def printable(text: object) -> str:
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
+def shorten(text: str, most: int) -> str:
+    """Cut `text` to `most` characters by leaving out its middle, where names differ least.
+
+    >>> shorten("runs/2024-05-01/llama-q_proj-r64", 15)
+    'runs/20…roj-r64'
+    """
+    if len(text) <= most:
+        return text
+    head = max(1, (most - 1) // 2)
+    tail = max(0, most - 1 - head)
+    return f"{text[:head]}…{text[len(text) - tail :]}"
+
+
 class SubspaceError(Exception):
     """Base of all errors of this package. ``exit_code`` is what the command line returns."""
 

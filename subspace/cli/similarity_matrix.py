@@ -11,16 +11,18 @@ import click
 from subspace.cli import options
 from subspace.cli.printing import echo_csv, echo_json, echo_table, progress, say
 from subspace.cli.similarity import OF_FIGURES, SIDE_WORDS
-from subspace.errors import ArgumentError, printable
+from subspace.errors import ArgumentError, printable, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from subspace.results import By, PairSimilarity, Side, SimilarityMatrix
 
 OF_PAIRS = ("--control", "--angles", *OF_FIGURES)
 LISTED = 6  # pairs that are printed with all their numbers; all pairs of four adapters
+_GAP = 2  # characters between the columns of a table
+_NAME = 22  # characters that a narrow terminal leaves a name
 _WIDE = 100  # characters of a table in a pipe, up to which names head its columns
 
 
@@ -95,7 +97,8 @@ def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
     say(f"{_measure(result)} of {len(result.adapters)} adapters, side {result.side}: "
         f"{SIDE_WORDS[result.side]}")  # fmt: skip
     order = result.order if clustered else tuple(range(len(result.adapters)))
-    echo_table(*_triangle(result, order))
+    for part in _triangles(result, order):
+        echo_table(*part)
     nearest = sorted(
         (pair for pair in result.pairs if not math.isnan(pair.value)),
         key=lambda pair: pair.value if result.by == "distance" else -pair.value,
@@ -131,31 +134,43 @@ def _measure(result: SimilarityMatrix) -> str:
     return "agreeing directions"
 
 
-def _triangle(result: SimilarityMatrix, order: Sequence[int]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows; where the names do not fit above the columns, numbers stand there."""
-    names = [result.adapters[n] for n in order]
-    cells = [[_value(result, result.pair(a, b)) for b in order[:at]] for at, a in enumerate(order)]
-    heads = names[:-1]
-    if not _fits(names, cells):
-        heads = [str(n) for n in range(1, len(names))]
-        names = [f"{n} {name}" for n, name in enumerate(names, 1)]
-    rows = [
-        [name, *row, *[""] * (len(heads) - len(row))]
-        for name, row in zip(names[1:], cells[1:], strict=True)
-    ]
-    if heads != [result.adapters[n] for n in order[:-1]]:  # its number needs the first name
-        rows.insert(0, [names[0], *[""] * len(heads)])
-    return ["", *heads], rows
+def _triangles(
+    result: SimilarityMatrix, order: Sequence[int]
+) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Yield header and rows of the lower triangle.
 
-
-def _fits(names: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+    Where the names do not fit above the columns, numbers stand there; a terminal that is too
+    narrow even then gets some columns at a time.
+    """
     from rich.console import Console
 
     console = Console()
+    width = console.width if console.is_terminal else None
+    names = [result.adapters[n] for n in order]
+    cells = [[_value(result, result.pair(a, b)) for b in order[:at]] for at, a in enumerate(order)]
     longest = max(len(cell) for row in cells for cell in row)
     lengths = [len(printable(name)) for name in names]
-    needed = max(lengths) + sum(max(length, longest) + 1 for length in lengths[:-1])
-    return needed <= (console.width if console.is_terminal else _WIDE)
+    needed = max(lengths) + sum(max(length, longest) + _GAP for length in lengths[:-1])
+    heads = names[:-1]
+    first = 1
+    if needed > (width or _WIDE):
+        heads = [str(n) for n in range(1, len(names))]
+        names = [f"{n} {name}" for n, name in enumerate(names, 1)]
+        first = 0  # the first name has a row too, for its number
+    if width is not None:
+        names = [shorten(printable(name), max(_NAME, width // 3)) for name in names]
+    beside = max(len(printable(name)) for name in names)
+    step = len(heads) if width is None else max(1, (width - beside) // (longest + _GAP))
+    for at in range(0, len(heads), step):
+        some = heads[at : at + step]
+        rows = zip(names[at + first :], cells[at + first :], strict=True)
+        yield (
+            ["", *some],
+            [
+                [name, *row[at : at + step], *[""] * (at + len(some) - len(row))]
+                for name, row in rows
+            ],
+        )
 
 
 def _row(result: SimilarityMatrix, pair: PairSimilarity, *, started: bool) -> list[str]:

@@ -58,9 +58,10 @@ def similarities(
         2 to 200 adapters of one base model; ranks and modules may differ.
     by
         ``"phi"``: phi(k, k). ``"distance"``: the projection (chordal) distance between the leading
-        k directions of both, over sqrt(k): 0 the same subspace, 1 orthogonal ones; a metric, since
-        all are of one dimension (Ye & Lim 2016, SIAM J. Matrix Anal. 37). ``"agreeing"``: how many
-        leading directions agree beyond chance, as `subspace.similarity` counts them.
+        k directions of both, over sqrt(k): 0 the same subspace, 1 orthogonal ones; in each module
+        a metric, since all are of one dimension (Ye & Lim 2016, SIAM J. Matrix Anal. 37).
+        ``"agreeing"``: how many leading directions agree beyond chance, as `subspace.similarity`
+        counts them.
     k
         Leading directions of each; by default the smallest rank that any adapter has in a module.
         Not for agreeing, which asks all of them.

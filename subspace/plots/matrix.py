@@ -19,7 +19,6 @@ from subspace.plots.module_grid import NUMBER, Grid, inches, number_cells, paint
 from subspace.plots.names import literal
 from subspace.plots.panels import (
     HEAD_SIZE,
-    NARROW,
     characters,
     check_width,
     legend_below,
@@ -105,8 +104,12 @@ def matrix_figure(
     heads = inches(names) if upright(names, cell) else 0.1
     used = min(width, max(3.0, n * cell + around))
     title = wrapped(_title(result), characters(width - 0.2, HEAD_SIZE))
-    handles = _handles(result, cell)
-    lines = title.count("\n") + 5 + (len(handles) if width < NARROW else 1)
+    fits = characters(width - 0.5, TICK_SIZE)
+    handles = _handles(result, cell, fits)
+    labels = [str(handle.get_label()) for handle in handles]
+    across = 2 if sum(map(len, labels)) + 12 < fits else 1
+    below = sum(label.count("\n") + 1 for label in labels) if across == 1 else 1
+    lines = title.count("\n") + 5 + below
     figure = new_figure(width, n * cell + heads + 0.14 * lines + 0.5)
     figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
     engine = figure.get_layout_engine()
@@ -122,7 +125,7 @@ def matrix_figure(
     if clustered:
         tree(result, ax=figure.add_subplot(spec[0, 1], sharey=ax))
     _bar(result, ax.images[0], figure.add_subplot(spec[1, 0]))
-    legend_below(figure, handles, columns=1 if width < NARROW else 2)
+    legend_below(figure, handles, columns=across)
     return figure
 
 
@@ -251,7 +254,7 @@ def _bar(result: SimilarityMatrix, image: AxesImage, ax: Axes) -> None:
     bar.set_label(words.get(result.by, "agreeing directions"), fontsize=LABEL_SIZE, usetex=False)
 
 
-def _handles(result: SimilarityMatrix, cell: float) -> list[Artist]:
+def _handles(result: SimilarityMatrix, cell: float, fits: int) -> list[Artist]:
     level = f"(level {result.level:g}, Benjamini-Hochberg)"
     numbers, style = bool(_digits(result, cell)), dict[str, Any](linewidth=0)
     handles: list[Artist] = []
@@ -262,7 +265,7 @@ def _handles(result: SimilarityMatrix, cell: float) -> list[Artist]:
         if within:
             label = f"{'in brackets: ' * numbers}no module beyond chance {level}"
             style = style if numbers else _DOT | {"markersize": 2.5}
-        handles.append(Line2D([], [], label=label, **style))
+        handles.append(Line2D([], [], label=wrapped(label, fits), **style))
     if len(known) < len(result.pairs):
         handles.append(
             Patch(
@@ -270,7 +273,7 @@ def _handles(result: SimilarityMatrix, cell: float) -> list[Artist]:
                 edgecolor=UNDEFINED_HATCH,
                 hatch=STRIPES,
                 linewidth=0,
-                label="undefined: no shared module, or no such directions",
+                label=wrapped("undefined: no shared module, or no such directions", fits),
             )
         )
     return handles

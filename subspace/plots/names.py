@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from subspace.errors import ArgumentError, UnknownModuleError, printable
+from subspace.errors import ArgumentError, UnknownModuleError, printable, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,19 +27,6 @@ _VALUE = frozenset({"value", "v_proj", "v", "v_lin", "to_v", "wv", "value_proj"}
 @lru_cache(maxsize=4096)
 def _drawable(character: str, path: str) -> bool:
     return bool(get_font(path).get_char_index(ord(character)))
-
-
-def shorten(text: str, most: int) -> str:
-    """Cut `text` to `most` characters by leaving out its middle, where names differ least.
-
-    >>> shorten("runs/2024-05-01/llama-q_proj-r64", 15)
-    'runs/20…roj-r64'
-    """
-    if len(text) <= most:
-        return text
-    head = max(1, (most - 1) // 2)
-    tail = max(0, most - 1 - head)
-    return f"{text[:head]}…{text[len(text) - tail :]}"
 
 
 def literal(name: object, most: int = 60) -> str:
