@@ -203,8 +203,8 @@ def _assemble(
         null_std=chance.phi_std(i_grid, j_grid, d),
         pvalue=chance.phi_pvalue(phi, i_grid, j_grid, d),
         agreeing=None,
-        overlap_a=within.a,
-        overlap_b=within.b,
+        overlap_a=np.minimum(within.a, 1.0),  # a sum of squares may round to a little more
+        overlap_b=np.minimum(within.b, 1.0),
         rung_a=first.rung,
         rung_b=second.rung,
         note=_note(labels, untrained, ((rank_a, r_a), (rank_b, r_b)), masked),
