@@ -64,7 +64,10 @@ def matrix(
         from subspace.plots.matrix import matrix_figure
         from subspace.plots.save import save
 
-        save(matrix_figure(result, clustered=clustered), out)
+        look = options.look()
+        # Unless asked, as wide as the numbers need.
+        width = look.width if options.given("style") or options.given("width") else None
+        save(matrix_figure(result, clustered=clustered, width=width), out, dpi=look.dpi)
     if as_json:
         echo_json(result.to_dict())
     elif as_csv:
@@ -90,6 +93,8 @@ def check(adapters: int, *, as_json: bool, as_csv: bool, out: Path | None) -> No
         from subspace.plots.save import check as writable
 
         writable(out)
+    else:
+        options.refuse_look("--out")
 
 
 def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
