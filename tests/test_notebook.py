@@ -114,6 +114,10 @@ def test_the_numbers_are_the_results(shown):
     assert row[2:4] == [f"{module.phi[0, 0]:.3g}", f"{module.null_mean[0, 0]:.3g}"]
     assert row[5] == f"{module.phi[1, 1]:.3g}"
     assert row[-1] == f"{module.agreeing}/2"
+    same = subspace.similarity(odd("one"), odd("again"))
+    assert Table(same._repr_html_()).rows[1][2:5:2] == ["1", "< 1e-12"]
+    far = subspace.interference([odd("one"), odd("again")])._repr_html_()
+    assert Table(far).rows[1][3] == "1*"
     assert Table(shown["Table6"]._repr_html_()).rows[1][4:] == ["0.625", "0.177", "2", "1"]
     (first, _) = shown["Amplification"]
     assert Table(shown["Amplification"]._repr_html_()).rows[1][7] == f"{first.factor:.3g}"

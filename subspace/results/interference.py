@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.notebook import beyond, html_table, shown
+from subspace.results.notebook import beyond, html_table, probability, shown
 from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, strict
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Interference(ByModule[ModuleInterference]):
         rows = [
             [
                 *(name, *pair.adapters, beyond(pair.cosine, pair.finding), pair.chance_std),
-                *(pair.p, pair.rows.phi, pair.columns.phi, m.energy),
+                *(probability(pair.p), pair.rows.phi, pair.columns.phi, m.energy),
             ]
             for name, m in self.modules.items()
             for pair in m.pairs

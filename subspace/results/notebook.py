@@ -74,3 +74,12 @@ def of(number: int | None, most: int) -> str:
     ('2/8', '-')
     """
     return "-" if number is None else f"{number}/{most}"
+
+
+def probability(p: float, least: float = 1e-12) -> str:
+    """Return a p-value, which below `least` is no more than small.
+
+    >>> probability(0.00123), probability(1e-30), probability(float("nan"))
+    ('0.0012', '< 1e-12', '-')
+    """
+    return f"< {least:.0e}".replace("e-0", "e-") if p < least else "-" if p != p else f"{p:.2g}"

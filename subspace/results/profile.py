@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from subspace.results.notebook import html_table, of
+from subspace.results.notebook import html_table, of, probability
 from subspace.results.plain import SCHEMA_VERSION, ByModule, Part
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+
+LEAST = 1e-4  # p-value shown: further out the Beta of two moments is off by several times
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ class Profile(ByModule[ModuleProfile]):
             [
                 name,
                 of(m.resolved, m.d),
-                *(m.top.energy, m.top.chance, m.top.p),
-                *(m.tenth.energy, m.tenth.chance, m.tenth.p),
-                *(m.median, m.median_p),
+                *(m.top.energy, m.top.chance, probability(m.top.p, LEAST)),
+                *(m.tenth.energy, m.tenth.chance, probability(m.tenth.p, LEAST)),
+                *(m.median, probability(m.median_p, LEAST)),
             ]
             for name, m in self.modules.items()
         ]

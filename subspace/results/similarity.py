@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.notebook import html_table, of
+from subspace.results.notebook import html_table, of, probability
 from subspace.results.plain import SCHEMA_VERSION, ByModule, Side, strict
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Similarity(ByModule[ModuleSimilarity]):
             real = (m.numerical_rank_a, m.numerical_rank_b)
             i, j = (r - 1 for r in real) if all(real) else (-1, -1)
             row = [name, f"{m.rank_a}, {m.rank_b}", float(m.phi[0, 0]), float(m.null_mean[0, 0])]
-            row += [float(m.pvalue[0, 0]), float(m.phi[i, j]), float(m.null_mean[i, j])]
+            row += [probability(m.pvalue[0, 0]), float(m.phi[i, j]), float(m.null_mean[i, j])]
             rows.append([*row, of(m.agreeing, min(real))])
         return html_table(f"phi of {a} (i) and {b} (j), side {self.side}", header, rows)
 
