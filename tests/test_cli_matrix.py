@@ -181,3 +181,29 @@ def test_bad_input_is_one_line(runs, tmp_path):
 def test_a_table_needs_no_plotting(runs):
     loaded = modules_after(run_cli("similarity", *runs[:3]))
     assert not loaded & {"pandas", "matplotlib", "seaborn", "scipy.stats", "transformers"}
+
+
+def dots(path):
+    from PIL import Image
+
+    return Image.open(path).width
+
+
+def test_a_figure_is_as_wide_as_asked_or_as_its_numbers_need(runs, tmp_path):
+    many = [folder(tmp_path / f"more{n}", seed=20 + n) for n in range(25)]
+    out = tmp_path / "f.png"
+    for words, wide in (
+        (runs, 1400),
+        ((*runs, *many), 30 * 58),
+        ((*runs, *many, "--width", "double", "--dpi", "100"), 700),
+        ((*runs, "--style", "slides"), 1920),
+        ((*runs[:2], "--width", "single"), 700),  # of two, every figure
+        ((*runs[:2], "--width", "single", "--figure", "layers"), 700),
+    ):
+        assert run(*words, "--out", out).exit_code == 0
+        assert dots(out) == pytest.approx(wide, rel=0.3 if len(words) == 30 else 0)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_look_without_a_figure_is_said(runs, tmp_path, count):
+    refused(run(*runs[:count], "--width", "single"), tmp_path, "--width is for a figure", "--out")

@@ -93,6 +93,7 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
 )
 @click.option("--above-chance", is_flag=True, help="--out draws phi minus what chance gives.")
 @click.option("--initial", is_flag=True, help="--out draws the initial A beside, where stored.")
+@options.look_options
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -198,6 +199,7 @@ def check_output(*, as_json: bool, as_csv: bool, out: Path | None) -> None:
         ignored = [name for name in OF_FIGURES if options.given(name[2:].replace("-", "_"))]
         if ignored:
             raise ArgumentError(f"{', '.join(ignored)} is for a figure: give --out FIG too")
+        options.refuse_look("--out")
 
 
 def emit(
@@ -238,10 +240,11 @@ def draw(
     """Write one of `FIGURES` to a file."""
     from subspace.plots.save import save
 
+    look = options.look()
     if figure == "layers":
         from subspace.plots.layers import layers_figure
 
-        drawn = layers_figure(result, p=p, above_chance=above_chance)
+        drawn = layers_figure(result, p=p, above_chance=above_chance, width=look.width)
     elif figure == "4":
         from subspace.measures.similarity import random_pair
         from subspace.plots.figure4 import figure4
@@ -249,12 +252,14 @@ def draw(
 
         first = result[chosen(result, None)[0]]
         random = random_pair(first.rank_a, first.rank_b, first.d)
-        drawn = figure4(result, random, p=p, above_chance=above_chance, initial=initial)
+        drawn = figure4(
+            result, random, p=p, above_chance=above_chance, initial=initial, width=look.width
+        )
     else:
         from subspace.plots.figure3 import figure3
 
-        drawn = figure3(result, p=p, above_chance=above_chance, initial=initial)
-    save(drawn, out)
+        drawn = figure3(result, p=p, above_chance=above_chance, initial=initial, width=look.width)
+    save(drawn, out, dpi=look.dpi)
 
 
 def _cells(result: Similarity) -> list[list[object]]:
