@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -341,3 +342,14 @@ def test_a_run_that_fails_is_named(world, tmp_path):
     assert done.exit_code == 2
     assert "runs failed" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize(("chosen", "edge"), [(1e-3, True), (2e-3, False), (4e-3, True)])
+def test_a_rate_at_the_end_of_what_was_tried_is_told(chosen, edge):
+    from subspace.cli.gallery_page import _at_an_edge
+    from subspace.results import SweepRow
+
+    tried = tuple((rate, 0.5) for rate in (1e-3, 2e-3, 4e-3))
+    row = SweepRow("d", "lora", "q", 8, 16.0, chosen, (0,), (0.5,), (), (), (), None, tried)
+    assert _at_an_edge(row) is edge
+    assert not _at_an_edge(replace(row, searched=()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, progress
+from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -178,8 +178,7 @@ def command(
             if n:
                 click.echo()
             (echo_directions if directions else show)(result)
-        if out is not None:
-            click.echo(f"wrote {out}", err=True)
+        ended(out, "--ranks 1-8 cuts the update, --figure map --out map.png draws all modules")
 
 
 def open_base(base: str) -> Pretrained:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from subspace.adapters import Adapter
     from subspace.cli.gallery import Drawn, Numbers
     from subspace.cli.gallery_runs import Runs
-    from subspace.results import Amplification, Side, Similarity
+    from subspace.results import Amplification, Side, Similarity, SweepRow
     from subspace.training.sweep import Cell
 
 _COMPARED: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
@@ -147,6 +147,22 @@ def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> I
             "seed. The one with an asterisk was used for every seed."
         )
         yield markdown_table(*rates)
+        edges = [_adapted(row) for row in numbers.table if _at_an_edge(row)]
+        if edges:
+            yield (
+                f"At an end of what was tried, so that a better one may lie beyond: "
+                f"{'; '.join(map(markdown_text, edges))}."
+            )
+
+
+def _adapted(row: SweepRow) -> str:
+    where = row.targets if row.rank is not None else f"{row.method} (reference)"
+    return f"{row.data}, {where}" + ("" if row.rank is None else f", r = {row.rank}")
+
+
+def _at_an_edge(row: SweepRow) -> bool:
+    rates = [rate for rate, _ in row.searched]
+    return bool(rates) and row.learning_rate in (min(rates), max(rates))
 
 
 def _alpha(trained: Sequence[Cell]) -> str:

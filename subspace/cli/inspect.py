@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli.printing import echo_json, echo_table
+from subspace.cli.printing import echo_json, echo_table, ended
 from subspace.errors import printable
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
         if i:
             click.echo()
         _show(adapter)
+    ended(None, "subspace similarity A B compares two, subspace report A puts one on a page")
 
 
 def _plain(adapter: Adapter) -> dict[str, Any]:

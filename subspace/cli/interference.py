@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, progress
+from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
 
@@ -93,8 +93,7 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(*table(result, each=each))
     else:
         show(result, each=each)
-        if out is not None:
-            click.echo(f"wrote {out}", err=True)
+        ended(out, "--weights 0.5,0.5 asks for another sum, --out map.png draws the cosines")
 
 
 def _numbers(weights: str) -> list[float]:

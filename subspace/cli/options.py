@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from subspace.errors import ArgumentError
+from subspace.errors import ArgumentError, printable
 
 MODULE = click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
 BASE = click.option(
@@ -92,15 +92,16 @@ def given(name: str) -> bool:
     return source not in (None, click.core.ParameterSource.DEFAULT)
 
 
-def command_line() -> str:
-    """Return the command that is running as a page may repeat it: no folder above what was named.
+def command_line(*leave_out: str) -> str:
+    """Return the command that is running as a page may repeat it, in the order of its --help.
 
-    Of an absolute path the last part is left, which tells nothing of this machine.
+    Of an absolute path, or one behind a task's name, the last part is left: it tells nothing of
+    this machine. Options in `leave_out` change nothing in what the command writes.
     """
     context = click.get_current_context()
     words = ["subspace", str(context.info_name)]
     for parameter in context.command.params:
-        if parameter.name is None or not given(parameter.name):
+        if parameter.name is None or parameter.name in leave_out or not given(parameter.name):
             continue
         value = context.params.get(parameter.name)
         values = list(value) if isinstance(value, (tuple, list)) else [value]
@@ -111,9 +112,12 @@ def command_line() -> str:
         else:
             for each in values:
                 words += [parameter.opts[0], _portable(each)]
-    return shlex.join(words)
+    return printable(shlex.join(words))
 
 
 def _portable(value: object) -> str:
+    task, colon, source = str(value).partition(":")
+    if colon and Path(source).is_absolute():
+        return f"{task}:{Path(source).name}"
     path = Path(str(value))
     return path.name if path.is_absolute() else str(value)

@@ -15,6 +15,7 @@ from subspace.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from rich.progress import TaskID
 
@@ -169,6 +170,19 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def ended(out: Path | None, hint: str) -> None:
+    """Say what was written; where nothing was, name the next useful command to a person."""
+    if out is not None:
+        click.echo(f"wrote {out}", err=True)
+    elif at_terminal():  # nobody reads a hint in a log
+        click.echo(f"next: {hint}", err=True)
+
+
+def at_terminal() -> bool:
+    """Whether a person reads both streams."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, progress, say
+from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, ended, progress, say
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def run(
         echo_csv(("module", "k", *COLUMNS), _lines(result))
     else:
         show(result)
-        if out is not None:
-            click.echo(f"wrote {out}", err=True)
+        ended(out, "--out profile.png draws it")
 
 
 def _announce(shapes: list[tuple[int, int]], device: str) -> None:

@@ -15,6 +15,7 @@ from subspace.cli.printing import (
     echo_latex,
     echo_markdown,
     echo_table,
+    ended,
     progress,
     say,
 )
@@ -110,8 +111,7 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
     else:
         show(result)
-        if out is not None:
-            click.echo(f"wrote {out}", err=True)
+        ended(out, "--out rank.png draws it; subspace report RUN… puts all on one page")
 
 
 def show(result: Rank) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from subspace.cli import options
 from subspace.cli.printing import say, sweep_progress
-from subspace.errors import ArgumentError, printable
+from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,14 +29,6 @@ _TRAINING = ("model", "data", "targets", "lr", "max_length")
 
 @click.command()
 @click.argument("folders", metavar="[RUN]…", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("reproduced"),
-    show_default=True,
-    help="Figures, tables, the page README.md and DIR/adapters go here.",
-)
 @click.option("--quick", is_flag=True, help="Fewer ranks, seeds and steps: some minutes.")
 @click.option(
     "--config",
@@ -61,6 +52,14 @@ _TRAINING = ("model", "data", "targets", "lr", "max_length")
     help="Of several target sets the one whose directions are compared.  [default: query,value]",
 )
 @click.option("--jobs", default=1, show_default=True, help="Runs at a time, sharing the cores.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("reproduced"),
+    show_default=True,
+    help="Figures, tables, the page README.md and DIR/adapters go here.",
+)
 def command(
     folders: tuple[Path, ...],
     out: Path,
@@ -90,7 +89,7 @@ def command(
     from subspace.cli.gallery_runs import adapters_of, compared
     from subspace.training.folder import read_record
 
-    words = _words(folders, out, quick, configs, compare)
+    words = options.command_line("jobs")
     wanted = None if compare is None else "+".join(part.strip() for part in compare.split(","))
     if folders:
         from subspace.training.found import find_runs
@@ -127,39 +126,6 @@ def command(
     for line in write_gallery(trained, adapters_of(chosen, kept), checkpoint, out, words, word):
         say(line)
     click.echo(f"wrote {out / 'README.md'}", err=True)
-
-
-def _words(
-    folders: Sequence[Path],
-    out: Path,
-    quick: bool,
-    configs: Sequence[Path],
-    compare: str | None,
-) -> str:
-    """Return the command as the page repeats it, without any path of this machine."""
-    words = ["subspace", "reproduce", *map(_portable, folders)]
-    words += ["--quick"] if quick else []
-    for config in configs:
-        words += ["--config", _portable(config)]
-    for name in ("model", "base", "data", "targets", "lr", "max_length"):
-        if options.given(name):
-            value = str(click.get_current_context().params[name])
-            value = _portable(value) if name in ("model", "base", "data") else value
-            words += [f"--{name.replace('_', '-')}", value]
-    words += [] if compare is None else ["--compare", compare]
-    words += ["--out", _portable(out)] if options.given("out") else []
-    return printable(shlex.join(words))
-
-
-def _portable(place: str | Path) -> str:
-    """Return a path, or one behind a task's name, without any folder of this machine."""
-    from subspace.training.tasks import TASKS
-
-    task, colon, source = str(place).partition(":")
-    if colon and task in TASKS:
-        return f"{task}:{_portable(source)}"
-    path = Path(place)
-    return path.name if path.is_absolute() else str(path)
 
 
 def _refuse_training(quick: bool, configs: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import echo_csv, echo_json, progress
+from subspace.cli.printing import echo_csv, echo_json, ended, progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -224,8 +224,10 @@ def emit(
         from subspace.cli.similarity_table import show
 
         show(result)
-        if out is not None:
-            click.echo(f"wrote {out}", err=True)
+        ended(
+            out,
+            "--out fig3.png draws it; subspace report A B puts all on one page",
+        )
 
 
 def draw(

@@ -6,10 +6,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import click
-
 from subspace.cli import options
-from subspace.cli.printing import echo_csv, echo_json, echo_table, progress, say
+from subspace.cli.printing import echo_csv, echo_json, echo_table, ended, progress, say
 from subspace.cli.similarity import OF_FIGURES, SIDE_WORDS
 from subspace.errors import ArgumentError, printable, shorten
 
@@ -75,8 +73,7 @@ def matrix(
         echo_csv(list(rows[0]), [["" if _none(v) else v for v in row.values()] for row in rows])
     else:
         show(result, clustered=clustered)
-        if out is not None:
-            click.echo(f"wrote {out}", err=True)
+        ended(out, "--out matrix.png draws it; subspace similarity A B looks into one pair")
 
 
 def check(adapters: int, *, as_json: bool, as_csv: bool, out: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import echo_json, sweep_progress
+from subspace.cli.printing import echo_json, ended, sweep_progress
 from subspace.cli.sweep_options import read_file, read_numbers, read_rates
 from subspace.errors import ArgumentError
 
@@ -276,3 +276,4 @@ def _write(
         if len(cells) > 1:
             click.echo()
             echo_table6(table, "text")
+        ended(draw, "subspace similarity RUN RUN compares two of these runs")
