@@ -331,9 +331,9 @@ def test_what_is_trained_again_is_trained_as_it_was(made, world, tmp_path, monke
     ],
 )
 def test_the_page_repeats_the_command_without_a_path_of_the_machine(words, said):
-    with verb.command.make_context("reproduce", [*words, "--out", "/home/me/o"]) as context:
-        names = ("folders", "out", "quick", "configs", "compare")
-        found = verb._words(*(context.params[name] for name in names))
+    given = [*words, "--jobs", "2", "--out", "/home/me/o"]
+    with verb.command.make_context("reproduce", given):
+        found = options.command_line("jobs")
     assert found == f"subspace reproduce {said} --out o"
 
 
