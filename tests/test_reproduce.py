@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_world import write_world
 
 import subspace.cli.reproduce as verb
-from subspace.cli import gallery, main
+from subspace.cli import gallery, main, options
 from subspace.cli.printing import markdown_text
 from subspace.training.summary import table6
 
