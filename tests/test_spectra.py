@@ -8,7 +8,7 @@ from made import adapter, dense, factors, gaussian
 from numpy.testing import assert_allclose
 
 from subspace import linalg, spectrum
-from subspace.adapters import LowRankUpdate
+from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import NonFiniteError
 from subspace.spectra import is_zero, solve, spectra
 
@@ -168,3 +168,12 @@ def test_spectra_agree_with_the_oracle_on_every_side():
         for i in range(1, 5):  # projectors, never vectors: signs are free
             P = got.form()[:, :i] @ got.form()[:, :i].T
             assert_allclose(P, U[:, :i] @ U[:, :i].T, atol=1e-9)
+
+
+def test_spectra_of_an_adapter_go_by_its_own_paths():
+    """An update made in memory may be called otherwise than the module that it is put under."""
+    made = {f"layers.{n}.q": gaussian(20, 30, 2, seed=n) for n in range(3)}
+    found = spectra(Adapter.from_updates(made))
+    assert list(found) == list(made)
+    for name, update in made.items():
+        assert_allclose(found[name].S, spectrum(update).S, rtol=1e-12)

@@ -49,7 +49,7 @@ function explorer(grids) {
       const names = pair.names.join(" and ");
       const most = Math.max(...Object.values(pair.modules).map((m) => Math.min(m.a, m.b)));
       out.push({
-        label: `φ(k, k) of ${names}`, pair: n, cuts: most, low: 0, high: 1,
+        label: `φ(k, k) of ${names}`, pair: n, cuts: most, low: 0, high: 1, written: (v) => v.toFixed(3),
         of: (m) => {
           const held = pair.modules[m];
           if (!held || state.cut > Math.min(held.a, held.b)) return null;
@@ -166,7 +166,7 @@ function explorer(grids) {
       const colour = known ? colours.colour(value) : "";
       button.style.background = colour;
       button.style.color = known ? inkOn(colour) : "";
-      button.textContent = three(value) + (measure.star && measure.star(m) ? "*" : "");
+      button.textContent = (known && measure.written ? measure.written : three)(value) + (measure.star && measure.star(m) ? "*" : "");
       button.setAttribute("aria-pressed", String(m === state.module));
       button.setAttribute("aria-label", `${DATA.modules[m][0]}: ${measure.label}: ${button.textContent}`);
       button.title = DATA.modules[m][0];

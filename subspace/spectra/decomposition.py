@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -101,7 +102,8 @@ def spectra(adapter: Adapter, *, device: str | torch.device = "cpu") -> dict[str
         adapter, lambda name: (*adapter.updates[name].shape, adapter.updates[name].rank)
     )
     parts = over_chunks(chunks, lambda names: _spectra([adapter[n] for n in names], device))
-    by_name = {result.name: result for part in parts for result in part}
+    # By the adapter's own paths: an update that was made in memory may be called otherwise.
+    by_name = dict(zip(chain(*chunks), chain(*parts), strict=True))
     return {name: by_name[name] for name in adapter}
 
 
