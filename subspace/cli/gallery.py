@@ -76,7 +76,8 @@ def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
         seeds=similarity(runs.other, runs.twin, control=runs.control_of_seeds),
         placed=(placement(small, base), placement(large, base)),
         table7=(one, other),
-        curve=amplification(large, base, ranks=range(1, _most(large) + 1)),
+        # The curve has no use for W's own values.
+        curve=amplification(large, base, ranks=range(1, _most(large) + 1), top=False),
         profile=profile(small, base),
         real=rank(runs.same_rank, side="delta-A"),
     )

@@ -1,4 +1,4 @@
-"""The page's tables: rows of text, from the same functions that the command line prints with."""
+"""The page's tables: rows of text, each column with the anchor of its definition."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from subspace.errors import ArgumentError, FormatError, MissingFileError, Subspa
 from subspace.training.config import TrainConfig, with_defaults
 from subspace.training.folder import FILES, RECORD, read_record
 from subspace.training.grid import target_word
-from subspace.training.sweep import Cell, seen
+from subspace.training.sweep import Cell, search_key, seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -170,7 +170,7 @@ def _searched(cells: Sequence[Cell]) -> list[Cell]:
         for cell in group:
             rates.setdefault(cell.config.seed, []).append(cell)
         tried = next((found for found in rates.values() if len(found) > 1), None)
-        best = max(tried or group[:1], key=_rank_of_search).config.learning_rate
+        best = max(tried or group[:1], key=search_key).config.learning_rate
         marked = [replace(cell, searched=cell.config.learning_rate != best) for cell in group]
         other = next((cell for cell in marked if cell.searched), None)
         if other is not None and tried is None:
@@ -178,8 +178,3 @@ def _searched(cells: Sequence[Cell]) -> list[Cell]:
             raise _differ("learning_rate", other, rate, group[0], best)
         out += marked
     return out
-
-
-def _rank_of_search(cell: Cell) -> tuple[float, float]:
-    accuracy = cell.validation
-    return (accuracy if accuracy == accuracy else -1.0, -cell.config.learning_rate)

@@ -169,13 +169,16 @@ def _refuse_one_place(sweep: Sweep, groups: Sequence[Sequence[TrainConfig]]) -> 
 
 
 def _best(group: Sequence[TrainConfig], sweep: Sweep, done: Mapping[Path, Cell]) -> TrainConfig:
-    """Return the run of the best last validation accuracy; of equals the smallest rate."""
+    return max(group, key=lambda config: search_key(done[sweep.place(config)]))
 
-    def key(config: TrainConfig) -> tuple[float, float]:
-        accuracy = done[sweep.place(config)].validation
-        return (accuracy if accuracy == accuracy else -1.0, -config.learning_rate)
 
-    return max(group, key=key)
+def search_key(cell: Cell) -> tuple[float, float]:
+    """Order the runs of a search for the learning rate; the largest is the one to go on with.
+
+    It has the best last accuracy on validation texts; of equals, the smallest rate.
+    """
+    accuracy = cell.validation
+    return (accuracy if accuracy == accuracy else -1.0, -cell.config.learning_rate)
 
 
 def _run_all(
