@@ -144,7 +144,11 @@ def run_sweep(
             if finished is not None:
                 finished(cell)
 
-    run([config for group in groups for config in group])
+    # Where there is no rate to choose, the other seeds need not wait for it.
+    sure = [
+        replace(group[0], seed=s) for group in groups if len(group) == 1 for s in sweep.seeds[1:]
+    ]
+    run([*(config for group in groups for config in group), *sure])
     chosen = [_best(group, sweep, done) for group in groups]
     for group, best in zip(groups, chosen, strict=True):
         for config in group:
