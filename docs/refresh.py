@@ -3,7 +3,8 @@
     python docs/refresh.py [PAGE…]
 
 A console block holds ``$ subspace …`` commands; a python block is followed by a text block with
-what it prints. tests/test_docs.py fails where what is written is not what is printed.
+what it prints; a notebook stores what its cells show. tests/test_docs.py fails where what is
+written is not what is printed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import shlex
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from click.testing import CliRunner
 
 from subspace.cli import main
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+NOTEBOOKS = tuple(sorted((ROOT / "docs").glob("*.ipynb")))
 FIGURES = (".png", ".svg", ".pdf", ".html")
 _CONSOLE = re.compile(r"```console\n(.*?)```", flags=re.DOTALL)
 _PYTHON = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", flags=re.DOTALL)
@@ -77,9 +83,45 @@ def refreshed(text: str, scratch: Path) -> str:
     return _PYTHON.sub(python, _CONSOLE.sub(console, text))
 
 
+def run_notebook(text: str, scratch: Path) -> NotebookNode:
+    """Run a notebook from its first cell, as if it lay in a checkout's docs/, and return it.
+
+    What its cells write goes to `scratch`, and so does all that the kernel keeps. Nothing of when
+    or where it ran is left in it. A cell that fails raises with its traceback.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    here = scratch / "docs"
+    here.mkdir(parents=True)
+    (scratch / "data").symlink_to(ROOT / "data")
+    book = nbformat.reads(text, as_version=4)
+    client = NotebookClient(book, timeout=600, resources={"metadata": {"path": str(here)}})
+    with tempfile.TemporaryDirectory() as sockets:  # a short path, as sockets need
+        kernel = client.create_kernel_manager()
+        kernel.transport, kernel.connection_file = "ipc", str(Path(sockets) / "kernel.json")
+        # A reader's own profile could change what a cell shows.
+        client.execute(env=os.environ | {"IPYTHONDIR": str(scratch / "ipython")})
+    for cell in book.cells:
+        cell.metadata = {}  # else: when each cell began and ended
+    book.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},  # without the version that happened to run it
+    }
+    return book
+
+
+def refreshed_notebook(text: str, scratch: Path) -> str:
+    """Return a notebook with every output as it is now."""
+    import nbformat
+
+    return nbformat.writes(run_notebook(text, scratch)) + "\n"
+
+
 if __name__ == "__main__":
-    chosen = [Path(page).resolve() for page in sys.argv[1:]] or PAGES
+    chosen = [Path(page).resolve() for page in sys.argv[1:]] or (*PAGES, *NOTEBOOKS)
     os.chdir(ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        for page in chosen:
-            page.write_text(refreshed(page.read_text(), Path(folder)))
+    for page in chosen:
+        of = refreshed_notebook if page.suffix == ".ipynb" else refreshed
+        with tempfile.TemporaryDirectory() as folder:
+            page.write_text(of(page.read_text(), Path(folder)))

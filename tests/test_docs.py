@@ -1,13 +1,23 @@
 """Every example of README and docs/ prints what is written below it; figures/ is one command's."""
 
+import base64
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from docs.refresh import PAGES, printed_by_command, printed_by_program, programs, sessions
+from docs.refresh import (
+    NOTEBOOKS,
+    PAGES,
+    printed_by_command,
+    printed_by_program,
+    programs,
+    run_notebook,
+    sessions,
+)
 from subspace.cli import VERBS, main
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +53,55 @@ def test_every_page_has_examples_and_every_program_its_output():
         assert text.count("```python") == len(programs(text)), page.name
 
 
+def shown(book):
+    """What a notebook's cells show: texts as they are, of a picture how large it is."""
+    found = []
+    for cell in book.cells:
+        if cell.cell_type != "code":
+            continue
+        assert cell.outputs, f"nothing is shown below {cell.source!r}"
+        for output in cell.outputs:
+            data = output.data if "data" in output else {output.name: output.text}
+            found += [(cell.id, kind, size(data[kind])) for kind in sorted(data)]
+    return found
+
+
+def size(shown):
+    """Width and height of a PNG, so that another version of matplotlib may draw it; else itself."""
+    raw = base64.b64decode(shown) if shown.startswith("iVBOR") else b""
+    return struct.unpack(">II", raw[16:24]) if raw else shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.stem)
+def test_notebooks_show_what_they_store(page, tmp_path):
+    import nbformat
+
+    text = page.read_text()
+    stored, run = nbformat.reads(text, as_version=4), run_notebook(text, tmp_path)
+    assert shown(run) == shown(stored)
+    kinds = {kind for _, kind, _ in shown(stored)}
+    assert kinds == {"text/html", "text/plain", "image/png", "stdout"}  # no warning on stderr
+    assert run.metadata == stored.metadata
+    assert all(not cell.metadata for cell in stored.cells)
+    assert str(ROOT) not in text
+    assert (tmp_path / "docs" / "report.html").stat().st_size > 100_000
+
+
+def test_a_notebook_that_stores_something_else_is_noticed():
+    import nbformat
+
+    stored = nbformat.read(NOTEBOOKS[0], as_version=4)
+    changed = nbformat.read(NOTEBOOKS[0], as_version=4)
+    table = next(c for c in changed.cells if c.id == "rank")
+    html = table.outputs[0].data["text/html"]
+    table.outputs[0].data["text/html"] = html.replace("<td>14</td>", "<td>15</td>", 1)
+    assert shown(changed) != shown(stored)
+    table.outputs = []
+    with pytest.raises(AssertionError, match="nothing is shown below 'ranks = "):
+        shown(changed)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_indented_commands_have_the_options_that_the_verbs_have(page):
     """What cannot run here, such as a sweep, has at least no option or verb of its own making."""
@@ -69,6 +128,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for page in PAGES[1:]:
         text = (tmp_path / "site" / f"{page.stem}.html").read_text()
         assert "::: " not in text
+    assert all((tmp_path / "site" / page.name).is_file() for page in NOTEBOOKS)
 
 
 @pytest.mark.slow
