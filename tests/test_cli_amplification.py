@@ -88,7 +88,7 @@ def test_a_strangers_name_is_no_markup(tmp_path):
     markdown = run(a, model, "--markdown").stdout.splitlines()[2]
     assert markdown.startswith(r"| a\|b\_\<script\>\$\\input\{x\}& | 2 |")
     latex = run(a, model, "--latex").stdout.splitlines()[4]
-    assert r"a$\Vert$b\_<script>\$\textbackslash{}input\{x\}\& & 2" in latex
+    assert r"a$\Vert$b\_$<$script$>$\$\textbackslash{}input\{x\}\& & 2" in latex
 
 
 def test_a_chart_of_one_modules_directions(pair, tmp_path):

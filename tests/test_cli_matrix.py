@@ -88,6 +88,25 @@ def test_csv_is_one_line_a_pair(runs):
         assert row["same_start"] == ""
 
 
+def test_tables_for_model_cards_and_papers(runs):
+    """The triangle that a terminal shows, whole, in the order asked for."""
+    shown = [x.split() for x in run(*runs, "--order", "given").output.splitlines()[1:7]]
+    lines = run(*runs, "--order", "given", "--markdown").stdout.splitlines()
+    assert lines[0] == "|  | seed0 | seed1 | seed2 | seed3 |"
+    assert lines[1] == "| :-- | --: | --: | --: | --: |"
+    assert len(lines) == 6
+    for line, words in zip(lines[2:], shown[2:], strict=True):
+        assert line.replace("\\", "").replace("|", " ").split() == words
+    latex = run(*runs, "--order", "given", "--latex").stdout.splitlines()
+    assert latex[0] == r"\begin{tabular}{lrrrr}"
+    assert latex[1:4] == ["  \\toprule", "   & seed0 & seed1 & seed2 & seed3 \\\\", "  \\midrule"]
+    assert [cell.strip(" \\") for cell in latex[5].split("&")] == [*shown[3], "", ""]
+    names = [strictly(run(*runs, "--json"))["adapters"][n] for n in (0, 1)]
+    first = run(*runs, "--markdown").stdout.splitlines()[0]  # clustered, as the terminal's is
+    assert first.replace("|", "").split() == run(*runs).output.splitlines()[1].split()
+    assert names == ["seed0", "seed1"]
+
+
 def test_untrained_is_null_empty_and_a_dash(runs, tmp_path):
     nothing = folder(tmp_path / "zero", change=untrained)
     plain = strictly(run(*runs[:2], nothing, "--json"))
@@ -137,11 +156,14 @@ def test_strangers_names_never_reach_the_terminal(tmp_path):
     evil = "a\x1b[31mRED\nlayer"
     names = ("=cmd()\x1b[32m", "$x^2$\x07", "b\u202e" * 50)
     paths = [folder(tmp_path / n, modules=(evil, "x.v"), seed=k) for k, n in enumerate(names)]
-    for option in ((), ("--csv",), ("--json",), ("--by", "agreeing"), ("--order", "given")):
+    for option in ((), ("--csv",), ("--json",), ("--by", "agreeing"), ("--order", "given"),
+                   ("--markdown",), ("--latex",)):  # fmt: skip
         done = run(*paths, *option, "--out", tmp_path / "f.svg")
         assert done.exit_code == 0, done.output
         assert not {"\x1b", "\x07", "\u202e"} & set(done.output)
     assert "'=cmd()" in run(*paths, "--csv").output
+    assert r"3 \$x^2\$\\x07 |" in run(*paths, "--markdown").output
+    assert r"\$x\textasciicircum{}2\$" in run(*paths, "--latex").output
 
 
 @pytest.mark.parametrize(
@@ -168,7 +190,8 @@ def test_what_is_for_three_is_refused_of_two(runs, tmp_path, option):
 def test_bad_input_is_one_line(runs, tmp_path):
     out = ("--out", tmp_path / "f.png")
     refused(run(runs[0]), tmp_path, "one adapter was given", "two or more")
-    refused(run(*runs, "--json", "--csv", *out), tmp_path, "choose one")
+    refused(run(*runs, "--json", "--csv", *out), tmp_path, "--json and --csv", "choose one")
+    refused(run(*runs, "--latex", "--markdown", *out), tmp_path, "choose one")
     refused(run(*runs, "--k", "4", *out), tmp_path, "k is 4", "'seed0' has 3 directions")
     refused(run(*runs, "--by", "agreeing", "--k", "2", *out), tmp_path, "leave k out")
     refused(run(*runs, "--level", "0", *out), tmp_path, "probability")

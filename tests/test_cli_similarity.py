@@ -70,6 +70,23 @@ def test_csv_is_one_line_a_cell(pair):
     assert (rows[5]["i"], rows[5]["j"]) == ("2", "3")
 
 
+def test_tables_for_model_cards_and_papers(pair):
+    shown = next(x for x in run(*pair).output.splitlines() if x.startswith("query")).split()
+    markdown = run(*pair, "--markdown").stdout.splitlines()
+    assert markdown[0] == "| module | φ(1,1) | chance | p | φ(2,3) | chance | agree |"
+    assert len(markdown) == 4
+    assert markdown[2].replace("|", "").split() == [f"enc.0.{shown[0]}", *shown[1:]]
+    latex = run(*pair, "--latex").stdout.splitlines()
+    assert latex[2].startswith(r"  module & $\varphi$(1,1) & chance & p &")
+    assert latex[4].replace("&", "").split()[:-1] == [f"enc.0.{shown[0]}", *shown[1:]]
+
+
+def test_strangers_names_in_tables_are_text(tmp_path):
+    a = folder(tmp_path / "a", modules=("a|b_<i>$x$",))
+    assert run(a, a, "--markdown").stdout.splitlines()[2].startswith(r"| a\|b\_\<i\>\$x\$ |")
+    assert run(a, a, "--latex").stdout.splitlines()[4].startswith(r"  a$\Vert$b\_$<$i$>$\$x\$ &")
+
+
 def test_csv_runs_no_formula(tmp_path):
     a = folder(tmp_path / "a", modules=("=cmd()|x",))
     rows = list(csv.DictReader(io.StringIO(run(a, a, "--csv").stdout)))

@@ -126,10 +126,9 @@ def command(
         subspace amplification runs/r8 --base ./my-model --ranks 1-8 --figure curve --out k.png
         subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].quotient'
     """  # noqa: D301 - click wants the real character
-    if as_json + as_csv + as_markdown + as_latex + directions > 1:
-        raise ArgumentError(
-            "--json, --csv, --markdown, --latex and --directions all write to stdout; choose one"
-        )
+    options.one_output(
+        json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex, directions=directions
+    )
     if no_cache and (cache is not None or cache_verify):
         raise ArgumentError("--no-cache goes with neither --cache nor --cache-verify")
     _check_figure(out, figure, paths, ranks)

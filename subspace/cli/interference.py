@@ -21,8 +21,8 @@ from subspace.errors import ArgumentError
 @click.option("--all", "each", is_flag=True, help="Of more than two: one line a module and pair.")
 @options.JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and pair.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Write the table for a model card.")
-@click.option("--latex", "as_latex", is_flag=True, help="Write the table for a paper (booktabs).")
+@options.MARKDOWN
+@options.LATEX
 @click.option(
     "--out",
     metavar="FIG",
@@ -59,8 +59,7 @@ def command(
         subspace interference runs/a runs/b runs/c --all --module '*.value'
         subspace interference runs/a runs/b --json | jq '.modules[] | [.module, .energy]'
     """  # noqa: D301 - click wants the real character
-    if as_json + as_csv + as_markdown + as_latex > 1:
-        raise ArgumentError("--json, --csv, --markdown and --latex all write to stdout; choose one")
+    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     by = None if weights is None else _numbers(weights)
     if out is not None:
         from subspace.plots.save import check

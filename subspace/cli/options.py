@@ -18,6 +18,12 @@ BASE = click.option(
     help="The checkpoint that it was trained on: a folder, a file, or minilm (extra demo).",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
+MARKDOWN = click.option(
+    "--markdown", "as_markdown", is_flag=True, help="Write the table for a model card."
+)
+LATEX = click.option(
+    "--latex", "as_latex", is_flag=True, help="Write the table for a paper (booktabs)."
+)
 CELLS = click.option(
     "--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j)."
 )
@@ -84,6 +90,13 @@ def refuse_look(option: str) -> None:
     ignored = [f"--{name}" for name in ("style", "width", "dpi") if given(name)]
     if ignored:
         raise ArgumentError(f"{', '.join(ignored)} is for a figure: give {option} FIG too")
+
+
+def one_output(**asked: bool) -> None:
+    """Refuse two options that both write to stdout; each is named without its dashes."""
+    both = [f"--{name}" for name, on in asked.items() if on]
+    if len(both) > 1:
+        raise ArgumentError(f"{' and '.join(both)} write to stdout; choose one")
 
 
 def given(name: str) -> bool:

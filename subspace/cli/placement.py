@@ -69,7 +69,8 @@ def command(
     """  # noqa: D301 - click wants the real character
     if as_profile:
         profile_table.refuse_others()
-    check_output(as_json=as_json, as_csv=as_csv, out=out)
+    options.one_output(json=as_json, csv=as_csv)
+    check_output(out)
     from subspace.adapters import load
 
     adapter = load(path)

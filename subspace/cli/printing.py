@@ -137,6 +137,8 @@ _LATEX = {
     "Δ": r"$\Delta$",
     "φ": r"$\varphi$",
     "|": r"$\Vert$",
+    "<": "$<$",  # the fonts that TeX begins with have other signs in these places
+    ">": "$>$",
     **{c: f"\\{c}" for c in "{}$&#_%"},
 }
 

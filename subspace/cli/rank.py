@@ -20,7 +20,6 @@ from subspace.cli.printing import (
     say,
 )
 from subspace.cli.similarity import SIDE_WORDS
-from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,8 +45,8 @@ _NAMED = 3  # modules of one note
 @options.MODULE
 @options.JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Write the table for a model card.")
-@click.option("--latex", "as_latex", is_flag=True, help="Write the table for a paper (booktabs).")
+@options.MARKDOWN
+@options.LATEX
 @click.option(
     "--out",
     metavar="FIG",
@@ -80,8 +79,7 @@ def command(
         subspace rank runs/r64-seed* --module '*.value' --out rank.png
         subspace rank runs/r64-seed* --json | jq '.modules[] | [.module, .replicable]'
     """  # noqa: D301 - click wants the real character
-    if as_json + as_csv + as_markdown + as_latex > 1:
-        raise ArgumentError("--json, --csv, --markdown and --latex all write to stdout; choose one")
+    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     if out is not None:
         from subspace.plots.save import check
 

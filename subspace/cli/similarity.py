@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options
-from subspace.cli.printing import echo_csv, echo_json, ended, progress
+from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
 @click.option(
     "--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j), or a pair."
 )
+@options.MARKDOWN
+@options.LATEX
 @click.option(
     "--out",
     metavar="FIG",
@@ -107,6 +109,8 @@ def command(
     order: str,
     as_json: bool,
     as_csv: bool,
+    as_markdown: bool,
+    as_latex: bool,
     out: Path | None,
     figure: str,
     contour: float,
@@ -128,6 +132,7 @@ def command(
         subspace similarity runs/r8 runs/r64 --json | jq '.modules[] | [.module, .agreeing]'
         subspace similarity runs/* --side in --out matrix.png
     """  # noqa: D301 - click wants the real character
+    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     if len(paths) > 2:
         from subspace.cli.similarity_matrix import matrix
 
@@ -142,11 +147,13 @@ def command(
             clustered=order == "clustered",
             as_json=as_json,
             as_csv=as_csv,
+            as_markdown=as_markdown,
+            as_latex=as_latex,
             out=out,
         )
         return
     check_two(paths)
-    check_output(as_json=as_json, as_csv=as_csv, out=out)
+    check_output(out)
     from subspace.adapters import load
     from subspace.measures.similarity import similarity
 
@@ -168,6 +175,8 @@ def command(
         result,
         as_json=as_json,
         as_csv=as_csv,
+        as_markdown=as_markdown,
+        as_latex=as_latex,
         out=out,
         figure=figure,
         p=contour or None,
@@ -187,10 +196,8 @@ def check_two(paths: tuple[Path, ...]) -> None:
         )
 
 
-def check_output(*, as_json: bool, as_csv: bool, out: Path | None) -> None:
-    """Refuse what could not be written, before the work is done."""
-    if as_json and as_csv:
-        raise ArgumentError("--json and --csv both write to stdout; choose one")
+def check_output(out: Path | None) -> None:
+    """Refuse what could not be drawn, before the work is done."""
     if out is not None:
         from subspace.plots.save import check
 
@@ -207,13 +214,15 @@ def emit(
     *,
     as_json: bool,
     as_csv: bool,
+    as_markdown: bool = False,
+    as_latex: bool = False,
     out: Path | None,
     figure: str,
     p: float | None = 0.01,
     above_chance: bool = False,
     initial: bool = False,
 ) -> None:
-    """Write the figure, and the result as a table, JSON or CSV."""
+    """Write the figure, and the result as one of the tables, JSON or CSV."""
     if out is not None:
         draw(result, out, figure=figure, p=p, above_chance=above_chance, initial=initial)
     if as_json:
@@ -221,8 +230,11 @@ def emit(
     elif as_csv:
         echo_csv(("module", "i", "j", *GRIDS), _cells(result))
     else:
-        from subspace.cli.similarity_table import show
+        from subspace.cli.similarity_table import show, table
 
+        if as_markdown or as_latex:
+            (echo_markdown if as_markdown else echo_latex)(*table(result))
+            return
         show(result)
         ended(
             out,

@@ -7,7 +7,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from subspace.cli import options
-from subspace.cli.printing import echo_csv, echo_json, echo_table, ended, progress, say
+from subspace.cli.printing import (
+    echo_csv,
+    echo_json,
+    echo_latex,
+    echo_markdown,
+    echo_table,
+    ended,
+    progress,
+    say,
+)
 from subspace.cli.similarity import OF_FIGURES, SIDE_WORDS
 from subspace.errors import ArgumentError, printable, shorten
 
@@ -36,10 +45,12 @@ def matrix(
     clustered: bool,
     as_json: bool,
     as_csv: bool,
+    as_markdown: bool,
+    as_latex: bool,
     out: Path | None,
 ) -> None:
     """Compare, draw and print."""
-    check(len(paths), as_json=as_json, as_csv=as_csv, out=out)
+    check(len(paths), out)
     from subspace.adapters import load
     from subspace.measures.similarities import MOST, similarities
 
@@ -71,15 +82,15 @@ def matrix(
     elif as_csv:
         rows = result.to_rows()
         echo_csv(list(rows[0]), [["" if _none(v) else v for v in row.values()] for row in rows])
+    elif as_markdown or as_latex:
+        (echo_markdown if as_markdown else echo_latex)(*table(result, clustered=clustered))
     else:
         show(result, clustered=clustered)
         ended(out, "--out matrix.png draws it; subspace similarity A B looks into one pair")
 
 
-def check(adapters: int, *, as_json: bool, as_csv: bool, out: Path | None) -> None:
+def check(adapters: int, out: Path | None) -> None:
     """Refuse what a matrix has no use for, before the work is done."""
-    if as_json and as_csv:
-        raise ArgumentError("--json and --csv both write to stdout; choose one")
     refused = [name for name in OF_PAIRS if options.given(name[2:].replace("-", "_"))]
     if refused:
         raise ArgumentError(
@@ -98,8 +109,11 @@ def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
     """Print the lower triangle, the pairs that are most alike, and how to read both."""
     say(f"{_measure(result)} of {len(result.adapters)} adapters, side {result.side}: "
         f"{SIDE_WORDS[result.side]}")  # fmt: skip
-    order = result.order if clustered else tuple(range(len(result.adapters)))
-    for part in _triangles(result, order):
+    from rich.console import Console
+
+    console = Console()
+    width = console.width if console.is_terminal else None
+    for part in _triangles(result, _order(result, clustered=clustered), width):
         echo_table(*part)
     nearest = sorted(
         (pair for pair in result.pairs if not math.isnan(pair.value)),
@@ -136,18 +150,24 @@ def _measure(result: SimilarityMatrix) -> str:
     return "agreeing directions"
 
 
+def table(result: SimilarityMatrix, *, clustered: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the whole lower triangle."""
+    (whole,) = _triangles(result, _order(result, clustered=clustered), None)
+    return whole
+
+
+def _order(result: SimilarityMatrix, *, clustered: bool) -> Sequence[int]:
+    return result.order if clustered else range(len(result.adapters))
+
+
 def _triangles(
-    result: SimilarityMatrix, order: Sequence[int]
+    result: SimilarityMatrix, order: Sequence[int], width: int | None
 ) -> Iterator[tuple[list[str], list[list[str]]]]:
-    """Yield header and rows of the lower triangle.
+    """Yield header and rows of the lower triangle for so many characters; None for any number.
 
     Where the names do not fit above the columns, numbers stand there; a terminal that is too
     narrow even then gets some columns at a time.
     """
-    from rich.console import Console
-
-    console = Console()
-    width = console.width if console.is_terminal else None
     names = [result.adapters[n] for n in order]
     cells = [[_value(result, result.pair(a, b)) for b in order[:at]] for at, a in enumerate(order)]
     longest = max(len(cell) for row in cells for cell in row)

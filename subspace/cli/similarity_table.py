@@ -19,6 +19,28 @@ def show(result: Similarity) -> None:
     above = common_path(list(result))
     if above:
         say(f"modules of {above}")
+    echo_table(*table(result, above))
+    say(
+        f"agree: leading directions shared beyond chance (level {result.level:g}, "
+        f"Benjamini-Hochberg over {len(result)} modules)"
+    )
+    if result.initial is not None:
+        say("start: φ(1,1) between the two initial A")
+    if result.control is not None:
+        say(f"control: φ(1,1) of {a} and {result.control.adapters[1]}")
+    for name, m in result.items():
+        if m.note:
+            say(f"note: {name}: {m.note}")
+    for note in result.notes:
+        say(f"note: {note}")
+    for adapter, names in zip(result.adapters, result.unmatched, strict=True):
+        if names:
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
+
+
+def table(result: Similarity, above: str = "") -> tuple[list[str], list[list[str]]]:
+    """Return header and rows, module names without the path `above`."""
     ranks = {(m.rank_a, m.rank_b) for m in result.values()}
     last = "φ({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "φ(r,r)"
     header = ["module", "φ(1,1)", "chance", "p", last, "chance", "agree"]
@@ -40,24 +62,7 @@ def show(result: Similarity) -> None:
             there = result.control.modules.get(name)
             row += ["-", "-"] if there is None else [_phi(there.phi[0, 0]), _agreeing(there)]
         rows.append(row)
-    echo_table(header, rows)
-    say(
-        f"agree: leading directions shared beyond chance (level {result.level:g}, "
-        f"Benjamini-Hochberg over {len(result)} modules)"
-    )
-    if result.initial is not None:
-        say("start: φ(1,1) between the two initial A")
-    if result.control is not None:
-        say(f"control: φ(1,1) of {a} and {result.control.adapters[1]}")
-    for name, m in result.items():
-        if m.note:
-            say(f"note: {name}: {m.note}")
-    for note in result.notes:
-        say(f"note: {note}")
-    for adapter, names in zip(result.adapters, result.unmatched, strict=True):
-        if names:
-            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-            say(f"note: only {adapter} has {', '.join(names[:6])}{more}")
+    return header, rows
 
 
 def _degrees(angle: float | None) -> str:

@@ -180,8 +180,7 @@ def command(
         subspace train --data texts.csv --model ./my-bert --targets all-linear --out runs/mine
         subspace train --rank 8 --shuffle-labels --out runs/control
     """  # noqa: D301 - click wants the real character
-    if as_json + as_csv + as_markdown + as_latex > 1:
-        raise ArgumentError("--json, --csv, --markdown and --latex all write to stdout; choose one")
+    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     if draw is not None:
         from subspace.plots.save import check
 
