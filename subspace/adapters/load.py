@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from subspace.adapters import peft
-from subspace.errors import FormatError, MissingFileError
-from subspace.tensorfiles import SUFFIXES, TensorFile, inside, open_tensors, read_json, short
+from subspace.adapters import mlx, peft
+from subspace.adapters.find import find
+from subspace.adapters.source import Format, Source, some
+from subspace.errors import FormatError
+from subspace.tensorfiles import read_json, short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import os
+    from collections.abc import Iterable
 
     from subspace.adapters.adapter import Adapter
 
+__all__ = ["FORMATS", "explain", "find", "load"]
 
-class Format(Protocol):
-    """What a format's file holds; the first in `FORMATS` that claims an adapter reads it."""
+# The first that claims a file reads it: what a config or a prefix tells comes before what names of
+# tensors alone do.
+FORMATS: tuple[Format, ...] = (peft, mlx)
 
-    def check_config(self, config: Mapping[str, Any], where: str) -> None:
-        """Refuse a config before the weights are opened."""
-
-    def claims(self, config: Mapping[str, Any] | None, tensors: TensorFile) -> bool:
-        """Say whether config and tensor names are of this format."""
-
-    def read(
-        self,
-        name: str,
-        path: Path,
-        where: str,
-        config: Mapping[str, Any],
-        tensors: TensorFile,
-        *,
-        initial: TensorFile | None,
-        adapter_name: str | None,
-    ) -> Adapter:
-        """Make an `Adapter` from headers alone."""
-
-
-FORMATS: tuple[Format, ...] = (peft,)
-
-CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-# Endings and parts of tensor names that betray a format that is not read yet.
+# Parts of tensor names that betray a format that is not read yet.
 _SIGNS = (
     (".lora_down.weight", "kohya / LyCORIS LoRA"),
     (".lokr_w", "LyCORIS or PEFT LoKr"),
@@ -52,33 +32,33 @@ _SIGNS = (
     ("_lora.down.weight", "old diffusers LoRA"),
     ("vera_lambda_", "PEFT VeRA"),
     (".lora_a.weight", "torchtune"),
-    (".lora_a", "MLX"),
     (".lora_A", "loralib"),
     (".adapter.linear_in.weight", "Megatron / NeMo"),
 )
 
 
-class Place(NamedTuple):
-    """Where an adapter's files are. `config` is None where there is no such file."""
-
-    name: str
-    folder: Path
-    weights: Path
-    config: Path | None
-    adapter_name: str | None = None  # still to be looked for, in the tensors' names
-
-
-def load(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> Adapter:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    adapter_name: str | None = None,
+    alpha: float | None = None,
+    strict: bool = False,
+) -> Adapter:
     """Open a trained adapter; its tensors are read when a module is first asked for.
 
     Parameters
     ----------
     path
         A folder as PEFT's ``save_pretrained`` writes it (``adapter_config.json`` beside
-        ``adapter_model.safetensors`` or ``adapter_model.bin``), or the weights file in one.
+        ``adapter_model.safetensors`` or ``adapter_model.bin``), or the weights file in one; or
+        a file or folder of another writer: README lists them.
     adapter_name
         Which adapter, where a folder or file holds several: PEFT saves each but the default
         into a subfolder of its name.
+    alpha
+        Of a format that does not store it, such as loralib's.
+    strict
+        Refuse a file with tensors that are not understood.
 
     Returns
     -------
@@ -92,111 +72,83 @@ def load(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> Ad
     FormatError
         A file is damaged or hostile, its parts do not fit together, or its format is not read.
     """
-    place = find(Path(path), adapter_name)
-    config = read_json(place.config) if place.config else None
-    if config is not None:
-        for format in FORMATS:
-            format.check_config(config, str(place.config))
-    tensors = open_tensors(place.weights)
-    for format in FORMATS:
-        if format.claims(config, tensors):
-            if config is None:
-                raise MissingFileError(
-                    f"{place.folder}: {place.weights.name} has no {CONFIG} beside it, which holds "
-                    "lora_alpha and so the scale; copy it from where the weights came from"
-                )
-            initial = place.folder / "initial_A.safetensors"
-            return format.read(
-                place.name,
-                Path(path),
-                str(place.config),
-                config,
-                tensors,
-                initial=open_tensors(initial) if initial.exists() else None,
-                adapter_name=place.adapter_name,
-            )
-    raise FormatError(f"{place.weights}: {_recognised(tensors)}; what is read: PEFT LoRA")
+    source = _source(Path(path), adapter_name, alpha)
+    format = next((format for format in FORMATS if format.claims(source)), None)
+    if format is None:
+        raise FormatError(_unknown(source))
+    adapter = format.read(source)
+    unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
+    _refuse_mixed(source, format, unknown)
+    if strict and unknown:
+        raise FormatError(
+            f"{source.weights}: {len(unknown)} tensors are not understood: {some(unknown)}"
+        )
+    return adapter
 
 
-def find(path: Path, adapter_name: str | None = None) -> Place:
-    """Find an adapter's files, from names in the folder alone.
+def explain(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> dict[str, str]:
+    """Say why a file is taken for what it is: format -> the reason, the one that reads it first.
 
     Raises
     ------
     MissingFileError
-        No such path, or no adapter in it.
+        No such path.
     FormatError
-        Not a weights file, or several adapters in subfolders.
+        No format claims it.
     """
-    try:
-        there, folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:
-        raise MissingFileError(f"{short(str(path))}: cannot be looked at ({error})") from None
-    if not there:
-        raise MissingFileError(
-            f"no such file or folder (nothing is downloaded, give a local path): {path}"
-        )
-    if not folder:
-        if path.suffix not in SUFFIXES:
-            raise FormatError(
-                f"{path}: not a weights file; give the adapter's folder or a file that ends in "
-                f"{', '.join(SUFFIXES)}"
-            )
-        found = _beside(_name(path.parent), path.parent, path)
-        return found._replace(adapter_name=adapter_name)
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise MissingFileError(f"{path}: cannot be read, permission denied")
-    name = _name(path)
-    if adapter_name is not None:
-        sub = inside(path, adapter_name)
-        if (sub / CONFIG).is_file():
-            return _in_folder(f"{name}/{adapter_name}", sub)
-    elif not (path / CONFIG).exists() and not any((path / w).exists() for w in WEIGHTS):
-        subs = sorted(sub.name for sub in path.iterdir() if (sub / CONFIG).is_file())
-        if len(subs) == 1:
-            return _in_folder(f"{name}/{subs[0]}", path / subs[0])
-        if subs:
-            raise FormatError(
-                f"{path}: holds {len(subs)} adapters in subfolders ({', '.join(subs[:8])}"
-                f"{', …' if len(subs) > 8 else ''}); give one of them"
-            )
-    return _in_folder(name, path)._replace(adapter_name=adapter_name)
+    source = _source(Path(path), adapter_name, None)
+    found = {format.NAME: why for format in FORMATS if (why := format.claims(source))}
+    if not found:
+        raise FormatError(_unknown(source))
+    return found
 
 
-def _name(folder: Path) -> str:
-    folder = folder.resolve() if folder.name in {"", ".."} else folder.absolute()
-    alone = not folder.name.startswith("checkpoint-")  # of the trainer: every run has these
-    return folder.name if alone else f"{folder.parent.name}/{folder.name}"
-
-
-def _in_folder(name: str, folder: Path) -> Place:
-    for weights in WEIGHTS:
-        if (folder / weights).exists():
-            return _beside(name, folder, folder / weights)
-    others = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
-    others = [p for p in others if p.name != "initial_A.safetensors"]
-    named = [p for p in others if p.name == "adapters.safetensors"] or others  # MLX's own
-    if len(named) == 1 and "model" not in named[0].stem:
-        return _beside(name, folder, named[0])
-    if (folder / CONFIG).exists():
-        raise MissingFileError(
-            f"{folder}: has {CONFIG} but no weights; {' or '.join(WEIGHTS)} should be beside it"
-        )
-    found = f"; it holds {', '.join(p.name for p in others[:4])}" if others else ""
-    whole = " (a whole model is no adapter)" if (folder / "config.json").exists() else ""
-    raise MissingFileError(f"{folder}: no adapter here: no {CONFIG}, no {WEIGHTS[0]}{found}{whole}")
-
-
-def _beside(name: str, folder: Path, weights: Path) -> Place:
-    config = folder / CONFIG
-    return Place(name, folder, weights, config if config.exists() else None)
-
-
-def _recognised(tensors: TensorFile) -> str:
-    for sign, format in _SIGNS:
-        if any(sign in name for name in tensors):
-            return f"looks like {format}, a format that is not read yet"
-    some: list[Any] = list(tensors)[:3]
-    return f"no LoRA factors among its {len(tensors)} tensors" + (
-        f" ({', '.join(map(repr, some))}, …)" if some else ""
+def _source(path: Path, adapter_name: str | None, alpha: float | None) -> Source:
+    place = find(path, adapter_name)
+    initial = place.folder / "initial_A.safetensors"
+    return Source(
+        place.name,
+        path,
+        place.weights,
+        read_json(place.config) if place.config else None,
+        str(place.config or place.weights),
+        initial if initial.exists() else None,
+        place.adapter_name,
+        alpha,
     )
+
+
+def _refuse_mixed(source: Source, format: Format, unknown: Iterable[str]) -> None:
+    rest = source.only(unknown)
+    if source.config is not None or not rest.tensors:
+        return
+    for other in FORMATS:
+        if other is not format and other.claims(rest):
+            raise FormatError(
+                f"{source.weights}: holds tensors of {format.NAME} and of {other.NAME} "
+                f"({some(rest.tensors)}); save them apart"
+            )
+
+
+def _unknown(source: Source) -> str:
+    tensors = source.tensors
+    shown = ", ".join(short(name) for name in list(tensors)[:3])
+    seen = f"{len(tensors)} tensors" + (f" ({shown}, …)" if tensors else "")
+    if tensors.metadata:
+        seen += f" and metadata {', '.join(short(key) for key in list(tensors.metadata)[:4])}"
+    for sign, name in _SIGNS:
+        if any(sign in tensor for tensor in tensors):
+            return f"{source.weights}: looks like {name}, a format that is not read yet ({seen})"
+    near = {
+        format: count
+        for format in FORMATS
+        if (count := sum(any(end in name for end in format.ENDS) for name in tensors))
+    }
+    if not near:
+        return (
+            f"{source.weights}: no LoRA factors among its {seen}; "
+            f"what is read: {', '.join(format.NAME for format in FORMATS)}"
+        )
+    closest = sorted(near, key=lambda format: -near[format])[:2]
+    why = "; ".join(f"{f.NAME} wants {f.WANTS} ({near[f]} look alike)" for f in closest)
+    return f"{source.weights}: of no format that is read: {seen}; nearest: {why}"

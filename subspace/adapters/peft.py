@@ -14,11 +14,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
+from subspace.adapters.find import CONFIG
 from subspace.adapters.order import model_order
 from subspace.adapters.patterns import matching
 from subspace.adapters.peft_config import LoraConfig, check_peft_type, read_config
 from subspace.adapters.peft_keys import Key, Pair, pairs_of, parse, set_aside
-from subspace.errors import FormatError, UnknownModuleError
+from subspace.adapters.source import some
+from subspace.errors import FormatError, MissingFileError, UnknownModuleError
+from subspace.tensorfiles import open_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,51 +29,49 @@ if TYPE_CHECKING:
 
     import torch
 
+    from subspace.adapters.source import Source
     from subspace.tensorfiles import TensorFile
 
-check_config = check_peft_type
+NAME = "PEFT"
+WANTS = "NAME.lora_A.weight (r, d_in) and NAME.lora_B.weight (d_out, r), adapter_config.json beside"
+ENDS = (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B")
 _KINDS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
-def claims(config: Mapping[str, Any] | None, tensors: TensorFile) -> bool:
-    """Say whether these are PEFT's: by the config's ``peft_type``, else by the tensors' names."""
-    if config is not None and "peft_type" in config:
-        return True
-    return any(parse(name).slot in {"A", "B", "embedding_A", "embedding_B"} for name in tensors)
-
-
-def read(
-    name: str,
-    path: Path,
-    where: str,
-    config: Mapping[str, Any],
-    tensors: TensorFile,
-    *,
-    initial: TensorFile | None,
-    adapter_name: str | None,
-) -> Adapter:
-    """Make an `Adapter` of a PEFT folder, from headers alone.
-
-    Parameters
-    ----------
-    name, path
-        As the adapter calls itself.
-    where
-        The config's file, for messages.
-    config
-        ``adapter_config.json``.
-    tensors
-        The weights.
-    initial
-        A before training, module path -> (r, d_in), where our trainer wrote it.
-    adapter_name
-        Which adapter, if the tensors' names carry several.
+def claims(source: Source) -> str | None:
+    """Say why these are PEFT's: the config's ``peft_type``, else the tensors' names.
 
     Raises
     ------
     FormatError
+        A ``peft_type`` that is not read: said before the weights are opened.
+    """
+    if source.config is not None and "peft_type" in source.config:
+        check_peft_type(source.config, source.where)
+        return f"{source.where} has a peft_type"
+    factors = {"A", "B", "embedding_A", "embedding_B"}
+    found = next((name for name in source.tensors if parse(name).slot in factors), None)
+    return None if found is None else f"tensor {found!r} is named as PEFT names a factor"
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of a PEFT folder, from headers alone.
+
+    Raises
+    ------
+    MissingFileError
+        There is no config, which holds alpha.
+    FormatError
         A factor without its partner, shapes that do not fit, a config that makes no sense.
     """
+    if source.config is None:
+        raise MissingFileError(
+            f"{source.weights.parent}: {source.weights.name} has no {CONFIG} beside it, which "
+            "holds lora_alpha and so the scale; copy it from where the weights came from"
+        )
+    config, where, tensors = source.config, source.where, source.tensors
+    adapter_name = source.adapter_name
+    initial = open_tensors(source.initial) if source.initial else None
     lora = read_config(config, where)
     keys, others = _one_adapter([parse(t) for t in tensors], adapter_name, tensors.path)
     pairs, rest = pairs_of(keys, lora, tensors)
@@ -85,12 +86,12 @@ def read(
     if disagree:
         notes.append(
             "the config's rank is not that of the tensors, whose rank the scale uses: "
-            + _some(disagree)
+            + some(disagree)
         )
     grouped = [module for module in updates if pairs[module].groups > 1]
     if grouped:
         notes.append(
-            f"{_some(grouped)}: a convolution in groups, of which PEFT's A reads all inputs, so "
+            f"{some(grouped)}: a convolution in groups, of which PEFT's A reads all inputs, so "
             "the update is wider than the base weight"
         )
     if not updates:
@@ -103,9 +104,9 @@ def read(
         return _read(module, pairs[module], updates[module].scale, tensors)
 
     return Adapter(
-        name,
-        path,
-        "PEFT",
+        source.name,
+        source.path,
+        NAME,
         "DoRA (BA part)" if dora else "rsLoRA" if lora.rslora else "LoRA",
         MappingProxyType(updates),
         MappingProxyType(
@@ -175,15 +176,11 @@ def _from_patterns(
     notes = []
     if unsure:
         notes.append(
-            f"{_some(unsure)}: several entries of alpha_pattern match; the first in the file is "
+            f"{some(unsure)}: several entries of alpha_pattern match; the first in the file is "
             "taken, as PEFT does on loading, but PEFT sorts them on saving: training may have "
             "used another"
         )
     return {m: found[0] for m, found in alphas.items()}, ranks, notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _info(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.adapter import SetAside
+from subspace.adapters.source import FLOATS, LONGEST_NAME
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from subspace.adapters.peft_config import LoraConfig
     from subspace.tensorfiles import TensorFile, TensorHeader
 
-_LONGEST_NAME = 500
 _SLOTS = {
     "lora_A": "A",
     "lora_B": "B",
@@ -41,7 +41,6 @@ _EMBEDDINGS = {
     *("embed_tokens", "lm_head", "wte", "word_embeddings", "shared", "embed_in", "embed_out"),
     *("tok_embeddings", "embedding", "embeddings", "decoder", "output_layer"),
 }
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
 # A grouped convolution's B is laid out in full when read, which multiplies its bytes by the groups.
 _LARGEST_UNGROUPED = 2**28
 
@@ -119,7 +118,7 @@ def pairs_of(
     slots: dict[str, dict[str, Key]] = {}
     rest = []
     for key in keys:
-        if len(key.name) > _LONGEST_NAME:
+        if len(key.name) > LONGEST_NAME:
             raise FormatError(f"{tensors.path}: tensor name {key.name[:40]!r}… is too long")
         factor = key.slot in {"A", "B", "embedding_A", "embedding_B", "diagonal"}
         if not factor or _not_read_yet(key, lora):
@@ -164,7 +163,7 @@ def _pair(place: dict[str, Key], embedding: bool, tensors: TensorFile) -> Pair:
                 f"{path}: {key.name!r} has shape {header.shape}, which is no factor "
                 "(shards of DeepSpeed or FSDP that were not gathered look so)"
             )
-        if header.dtype not in _FLOATS:
+        if header.dtype not in FLOATS:
             raise FormatError(
                 f"{path}: {key.name!r} holds {header.dtype}; "
                 "factors of float64, float32, float16 and bfloat16 are read, convert it to one"

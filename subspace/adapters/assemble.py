@@ -1,0 +1,143 @@
+"""From what a format has understood to an `Adapter`; every tensor of the file is accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
+from subspace.adapters.order import model_order
+from subspace.adapters.source import some
+from subspace.errors import FormatError
+from subspace.tensorfiles import open_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
+
+    from subspace.adapters.source import Source
+
+    Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One module's update as the headers tell it, and how its factors are made of tensors.
+
+    Attributes
+    ----------
+    module
+        The base model's path.
+    shape
+        (d_out, d_in) of the map.
+    rank
+        Of the factors: the width of B.
+    scale
+        What B @ A is multiplied by.
+    tensors
+        Names of all tensors that it is made of.
+    factors
+        From tensor name -> tensor to B (d_out, r) and A (r, d_in).
+    kind
+        ``"linear"``, ``"embedding"``, ``"conv2d"``, ….
+    """
+
+    module: str
+    shape: tuple[int, int]
+    rank: int
+    scale: float
+    tensors: tuple[str, ...]
+    factors: Factors = field(repr=False)
+    kind: str = "linear"
+
+
+def assemble(
+    source: Source,
+    planned: Iterable[Planned],
+    *,
+    format: str,
+    method: str = "LoRA",
+    set_aside: Mapping[str, str] | None = None,
+    notes: Iterable[str] = (),
+    base_model: str | None = None,
+    **metadata: object,
+) -> Adapter:
+    """Make an `Adapter` whose tensors are read when a module is asked for.
+
+    Parameters
+    ----------
+    source
+        The files.
+    planned
+        Its updates, in any order.
+    format, method
+        As `inspect` shows them.
+    set_aside
+        Of each tensor that is known to be no part of an update, the reason.
+    notes
+        What a reader of the numbers ought to know.
+    base_model
+        What the files say that the base is.
+    metadata
+        More of it.
+
+    Raises
+    ------
+    FormatError
+        Two updates are of one module.
+    """
+    updates: dict[str, Planned] = {}
+    for update in sorted(planned, key=lambda update: model_order(update.module)):
+        other = updates.setdefault(update.module, update)
+        if other is not update:
+            raise FormatError(
+                f"{source.weights}: {other.tensors[0]!r} and {update.tensors[0]!r} are both of "
+                f"module {update.module!r}"
+            )
+    tensors = source.tensors
+    used = {name for update in updates.values() for name in update.tensors}
+    reasons = set_aside or {}
+    aside = tuple(
+        SetAside(name, header.shape, header.dtype, reasons[name])
+        if name in reasons
+        else SetAside(name, header.shape, header.dtype, "not understood", known=False)
+        for name, header in tensors.headers.items()
+        if name not in used
+    )
+
+    def read(module: str) -> LowRankUpdate:
+        update = updates[module]
+        B, A = update.factors(tensors)
+        if (B.shape[0], A.shape[1]) != update.shape or not B.shape[1] == len(A) == update.rank:
+            raise AssertionError(f"{module}: planned {update}, made {B.shape} @ {A.shape}")
+        return LowRankUpdate(
+            module, A, B, update.scale, f"{source.weights} ({some(update.tensors, 4)})"
+        )
+
+    return Adapter(
+        source.name,
+        source.path,
+        format,
+        method,
+        MappingProxyType({module: _info(update, source) for module, update in updates.items()}),
+        MappingProxyType({"base_model": base_model, "weights": str(source.weights), **metadata}),
+        aside,
+        tuple(dict.fromkeys(notes)),
+        MappingProxyType(open_tensors(source.initial)) if source.initial else {},
+        _read=read,
+        _read_tensor=tensors.__getitem__,
+    )
+
+
+def _info(update: Planned, source: Source) -> UpdateInfo:
+    dtypes = (source.tensors.headers[name].dtype for name in update.tensors)
+    return UpdateInfo(
+        update.module,
+        update.shape,
+        update.rank,
+        update.scale,
+        "/".join(dict.fromkeys(dtypes)),
+        update.kind,
+    )

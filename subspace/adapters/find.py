@@ -1,0 +1,105 @@
+"""Where an adapter's files are, told from the names in its folder alone."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from subspace.errors import FormatError, MissingFileError
+from subspace.tensorfiles import SUFFIXES, inside, short
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# Other writers' names of the file that counts where a folder has several.
+_OTHERS = (
+    "adapters.safetensors",  # MLX-LM, beside its checkpoints
+    "pytorch_lora_weights.safetensors",  # diffusers
+    "pytorch_lora_weights.bin",
+)
+
+
+class Place(NamedTuple):
+    """Where an adapter's files are. `config` is None where there is no such file."""
+
+    name: str
+    folder: Path
+    weights: Path
+    config: Path | None
+    adapter_name: str | None = None  # still to be looked for, in the tensors' names
+
+
+def find(path: Path, adapter_name: str | None = None) -> Place:
+    """Find an adapter's files, from names in the folder alone.
+
+    Raises
+    ------
+    MissingFileError
+        No such path, or no adapter in it.
+    FormatError
+        Not a weights file, or several adapters in subfolders.
+    """
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise MissingFileError(f"{short(str(path))}: cannot be looked at ({error})") from None
+    if not there:
+        raise MissingFileError(
+            f"no such file or folder (nothing is downloaded, give a local path): {path}"
+        )
+    if not folder:
+        if path.suffix not in SUFFIXES:
+            raise FormatError(
+                f"{path}: not a weights file; give the adapter's folder or a file that ends in "
+                f"{', '.join(SUFFIXES)}"
+            )
+        found = _beside(_name(path.parent), path.parent, path)
+        return found._replace(adapter_name=adapter_name)
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise MissingFileError(f"{path}: cannot be read, permission denied")
+    name = _name(path)
+    if adapter_name is not None:
+        sub = inside(path, adapter_name)
+        if (sub / CONFIG).is_file():
+            return _in_folder(f"{name}/{adapter_name}", sub)
+    elif not (path / CONFIG).exists() and not any((path / w).exists() for w in WEIGHTS):
+        subs = sorted(sub.name for sub in path.iterdir() if (sub / CONFIG).is_file())
+        if len(subs) == 1:
+            return _in_folder(f"{name}/{subs[0]}", path / subs[0])
+        if subs:
+            raise FormatError(
+                f"{path}: holds {len(subs)} adapters in subfolders ({', '.join(subs[:8])}"
+                f"{', …' if len(subs) > 8 else ''}); give one of them"
+            )
+    return _in_folder(name, path)._replace(adapter_name=adapter_name)
+
+
+def _name(folder: Path) -> str:
+    folder = folder.resolve() if folder.name in {"", ".."} else folder.absolute()
+    alone = not folder.name.startswith("checkpoint-")  # of the trainer: every run has these
+    return folder.name if alone else f"{folder.parent.name}/{folder.name}"
+
+
+def _in_folder(name: str, folder: Path) -> Place:
+    for weights in WEIGHTS:
+        if (folder / weights).exists():
+            return _beside(name, folder, folder / weights)
+    others = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    others = [p for p in others if p.name != "initial_A.safetensors"]
+    named = [p for p in others if p.name in _OTHERS] or others
+    if len(named) == 1 and "model" not in named[0].stem:
+        return _beside(name, folder, named[0])
+    if (folder / CONFIG).exists():
+        raise MissingFileError(
+            f"{folder}: has {CONFIG} but no weights; {' or '.join(WEIGHTS)} should be beside it"
+        )
+    found = f"; it holds {', '.join(p.name for p in others[:4])}" if others else ""
+    whole = " (a whole model is no adapter)" if (folder / "config.json").exists() else ""
+    raise MissingFileError(f"{folder}: no adapter here: no {CONFIG}, no {WEIGHTS[0]}{found}{whole}")
+
+
+def _beside(name: str, folder: Path, weights: Path) -> Place:
+    config = folder / CONFIG
+    return Place(name, folder, weights, config if config.exists() else None)

@@ -1,0 +1,125 @@
+"""MLX-LM's LoRA: factors stored transposed, and a scale that is not alpha / r.
+
+Layout as mlx-lm 0.32.2 writes it, ``mlx_lm/tuner/lora.py``: ``<path>.lora_a`` (d_in, r) and
+``<path>.lora_b`` (r, d_out), update ``scale * lora_b.T @ lora_a.T``, where ``scale`` is
+``lora_parameters.scale`` of ``adapter_config.json``, 20.0 if it is not named. An embedding stores
+(vocabulary, r) and (r, dims). A mixture of experts stores (experts, r, d_in) and (experts, d_out,
+r), not transposed: each expert is a module here. DoRA has a magnitude ``.m`` beside.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from subspace.adapters.assemble import Planned, assemble
+from subspace.adapters.source import by_module, factors_there, matrix
+from subspace.errors import FormatError
+from subspace.tensorfiles import short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.assemble import Factors
+    from subspace.adapters.source import Source
+
+NAME = "MLX-LM"
+WANTS = "NAME.lora_a (d_in, r) and NAME.lora_b (r, d_out), without .weight"
+ENDS = (".lora_a", ".lora_b")
+_SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b", "m": "m"}
+_DEFAULT_SCALE = 20.0
+
+
+def claims(source: Source) -> str | None:
+    """Say why these are MLX-LM's: the config's fields, else the tensors' names."""
+    config = source.config
+    if config is not None and "peft_type" in config:
+        return None
+    if config is not None and "lora_parameters" in config:
+        return f"{source.where} has lora_parameters"
+    found = next((name for name in source.tensors if name.endswith(ENDS)), None)
+    return None if found is None else f"tensor {found!r} ends in .lora_a or .lora_b"
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of an MLX-LM folder or file, from headers alone.
+
+    Raises
+    ------
+    FormatError
+        A full fine-tune, a factor without its partner, shapes that do not fit.
+    """
+    config = source.config or {}
+    kind = config.get("fine_tune_type", "lora")
+    if kind not in ("lora", "dora"):
+        raise FormatError(
+            f"{source.where}: fine_tune_type {short(kind)} is no low-rank update; what is read: "
+            "lora and dora"
+        )
+    scale, notes = _scale(source, config)
+    modules = by_module(source, _parse)
+    planned: list[Planned] = []
+    aside: dict[str, str] = {}
+    for module, slots in modules.items():
+        if "m" in slots and len(slots) == 1:
+            continue  # not understood
+        factors_there(source, module, slots, "lora_a", "lora_b")
+        planned.extend(_planned(source, module, slots, scale))
+        if "m" in slots:
+            aside[slots["m"]] = "DoRA's magnitude: not low-rank, and not in B @ A"
+    return assemble(
+        source,
+        planned,
+        format=NAME,
+        method="DoRA (BA part)" if aside or kind == "dora" else "LoRA",
+        set_aside=aside,
+        notes=notes,
+        base_model=config["model"] if isinstance(config.get("model"), str) else None,
+    )
+
+
+def _parse(name: str) -> tuple[str, str] | None:
+    module, _, slot = name.rpartition(".")
+    return (module, slot) if module and slot in _SLOTS else None
+
+
+def _scale(source: Source, config: Mapping[str, Any]) -> tuple[float, list[str]]:
+    parameters = config.get("lora_parameters")
+    found = parameters.get("scale") if isinstance(parameters, dict) else None
+    if found is None:
+        return _DEFAULT_SCALE, [
+            f"no scale is stored; {_DEFAULT_SCALE:g} is MLX-LM's own, and norms depend on it"
+        ]
+    if type(found) not in (int, float) or not math.isfinite(found):
+        raise FormatError(f"{source.where}: lora_parameters.scale = {short(found)} is not a number")
+    return float(found), []
+
+
+def _planned(
+    source: Source, module: str, slots: Mapping[str, str], scale: float
+) -> Iterator[Planned]:
+    a, b = slots["lora_a"], slots["lora_b"]
+    shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
+    both = f"{source.text(a)} and {b!r} {shape_b}"
+    if len(shape_a) != len(shape_b):
+        raise FormatError(f"{both} are not the two factors of one layer")
+    if len(shape_a) == 2:
+        (d_in, rank), (width, d_out) = shape_a, shape_b
+        if rank != width:
+            raise FormatError(f"{both} have different ranks, {rank} and {width}")
+        yield Planned(
+            module, (d_out, d_in), rank, scale, (a, b), lambda held: (held[b].T, held[a].T)
+        )
+        return
+    (experts, rank, d_in), (others, d_out, width) = shape_a, shape_b
+    if rank != width or experts != others:
+        raise FormatError(f"{both} are not factors of the same experts and rank")
+    for expert in range(experts):
+        yield Planned(
+            f"{module}.{expert}", (d_out, d_in), rank, scale, (a, b), _of_expert(a, b, expert)
+        )
+
+
+def _of_expert(a: str, b: str, expert: int) -> Factors:
+    return lambda held: (held[b][expert], held[a][expert])
