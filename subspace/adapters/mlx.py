@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NAME = "MLX-LM"
 WANTS = "NAME.lora_a (d_in, r) and NAME.lora_b (r, d_out), without .weight"
 ENDS = (".lora_a", ".lora_b")
+READS = "LoRA of linear layers, embeddings and experts with its absolute scale; DoRA by its BA part"
+PROOF = "tests/test_mlx_adapters.py"
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b", "m": "m"}
 _DEFAULT_SCALE = 20.0
 

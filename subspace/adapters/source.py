@@ -86,6 +86,14 @@ class Format(Protocol):
     def ENDS(self) -> tuple[str, ...]:
         """Parts of these names: what has them and is of no format is near to this one."""
 
+    @property
+    def READS(self) -> str:
+        """What is read and what is set aside, in a few words, for the table of formats."""
+
+    @property
+    def PROOF(self) -> str:
+        """The test that holds it against the format's own writer."""
+
     def claims(self, source: Source) -> str | None:
         """Say why these files are of this format, or None if they are not."""
 
