@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.cli import main
 from subspace.errors import ArgumentError
+from subspace.findings import ranked
 from subspace.reports import html, report
 from subspace.reports.payload import payload
 
@@ -163,6 +165,48 @@ def test_one_adapter_and_many():
         report([many[0], many[0]])
     with pytest.raises(ArgumentError, match="no adapter"):
         report([])
+
+
+def same_but(name, scale=1.0, rank=2, base="m", seed=0, start=False):
+    """One module; what of it makes another configuration is said."""
+    made = gaussian(20, 30, rank, seed=seed)
+    one = Adapter.from_updates({"q": LowRankUpdate("q", made.A, made.B, scale)}, name=name)
+    begun = {"q": gaussian(20, 30, rank, seed=seed + 50).A} if start else {}
+    return replace(one, metadata={"base_model": base}, initial=begun)
+
+
+def test_runs_of_one_configuration_have_a_replicable_rank():
+    runs = [subspace.load(DATA / name) for name in ("r8", "r64", "r64-seed1")]
+    found = report(runs)
+    (both,) = found.replicable
+    wanted = subspace.rank(runs[1:], side="delta-A")  # their start is stored
+    assert both.to_dict() == wanted.to_dict()
+    assert found.to_dict()["replicable"] == [wanted.to_dict()]
+    assert found.findings[2] == ranked(wanted)[0]  # where no base leaves a place
+    text = " ".join("".join(Page(html(found)).words).split())
+    for sentence in ranked(wanted):
+        assert sentence in text
+    assert "r64, r64-seed1: the same modules, ranks and scales" in text
+    (other,) = report(runs[1:], side="out", modules="*.0.*").replicable
+    assert (other.side, len(other)) == ("out", 2)
+
+
+def test_what_is_not_one_configuration_is_not_compared_as_seeds():
+    found = report(
+        [
+            same_but("a"), same_but("b", seed=1), same_but("scaled", scale=0.5),
+            same_but("of rank 3", rank=3), same_but("of another base", base="other"),
+            same_but("c", rank=3, seed=2), same_but("d", rank=3, seed=3),
+        ]
+    )  # fmt: skip
+    assert [each.adapters for each in found.replicable] == [("a", "b"), ("of rank 3", "c", "d")]
+    assert {each.side for each in found.replicable} == {"in"}  # A holds a start that is not stored
+    page = html(found)
+    assert page.count("taken for runs of one configuration that differ") == 2
+    assert report([same_but("a"), same_but("scaled", scale=0.5)]).replicable == ()
+    begun = [same_but("a", start=True), same_but("b", seed=1, start=True)]
+    assert report(begun).replicable[0].side == "delta-A"
+    assert report([begun[0], same_but("b", seed=1)]).replicable[0].side == "in"
 
 
 def run(*words):

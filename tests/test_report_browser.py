@@ -10,6 +10,7 @@ from made import gaussian
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
+from subspace.findings import ranked
 from subspace.reports import html, report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
@@ -119,7 +120,7 @@ def test_every_module_shows_the_numbers_of_the_result(page, found):
 
 def test_the_map_is_coloured_by_the_measure_that_the_reader_chooses(page, found):
     options = [o.text for o in page.find_elements("css selector", "#measure option")]
-    assert len(options) == len(set(options)) == 2 * 3 + 4 * 3
+    assert len(options) == len(set(options)) == 2 * 3 + 1 + 4 * 3
     norms = {row.module: row.delta_norm for row in found.amplifications[1]}
     move(page, "measure", options.index("‖ΔW‖ of r64"))
     for button in page.find_elements("css selector", "#map button"):
@@ -131,10 +132,29 @@ def test_the_map_is_coloured_by_the_measure_that_the_reader_chooses(page, found)
     assert len(colours) > 5
     move(page, "measure", options.index("directions that agree, r64 and r64-seed1"))
     assert page.find_element("css selector", "#pair option:checked").text == "r64 and r64-seed1"
-    counts = [m.agreeing for m in found.pairs[2].values()]
-    assert sorted(int(b.text) for b in page.find_elements("css selector", "#map button")) == sorted(
-        counts
-    )
+    for option, values in (
+        (None, {name: m.agreeing for name, m in found.pairs[2].items()}),
+        ("replicable rank, r64, r64-seed1",
+         {name: m.replicable for name, m in found.replicable[0].items()}),
+    ):  # fmt: skip
+        if option:
+            move(page, "measure", options.index(option))
+        buttons = page.find_elements("css selector", "#map button")
+        assert {b.get_attribute("title"): int(b.text) for b in buttons} == values
+
+
+def test_the_replicable_rank_of_the_seeds_is_in_the_rank_section(page, found):
+    section = page.find_element("css selector", "section[aria-labelledby=ranks]")
+    for sentence in ranked(found.replicable[0]):
+        assert sentence in section.text
+    table = section.find_element("css selector", "details[open] table")
+    for row in table.find_elements("css selector", "tbody tr"):
+        name, *cells = (cell.text for cell in row.find_elements("css selector", "th, td"))
+        m = found.replicable[0][f"bert.encoder.layer.{name}"]
+        assert cells[:2] == ["64", str(m.replicable)]
+    link = table.find_element("link text", "replicable")
+    link.click()
+    assert page.current_url.endswith("#def-replicable")
 
 
 def test_the_cut_moves_phi_on_the_map(page, found):

@@ -130,6 +130,10 @@ def test_a_report_with_all_that_it_can_hold():
     assert plain["sweep"]["rows"]
     assert plain["curves"]
     assert plain["pairs"][0]["control"] is not None
+    assert plain["replicable"] == []
+    plain = run("report", R64, SEED, *FEW, "--format", "json")
+    assert [one["adapters"] for one in plain["replicable"]] == [["r64", "r64-seed1"]]
+    assert all(isinstance(m["replicable"], int) for m in plain["replicable"][0]["modules"])
 
 
 def test_records_of_every_age():

@@ -66,6 +66,15 @@ DEFINITIONS = (
         "Roy & Vetterli 2007 for the entropy",
     ),
     Definition(
+        "replicable",
+        "replicable rank",
+        "How many leading directions two runs of one configuration, of different seeds, share "
+        "beyond chance; over more than two the median over their pairs, with its range. "
+        "Recommended: rounded up, and 1 at least. Adapters of the same modules, ranks and scales "
+        "are taken for such runs; two tasks trained alike look the same from their files.",
+        f"after the comparison of seeds, Figure 4, section 7.2, {_PAPER}",
+    ),
+    Definition(
         "factor",
         "amplification factor",
         "‖ΔW‖_F / ‖UᵀWV‖_F, with U and V the singular vectors of ΔW: how large the update is "

@@ -61,6 +61,9 @@ function explorer(grids) {
         of: (m) => pair.modules[m] ? pair.modules[m].agreeing : null,
       });
     });
+    for (const runs of DATA.replicable) out.push({
+      label: `replicable rank, ${runs.names.join(", ")}`, low: 0, of: (m) => runs.modules[m],
+    });
     DATA.adapters.forEach((modules, n) => {
       const name = DATA.sources[n];
       const add = (label, key, more) => out.push({

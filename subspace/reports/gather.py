@@ -46,6 +46,9 @@ def report(
 ) -> Report:
     """Compare adapters, take their spectra, and hold them against their base: one report.
 
+    Adapters of the same modules, ranks and scales are taken for runs of one configuration: how
+    many directions they share is told too, on `side` (on delta-A or in where that is A).
+
     Parameters
     ----------
     adapters
@@ -86,6 +89,7 @@ def report(
     from subspace.measures.amplification import amplifications
     from subspace.measures.rank import rank
     from subspace.measures.similarity import similarity
+    from subspace.reports.seeds import replicable, runs_of_one
     from subspace.spectra import spectra
 
     _check(adapters)
@@ -100,6 +104,7 @@ def report(
             )
         )  # fmt: skip
     ranks = tuple(rank(one, level=level, device=device) for one in chosen)
+    seeds = replicable(runs_of_one(chosen), side=side, level=level, device=device, progress=tell)
     singular = tuple(
         {name: tuple(s.S[: s.rank].tolist()) for name, s in spectra(one, device=device).items()}
         for one in chosen
@@ -117,13 +122,14 @@ def report(
     said = list(findings(compared[0], compared[0])[:2]) if compared else []
     said += [amplified(whole)] if whole else []
     if len(said) < MOST_SENTENCES:
-        said += ranked(ranks[0])[: MOST_SENTENCES - len(said)]
+        said += ranked((*seeds, ranks[0])[0])[: MOST_SENTENCES - len(said)]
     return Report(
         sources=tuple(_source(adapter) for adapter in chosen),
         side=side,
         level=level,
         pairs=tuple(compared),
         ranks=ranks,
+        replicable=seeds,
         singular=singular,
         findings=tuple(said),
         base=whole[0].base if whole else "",

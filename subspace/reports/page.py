@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.errors import printable
 from subspace.reports.definitions import DEFINITIONS
 from subspace.reports.payload import payload
-from subspace.reports.tables import of_amplification, of_matrix, of_pair, of_ranks
+from subspace.reports.tables import of_amplification, of_matrix, of_pair, of_ranks, of_replicable
 
 if TYPE_CHECKING:
     from subspace.results import Report, Table6
@@ -36,6 +36,8 @@ def html(report: Report, *, title: str = "") -> str:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    from subspace.findings import ranked
+
     plain, grids = payload(report)
     script = files("subspace.reports").joinpath("explorer.js").read_text(encoding="utf-8")
     style = files("subspace.reports").joinpath("page.css").read_text(encoding="utf-8")
@@ -58,6 +60,7 @@ def html(report: Report, *, title: str = "") -> str:
         pairs=[of_pair(pair) for pair in report.pairs],
         matrix=of_matrix(report),
         ranks=of_ranks(report.ranks),
+        replicable=[(of_replicable(each), ranked(each), each) for each in report.replicable],
         amplifications=[of_amplification(each) for each in report.amplifications],
         sweep=None if report.sweep is None else _sweep(report.sweep),
         definitions=DEFINITIONS,

@@ -67,6 +67,13 @@ def payload(report: Report) -> tuple[dict[str, Any], str]:
                 report.ranks, report.singular, _each(report.curves, report), strict=True
             )
         ],
+        "replicable": [
+            {
+                "names": list(rank.adapters),
+                "modules": {str(index[name]): m.replicable for name, m in rank.items()},
+            }
+            for rank in report.replicable
+        ],
         "colours": _colours(),
         "phi_steps": PHI_STEPS,
         "p_steps": P_STEPS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from subspace.results import Amplification, Rank, Report, Similarity
+    from subspace.results import Amplification, ModuleRank, Rank, Report, Similarity
 
 
 class Table(NamedTuple):
@@ -67,6 +67,25 @@ def of_ranks(ranks: Sequence[Rank]) -> Table:
     return Table("Ranks of the spectrum of ΔW", above, header, rows)
 
 
+def of_replicable(rank: Rank) -> Table:
+    """Show what runs of one configuration share, one row a module."""
+    header = [
+        ("module", ""), ("r", ""), ("replicable", "replicable"), ("recommended", "replicable"),
+        ("stable", "ranks"), ("90 %", "ranks"),
+    ]  # fmt: skip
+    above, short = _named(list(rank))
+    rows = [
+        [
+            short[name], str(m.nominal),
+            _replicable(m), count(m.recommended), number(m.stable.median), f"{m.energy90.median:g}",
+        ]
+        for name, m in rank.items()
+    ]  # fmt: skip
+    return Table(
+        f"Replicable rank of {', '.join(rank.adapters)}, side {rank.side}", above, header, rows
+    )
+
+
 def of_amplification(result: Amplification) -> Table:
     """Table 7 of one adapter."""
     header = [
@@ -101,6 +120,13 @@ def of_matrix(report: Report) -> Table | None:
         agree = [m.agreeing for m in pair.values() if m.agreeing is not None]
         rows.append([" and ".join(pair.adapters), str(len(pair)), _median(first), _median(agree)])
     return Table("All pairs", "", header, rows)
+
+
+def _replicable(m: ModuleRank) -> str:
+    if m.replicable is None:
+        return "–"
+    several = f" ({m.replicable_low}–{m.replicable_high})" if len(m.agreeing) > 1 else ""
+    return f"{m.replicable:g}{several}"
 
 
 def number(value: float) -> str:

@@ -46,6 +46,7 @@ class Report:
     ranks: tuple[Rank, ...]  # each adapter's spectrum alone
     singular: tuple[Mapping[str, tuple[float, ...]], ...]  # of delta W, those that are real
     findings: tuple[str, ...]  # one sentence each
+    replicable: tuple[Rank, ...] = ()  # of those that are runs of one configuration
     base: str = ""
     amplifications: tuple[Amplification, ...] = ()  # Table 7 at full rank; empty without a base
     curves: tuple[Amplification, ...] = ()  # likewise at smaller ranks
@@ -66,6 +67,7 @@ class Report:
             "findings": list(self.findings),
             "pairs": [pair.to_dict() for pair in self.pairs],
             "ranks": [rank.to_dict() for rank in self.ranks],
+            "replicable": [rank.to_dict() for rank in self.replicable],
             "singular_values": [
                 {name: list(values) for name, values in each.items()} for each in self.singular
             ],
