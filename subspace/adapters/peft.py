@@ -36,8 +36,8 @@ NAME = "PEFT"
 WANTS = "NAME.lora_A.weight (r, d_in) and NAME.lora_B.weight (d_out, r), adapter_config.json beside"
 ENDS = (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B")
 READS = (
-    "LoRA with rsLoRA, rank and alpha patterns, `fan_in_fan_out`, embeddings, convolutions of 1 to 3 "
-    "dimensions, named adapters; DoRA by its BA part; heads, biases, trained tokens set aside"
+    "LoRA with rsLoRA, rank and alpha patterns, `fan_in_fan_out`, embeddings, convolutions of 1 "
+    "to 3 dimensions, named adapters; DoRA by its BA part; heads, biases, trained tokens set aside"
 )
 PROOF = "tests/test_peft_adapters.py"
 _KINDS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
