@@ -55,7 +55,7 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
                 f"{path}: not a weights file; give the adapter's folder or a file that ends in "
                 f"{', '.join(SUFFIXES)}"
             )
-        found = _beside(_name(path.parent), path.parent, path)
+        found = _beside(_name_of_file(path), path.parent, path)
         return found._replace(adapter_name=adapter_name)
     if not os.access(path, os.R_OK | os.X_OK):
         raise MissingFileError(f"{path}: cannot be read, permission denied")
@@ -80,6 +80,12 @@ def _name(folder: Path) -> str:
     folder = folder.resolve() if folder.name in {"", ".."} else folder.absolute()
     alone = not folder.name.startswith("checkpoint-")  # of the trainer: every run has these
     return folder.name if alone else f"{folder.parent.name}/{folder.name}"
+
+
+def _name_of_file(path: Path) -> str:
+    # A name that every run's file has tells nothing; any other tells it from its siblings.
+    folder = _name(path.parent)
+    return folder if path.name in (*WEIGHTS, *_OTHERS) else f"{folder}/{path.stem}"
 
 
 def _in_folder(name: str, folder: Path) -> Place:

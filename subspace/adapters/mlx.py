@@ -4,7 +4,8 @@ Layout as mlx-lm 0.32.2 writes it, ``mlx_lm/tuner/lora.py``: ``<path>.lora_a`` (
 ``<path>.lora_b`` (r, d_out), update ``scale * lora_b.T @ lora_a.T``, where ``scale`` is
 ``lora_parameters.scale`` of ``adapter_config.json``, 20.0 if it is not named. An embedding stores
 (vocabulary, r) and (r, dims). A mixture of experts stores (experts, r, d_in) and (experts, d_out,
-r), not transposed: each expert is a module here. DoRA has a magnitude ``.m`` beside.
+r), not transposed: each expert is a module here (releases such as 0.24 wrote A as
+(experts * r, d_in)). DoRA has a magnitude ``.m`` beside.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from subspace.tensorfiles import short
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import torch
+
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.assemble import Factors
     from subspace.adapters.source import Source
@@ -31,6 +34,7 @@ READS = "LoRA of linear layers, embeddings and experts with its absolute scale; 
 PROOF = "tests/test_mlx_adapters.py"
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b", "m": "m"}
 _DEFAULT_SCALE = 20.0
+_MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 
 
 def claims(source: Source) -> str | None:
@@ -104,6 +108,8 @@ def _planned(
     a, b = slots["lora_a"], slots["lora_b"]
     shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
     both = f"{source.text(a)} and {b!r} {shape_b}"
+    if len(shape_b) == 3 and len(shape_a) == 2 and shape_a[0] % shape_b[0] == 0:
+        shape_a = (shape_b[0], shape_a[0] // shape_b[0], shape_a[1])
     if len(shape_a) != len(shape_b):
         raise FormatError(f"{both} are not the two factors of one layer")
     if len(shape_a) == 2:
@@ -117,6 +123,8 @@ def _planned(
     (experts, rank, d_in), (others, d_out, width) = shape_a, shape_b
     if rank != width or experts != others:
         raise FormatError(f"{both} are not factors of the same experts and rank")
+    if experts > _MOST_EXPERTS:
+        raise FormatError(f"{both}: {experts} experts, more than {_MOST_EXPERTS}, are no layer's")
     for expert in range(experts):
         yield Planned(
             f"{module}.{expert}", (d_out, d_in), rank, scale, (a, b), _of_expert(a, b, expert)
@@ -124,4 +132,8 @@ def _planned(
 
 
 def _of_expert(a: str, b: str, expert: int) -> Factors:
-    return lambda held: (held[b][expert], held[a][expert])
+    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        B = held[b][expert]  # (d_out, r)
+        return B, held[a].reshape(-1, B.shape[1], held[a].shape[-1])[expert]
+
+    return factors

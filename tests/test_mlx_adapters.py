@@ -1,0 +1,245 @@
+"""What MLX-LM's own layers write is read with the update that their own `fuse` adds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+import subspace
+
+# It exists for Linux on x86 and for macOS alone.
+mx = pytest.importorskip("mlx.core")
+pytest.importorskip("mlx_lm", exc_type=ImportError)
+
+import numpy as np  # noqa: E402
+from mlx import nn  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+from mlx_lm.models.switch_layers import SwitchLinear  # noqa: E402
+from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("ignore:::mlx_lm", "ignore:::transformers")
+PATH = "layers.0.mlp"
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(6, 10)
+        self.embed = nn.Embedding(11, 7)
+        self.experts = SwitchLinear(5, 8, 3)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [Block()]
+
+
+def trained(folder: Path, *, rank=3, scale=4.5, keys=None, dora=False, half=None) -> Any:
+    """Write a folder as mlx-lm's `lora` command does, its factors random."""
+    mx.random.seed(0)
+    model = Model()
+    mx.eval(model.parameters())
+    parameters = {"rank": rank, "scale": scale, "dropout": 0.0}
+    if keys:
+        parameters["keys"] = keys
+    model.freeze()
+    linear_to_lora_layers(model, 1, parameters, use_dora=dora)
+    for name, begun in tree_flatten(model.trainable_parameters()):
+        value = begun if name.endswith(".m") else mx.random.normal(begun.shape)
+        owner, _, leaf = name.rpartition(".")
+        layer = dict(model.named_modules())[owner]
+        layer[leaf] = value.astype(half) if half else value
+    weights = dict(tree_flatten(model.trainable_parameters()))
+    folder.mkdir(exist_ok=True)
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    config = {
+        "fine_tune_type": "dora" if dora else "lora",
+        "lora_parameters": parameters,
+        "model": "someone/model",
+        "num_layers": 1,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return model
+
+
+def fused(model: Any) -> dict[str, torch.Tensor]:
+    """Fuse as mlx-lm fuses, onto a base of zeros; (d_out, d_in) of the map for each module."""
+    deltas = {}
+    for name, layer in model.named_modules():
+        if not hasattr(layer, "fuse"):
+            continue
+        (base,) = {"linear", "embedding"} & set(layer)
+        layer[base].weight = mx.zeros_like(layer[base].weight)
+        with mx.stream(mx.cpu):
+            delta = torch.from_numpy(np.array(layer.fuse().weight, copy=True)).double()
+        if delta.ndim == 3:
+            deltas |= {f"{name}.{n}": one for n, one in enumerate(delta)}
+        else:
+            deltas[name] = delta.T if base == "embedding" else delta
+    return deltas
+
+
+def assert_same(adapter: Any, deltas: dict[str, torch.Tensor], rtol: float = 1e-6) -> None:
+    assert set(adapter) == set(deltas)
+    for name, update in adapter.items():
+        wanted = deltas[name]
+        assert update.shape == tuple(wanted.shape) == adapter.updates[name].shape
+        assert wanted.norm() > 0
+        assert (update.delta() - wanted).norm() <= rtol * wanted.norm(), name
+
+
+def test_linear_embedding_and_experts(tmp_path):
+    model = trained(tmp_path / "run")
+    adapter = subspace.load(tmp_path / "run", strict=True)
+    assert_same(adapter, fused(model))
+    assert list(adapter) == [
+        *(f"layers.0.{name}" for name in ("embed", "experts.0", "experts.1", "experts.2")),
+        "layers.0.q_proj",
+    ]
+    assert (adapter.name, adapter.format, adapter.method) == ("run", "MLX-LM", "LoRA")
+    assert (adapter.set_aside, adapter.notes) == ((), ())
+    assert adapter.metadata["base_model"] == "someone/model"
+    assert adapter["layers.0.q_proj"].shape == (10, 6)
+    assert adapter["layers.0.embed"].shape == (7, 11)
+    assert adapter["layers.0.experts.1"].scale == 4.5
+
+
+@given(rank=st.integers(1, 9), scale=st.floats(0.01, 100))
+def test_the_scale_is_not_divided_by_the_rank(tmp_path_factory, rank, scale):
+    folder = tmp_path_factory.mktemp("mlx") / "run"
+    model = trained(folder, rank=rank, scale=scale)
+    adapter = subspace.load(folder)
+    assert_same(adapter, fused(model))
+    assert {update.scale for update in adapter.values()} == {scale}
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision(tmp_path, half):
+    model = trained(tmp_path / "run", half=getattr(mx, half))
+    adapter = subspace.load(tmp_path / "run")
+    assert {info.dtype for info in adapter.updates.values()} == {half}
+    layer = dict(model.named_modules())["layers.0.q_proj"]
+    a, b = (torch.from_numpy(np.array(layer[k].astype(mx.float32))) for k in ("lora_a", "lora_b"))
+    wanted = 4.5 * (b.double().T @ a.double().T)
+    assert torch.allclose(adapter["layers.0.q_proj"].delta(), wanted, rtol=1e-12)
+
+
+def test_a_dora_has_its_low_rank_part_and_its_magnitude_aside(tmp_path):
+    keys = ["q_proj", "embed"]
+    model = trained(tmp_path / "run", keys=keys, dora=True)
+    adapter = subspace.load(tmp_path / "run", strict=True)
+    assert adapter.method == "DoRA (BA part)"
+    assert {t.name for t in adapter.set_aside} == {f"layers.0.{k}.m" for k in keys}
+    for key in keys:
+        layer = dict(model.named_modules())[f"layers.0.{key}"]
+        base = layer.embedding if key == "embed" else layer.linear
+        # With the magnitude that the adapted weight has, fusing adds the low-rank part alone.
+        part = (layer.scale * layer.lora_a) @ layer.lora_b
+        weight = base.weight + (part if key == "embed" else part.T)
+        layer.m = mx.linalg.norm(weight, axis=1)
+        delta = torch.from_numpy(np.array(layer.fuse().weight - base.weight)).double()
+        delta = delta.T if key == "embed" else delta
+        assert torch.allclose(adapter[f"layers.0.{key}"].delta(), delta, atol=3e-6)
+
+
+def test_experts_whose_a_is_stacked_in_two_dimensions(tmp_path):
+    """mlx-lm 0.24 writes (experts * r, d_in), which today's own `fuse` still reshapes."""
+    model = trained(tmp_path, keys=["experts"])
+    path = tmp_path / "adapters.safetensors"
+    tensors = load_file(path)
+    name = "layers.0.experts.lora_a"
+    tensors[name] = tensors[name].reshape(-1, 5)
+    path.unlink()
+    save_file(tensors, path)
+    assert_same(subspace.load(tmp_path), fused(model))
+
+
+def test_without_a_config_the_scale_is_the_writers_own(tmp_path):
+    model = trained(tmp_path, scale=20.0)
+    (tmp_path / "adapter_config.json").unlink()
+    adapter = subspace.load(tmp_path / "adapters.safetensors")
+    assert_same(adapter, fused(model))
+    assert adapter.notes == ("no scale is stored; 20 is MLX-LM's own, and norms depend on it",)
+
+
+def test_checkpoints_of_one_folder_have_names_of_their_own(tmp_path):
+    trained(tmp_path / "run")
+    last = tmp_path / "run" / "adapters.safetensors"
+    early = tmp_path / "run" / "0000100_adapters.safetensors"
+    early.write_bytes(last.read_bytes())
+    assert subspace.load(early).name == "run/0000100_adapters"
+    assert subspace.load(last).name == subspace.load(last.parent).name == "run"
+    assert subspace.load(last.parent).metadata["weights"] == str(last)
+    assert subspace.load(early)["layers.0.q_proj"].scale == 4.5
+
+
+def changed(folder: Path, **fields: Any) -> Path:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    return folder
+
+
+@pytest.mark.parametrize("scale", ["20", True, float("nan"), [1]])
+def test_a_scale_that_is_no_number(tmp_path, scale):
+    trained(tmp_path)
+    changed(tmp_path, lora_parameters={"scale": scale})
+    with pytest.raises(
+        subspace.SubspaceError, match=r"lora_parameters\.scale = .* is not a number"
+    ):
+        subspace.load(tmp_path)
+
+
+def test_a_full_fine_tune_is_refused(tmp_path):
+    trained(tmp_path)
+    changed(tmp_path, fine_tune_type="full")
+    with pytest.raises(subspace.SubspaceError, match="fine_tune_type 'full' is no low-rank update"):
+        subspace.load(tmp_path)
+
+
+A, B = "layers.0.q_proj.lora_a", "layers.0.q_proj.lora_b"
+E, F = "layers.0.experts.lora_a", "layers.0.experts.lora_b"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({B: None}, "'layers.0.q_proj.lora_a' has no partner: module .* lacks lora_b"),
+        ({B: torch.ones(4, 10)}, "have different ranks, 3 and 4"),
+        ({B: torch.ones(3)}, "has a shape that no factor has"),
+        ({B: torch.ones(2, 3, 10)}, "are not factors of the same experts and rank"),
+        ({E: torch.ones(4, 3, 5)}, "are not factors of the same experts and rank"),
+        ({E: torch.ones(10, 5)}, "are not the two factors of one layer"),
+        ({E: torch.ones(70_000, 1, 1), F: torch.ones(70_000, 1, 1)}, "more than 65536"),
+        ({A: torch.ones(6, 3, dtype=torch.int32)}, "holds int32; factors of float64"),
+    ],
+)
+def test_factors_that_do_not_fit(tmp_path, change, message):
+    trained(tmp_path)
+    path = tmp_path / "adapters.safetensors"
+    tensors = {k: v for k, v in (load_file(path) | change).items() if v is not None}
+    path.unlink()
+    save_file(tensors, path)
+    with pytest.raises(subspace.SubspaceError, match=message):
+        subspace.load(tmp_path)
+
+
+def test_a_tensor_that_is_not_understood_is_told(tmp_path):
+    trained(tmp_path)
+    path = tmp_path / "adapters.safetensors"
+    tensors = load_file(path) | {"layers.0.norm.weight": torch.ones(4), "x.m": torch.ones(2)}
+    path.unlink()
+    save_file(tensors, path)
+    adapter = subspace.load(tmp_path)
+    assert [t.name for t in adapter.set_aside if not t.known] == ["layers.0.norm.weight", "x.m"]
+    with pytest.raises(subspace.SubspaceError, match="2 tensors are not understood"):
+        subspace.load(tmp_path, strict=True)
