@@ -55,6 +55,36 @@ def test_headers_say_what_the_tensors_are(tmp_path, dtype):
         file["c"]
 
 
+NUMBERS = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.uint64),
+]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+@pytest.mark.parametrize("value", [3, 100])
+def test_one_number_is_read_as_torch_reads_it(tmp_path, dtype, value):
+    tensors = {"first": torch.ones(3).to(dtype), "alpha": torch.tensor(value / 3).to(dtype)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    torch.save(tensors, tmp_path / "x.bin")
+    for name in ("x.safetensors", "x.bin"):
+        file = open_tensors(tmp_path / name)
+        assert file.number("alpha") == float(tensors["alpha"].double())
+        with pytest.raises(KeyError):
+            file.number("c")
+
+
+def test_one_number_of_safetensors_needs_no_torch(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"alpha": torch.tensor([2.5], dtype=torch.bfloat16)}, path)
+    code = (
+        "import sys; from subspace.tensorfiles import open_tensors\n"
+        f"assert open_tensors({str(path)!r}).number('alpha') == 2.5\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 def test_tensors_are_views_of_the_mapped_file(tmp_path):
     save_file({"x": torch.arange(1024.0)}, tmp_path / "mapped.safetensors")

@@ -185,7 +185,7 @@ def number(source: Source, name: str) -> float:
     header = source.tensors.headers[name]
     if math.prod(header.shape) != 1:
         raise FormatError(f"{source.text(name)} should hold one number")
-    value = float(source.tensors[name].double().reshape(()))
+    value = source.tensors.number(name)
     if not math.isfinite(value):
         raise FormatError(f"{source.text(name)} holds {value}")
     return value

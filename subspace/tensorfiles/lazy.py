@@ -31,11 +31,19 @@ class TensorFile(Mapping[str, "torch.Tensor"]):
     headers: Mapping[str, TensorHeader]
     metadata: Mapping[str, str]  # safetensors' ``__metadata__``; empty for a torch file
     _read: Callable[[str], torch.Tensor] = field(repr=False)
+    _number: Callable[[str], float | None] | None = field(repr=False, kw_only=True, default=None)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self.headers:
             raise KeyError(name)
         return self._read(name)
+
+    def number(self, name: str) -> float:
+        """Read the one number that a tensor holds, without torch where the file allows it."""
+        if name not in self.headers:
+            raise KeyError(name)
+        value = self._number(name) if self._number else None
+        return float(self._read(name).double().reshape(())) if value is None else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.headers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,11 @@ _DTYPES = {
     "F32": ("float32", 32),
     "F64": ("float64", 64),
     "C64": ("complex64", 64),
+}
+# torch's name -> struct's code of one element; bfloat16 is the upper half of a float32.
+_CODES = {
+    **{"float64": "<d", "float32": "<f", "float16": "<e", "bfloat16": "<f"},
+    **{"uint8": "<B", "int8": "<b", "int16": "<h", "int32": "<i", "int64": "<q"},
 }
 
 
@@ -106,7 +112,24 @@ def open_safetensors(path: Path) -> TensorFile:
             raise FormatError(f"{path}: tensor {short(name)} cannot be read ({error})") from error
         return tensor
 
-    return TensorFile(path, MappingProxyType(headers), MappingProxyType(metadata), read)
+    places = {name: (begin, end) for begin, end, name in spans}
+
+    def number(name: str) -> float | None:
+        begin, end = places[name]
+        header = headers[name]
+        if header.dtype not in _CODES or math.prod(header.shape) != 1:
+            return None
+        with path.open("rb") as file:
+            file.seek(8 + length + begin)
+            data = file.read(end - begin)
+        if len(data) < end - begin:
+            raise FormatError(f"{path}: tensor {short(name)} cannot be read (the file has shrunk)")
+        code = _CODES[header.dtype]
+        return float(struct.unpack(code, data.rjust(struct.calcsize(code), b"\0"))[0])
+
+    return TensorFile(
+        path, MappingProxyType(headers), MappingProxyType(metadata), read, _number=number
+    )
 
 
 def _safetensors_entry(
