@@ -49,8 +49,15 @@ _DTYPES = {
 }
 # torch's name -> struct's code of one element; bfloat16 is the upper half of a float32.
 _CODES = {
-    **{"float64": "<d", "float32": "<f", "float16": "<e", "bfloat16": "<f"},
-    **{"uint8": "<B", "int8": "<b", "int16": "<h", "int32": "<i", "int64": "<q"},
+    "float64": "<d",
+    "float32": "<f",
+    "float16": "<e",
+    "bfloat16": "<f",
+    "uint8": "<B",
+    "int8": "<b",
+    "int16": "<h",
+    "int32": "<i",
+    "int64": "<q",
 }
 
 
