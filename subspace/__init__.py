@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from subspace.adapters import Adapter as Adapter
     from subspace.adapters import LowRankUpdate as LowRankUpdate
+    from subspace.adapters import align as align
     from subspace.adapters import load as load
     from subspace.errors import SubspaceError as SubspaceError
     from subspace.measures.amplification import amplification as amplification
@@ -36,6 +37,7 @@ _HOME = {
     "LowRankUpdate": "subspace.adapters",
     "load": "subspace.adapters",
     "SubspaceError": "subspace.errors",
+    "align": "subspace.adapters",
     "amplification": "subspace.measures.amplification",
     "amplifications": "subspace.measures.amplification",
     "interference": "subspace.measures.interference",
@@ -56,6 +58,7 @@ __all__ = [
     "Similarity",
     "Spectrum",
     "SubspaceError",
+    "align",
     "amplification",
     "amplifications",
     "interference",

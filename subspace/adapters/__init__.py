@@ -7,6 +7,7 @@ only B, A and scale.
 from __future__ import annotations
 
 from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
+from subspace.adapters.align import align
 from subspace.adapters.load import load
 
-__all__ = ["Adapter", "LowRankUpdate", "SetAside", "UpdateInfo", "load"]
+__all__ = ["Adapter", "LowRankUpdate", "SetAside", "UpdateInfo", "align", "load"]

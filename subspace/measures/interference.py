@@ -10,6 +10,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
+from subspace.adapters import align
 from subspace.errors import ArgumentError
 from subspace.measures import interference_notes, matching, meetings
 from subspace.measures.agreement import LEVEL
@@ -92,7 +93,7 @@ def interference(
     >>> merge["q"].pairs[0].cosine, merge["q"].energy, merge["q"].kept
     (-1.0, 0.2, (0.5, -1.0))
     """
-    adapters = list(adapters)
+    adapters = align(adapters)
     by = _weights(adapters, weights)
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subspace.adapters import Adapter
+from subspace.adapters import Adapter, align
 from subspace.errors import ArgumentError
 from subspace.measures import matching, rank_notes
 from subspace.measures.agreement import LEVEL, Overlaps, agreeing
@@ -101,7 +101,7 @@ def rank(
     >>> one.stable.median, one.energy90.median, one.replicable
     (1.5625, 2, None)
     """
-    adapters = [adapters] if isinstance(adapters, Adapter) else list(adapters)
+    adapters = align([adapters] if isinstance(adapters, Adapter) else list(adapters))
     _check(adapters, level)
     device = usable(device)
     names = matching.shared(adapters, modules)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace.adapters import align
 from subspace.errors import ArgumentError
 from subspace.measures import matching, matrix_notes
 from subspace.measures.agreement import LEVEL
@@ -110,7 +111,7 @@ def similarities(
     >>> matrix.k, [p.value for p in matrix.pairs], [matrix.adapters[n] for n in matrix.order]
     (2, [0.0, 0.5, 0.0], ['y', 'z', 'x'])
     """
-    adapters = list(adapters)
+    adapters = align(adapters)
     _check(adapters, by, k, level)
     device = usable(device)
     labels = matching.distinct_labels(adapters)

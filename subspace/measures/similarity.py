@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from subspace import chance, linalg
-from subspace.adapters import Adapter, LowRankUpdate
+from subspace.adapters import Adapter, LowRankUpdate, align
 from subspace.errors import ArgumentError
 from subspace.measures import matching
 from subspace.measures.agreement import LEVEL, Overlaps, count_agreeing
@@ -105,6 +105,7 @@ def similarity(
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
     device = usable(device)
+    a, b, *controls = align([a, b] if control is None else [a, b, control])
     adapters = (a, b)
     names = matching.shared(adapters, modules)
     for name in names:
@@ -146,9 +147,9 @@ def similarity(
     )
     if starts is not None and side in ("A", "in"):
         result = replace(result, initial=_of_initial(adapters, starts, level))
-    if control is not None:
+    if controls:
         against = similarity(
-            a, control, side=side, modules=modules, angles=angles, level=level, device=device
+            a, controls[0], side=side, modules=modules, angles=angles, level=level, device=device
         )
         result = replace(result, control=against)
     return result

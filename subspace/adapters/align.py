@@ -1,0 +1,270 @@
+"""Adapters of one base under different names: one naming for all of them.
+
+Writers name a module by its path in their own wrapping of the model (``model.layers.0.q_proj``,
+``base_model.model.layers.0.q_proj``), kohya's with underscores in place of dots
+(``lora_unet_mid_block_…``), and some models fuse projections that others hold apart (``qkv_proj``).
+Nothing here guesses: a module is matched where exactly one of the other adapter's modules can be
+meant and has its shape; all others keep their names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from subspace.adapters.order import model_order
+from subspace.adapters.source import some
+from subspace.errors import ArgumentError, UnknownModuleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter, LowRankUpdate, UpdateInfo
+
+# What is put around a model, by its own code or by a tool, and tells nothing of a module.
+_WRAPPERS = frozenset(
+    {
+        *("base_model", "model", "module", "transformer", "_orig_mod", "language_model"),
+        *("bert", "roberta", "distilbert", "electra", "deberta", "albert", "mpnet", "gpt_neox"),
+    }
+)
+# Beginnings of names that tell which of a pipeline's models is meant.
+_MODELS = {
+    "lora_unet_": "unet",
+    "lora_transformer_": "transformer",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+    "unet.": "unet",
+    "text_encoder.": "text_encoder",
+    "text_encoder_2.": "text_encoder_2",
+    "text_encoder_3.": "text_encoder_3",
+}
+# Fused projections whose rows are one part after another; interleaved ones (query_key_value) need
+# the model's configuration and stay whole.
+_FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+
+
+class _Part(NamedTuple):
+    """Rows of a fused module's B."""
+
+    fused: str
+    start: int
+    stop: int
+
+
+def align(
+    adapters: Sequence[Adapter], names: Mapping[str, str] | None = None
+) -> tuple[Adapter, ...]:
+    """Name the modules of all adapters as the first one that has them does.
+
+    Parameters
+    ----------
+    adapters
+        Of one base model. A fused projection is split where another adapter has its parts.
+    names
+        Old name -> new name, for what the rules do not find; used on every adapter that has it.
+
+    Returns
+    -------
+    tuple of Adapter
+        In the order given; an adapter that needs no other name is itself. Notes say what was
+        matched.
+
+    Raises
+    ------
+    ArgumentError
+        `names` gives two modules of an adapter one name.
+    UnknownModuleError
+        No adapter has a module that `names` speaks of.
+
+    >>> import torch
+    >>> from subspace.adapters import Adapter, LowRankUpdate
+    >>> def made(*modules):
+    ...     held = {n: LowRankUpdate(n, torch.ones(1, 3), torch.ones(4, 1), 1.0) for n in modules}
+    ...     return Adapter.from_updates(held)
+    >>> pair = align([made("layers.0.q_proj"), made("model.layers.0.q_proj", "other")])
+    >>> list(pair[1])
+    ['layers.0.q_proj', 'other']
+    """
+    asked = dict(names or {})
+    unknown = [old for old in asked if not any(old in adapter for adapter in adapters)]
+    if unknown:
+        raise UnknownModuleError(f"no adapter has a module {unknown[0]!r}, which is to be renamed")
+    found = [
+        _renamed(adapter, {old: new for old, new in asked.items() if old in adapter})
+        for adapter in adapters
+    ]
+    found = [_split(adapter, [x for x in found if x is not adapter]) for adapter in found]
+    known: dict[str, UpdateInfo] = {}
+    aligned = []
+    for adapter in found:
+        aligned.append(_named_after(known, adapter))
+        known = {**aligned[-1].updates, **known}
+    return tuple(aligned)
+
+
+def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
+    theirs = _by_key(name for name in known if name not in adapter)
+    mine = _by_key(name for name in adapter if name not in known)
+    table = {}
+    for key, (name, *more) in mine.items():
+        others = theirs.get(key) or theirs.get(_without_model(key)) or _of_any_model(theirs, key)
+        if (
+            not more
+            and len(others) == 1
+            and known[others[0]].shape == adapter.updates[name].shape
+        ):
+            table[name] = others[0]
+    # Two models' modules may have one path, and the first adapter may not say whose it is.
+    meant = list(table.values())
+    return _renamed(adapter, {old: new for old, new in table.items() if meant.count(new) == 1})
+
+
+def _by_key(names: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in names:
+        found[_key(name)].append(name)
+    return dict(found)
+
+
+def _key(name: str) -> tuple[str, str]:
+    """Return (which of a pipeline's models, path with underscores), alike for all writers.
+
+    >>> _key("lora_unet_mid_block_conv1"), _key("unet.mid_block.conv1")
+    (('unet', 'mid_block_conv1'), ('unet', 'mid_block_conv1'))
+    >>> _key("base_model.model.model.layers.0.q_proj")
+    ('', 'layers_0_q_proj')
+    """
+    model, rest = "", name
+    for start, called in _MODELS.items():
+        if name.startswith(start):
+            model, rest = called, name.removeprefix(start)
+            break
+    parts = rest.split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        del parts[0]
+    return model, "_".join(parts)
+
+
+def _without_model(key: tuple[str, str]) -> tuple[str, str]:
+    return "", key[1]
+
+
+def _of_any_model(
+    theirs: Mapping[tuple[str, str], list[str]], key: tuple[str, str]
+) -> Sequence[str]:
+    if key[0]:
+        return ()
+    return [name for (_, rest), names in theirs.items() if rest == key[1] for name in names]
+
+
+def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
+    """Split the fused modules of which another adapter has parts and not the whole."""
+    rows: dict[tuple[str, str], int] = {}
+    whole = set()
+    for other in others:
+        for name, info in other.updates.items():
+            rows[_key(name)] = info.shape[0]
+            whole.add(_key(name))
+    parts: dict[str, _Part] = {}
+    for name, info in adapter.updates.items():
+        parent, _, last = name.rpartition(".")
+        named = [f"{parent}.{part}".removeprefix(".") for part in _FUSED.get(last, ())]
+        known = [rows.get(_key(part)) for part in named]
+        if not any(known) or _key(name) in whole:
+            continue
+        sizes = _sizes(known, info.shape[0])
+        if sizes is not None and not any(part in adapter for part in named):
+            at = 0
+            for part, size in zip(named, sizes, strict=True):
+                parts[part] = _Part(name, at, at := at + size)
+    return _with_parts(adapter, parts) if parts else adapter
+
+
+def _sizes(known: Sequence[int | None], total: int) -> list[int] | None:
+    """Return the rows of every part: keys have as many as values, gate as many as up."""
+    if len(known) == 2:
+        sizes: list[int] = [total // 2] * 2
+    else:
+        q, k, v = known
+        side = k or v or (None if q is None else (total - q) // 2)
+        if side is None:
+            return None
+        sizes = [total - 2 * side, side, side]
+    fits = all(a is None or a == b for a, b in zip(known, sizes, strict=True))
+    return sizes if fits and sum(sizes) == total and min(sizes) > 0 else None
+
+
+def _with_parts(adapter: Adapter, parts: Mapping[str, _Part]) -> Adapter:
+    fused = {part.fused for part in parts.values()}
+    updates = {name: info for name, info in adapter.updates.items() if name not in fused}
+    for name, part in parts.items():
+        info = adapter.updates[part.fused]
+        shape = (part.stop - part.start, info.shape[1])
+        updates[name] = replace(info, name=name, shape=shape)
+    initial = {
+        name: adapter.initial[old]
+        for name in updates
+        if (old := parts[name].fused if name in parts else name) in adapter.initial
+    }
+
+    def read(module: str) -> LowRankUpdate:
+        part = parts.get(module)
+        if part is None:
+            return adapter[module]
+        update = adapter[part.fused]
+        return replace(update, name=module, B=update.B[part.start : part.stop])
+
+    note = f"fused projections split into what others hold apart: {some(sorted(fused))}"
+    return _made(adapter, updates, initial, read, note)
+
+
+def _renamed(adapter: Adapter, table: Mapping[str, str]) -> Adapter:
+    """Give modules other names: old -> new."""
+    if not table:
+        return adapter
+    old = {new: name for name, new in table.items()}
+    kept = {name: info for name, info in adapter.updates.items() if name not in table}
+    clash = next((new for new in table.values() if new in kept), None)
+    if clash is not None or len(old) < len(table):
+        clash = clash or next(n for n in old if list(table.values()).count(n) > 1)
+        raise ArgumentError(f"adapter {adapter.name!r}: two modules would be named {clash!r}")
+    updates = kept | {new: replace(adapter.updates[name], name=new) for name, new in table.items()}
+    initial = (
+        {table.get(name, name): A0 for name, A0 in adapter.initial.items()}
+        if (adapter.initial)
+        else {}
+    )
+
+    def read(module: str) -> LowRankUpdate:
+        return replace(adapter[old.get(module, module)], name=module)
+
+    note = "modules matched under other names: "
+    return _made(
+        adapter, updates, initial, read, note + some(f"{a} is {b}" for a, b in table.items())
+    )
+
+
+def _made(
+    adapter: Adapter,
+    updates: Mapping[str, UpdateInfo],
+    initial: Mapping[str, torch.Tensor],
+    read: Callable[[str], LowRankUpdate],
+    note: str,
+) -> Adapter:
+    return replace(
+        adapter,
+        updates=MappingProxyType({n: updates[n] for n in sorted(updates, key=model_order)}),
+        initial=MappingProxyType(dict(initial)),
+        notes=(*adapter.notes, note),
+        _read=read,
+    )

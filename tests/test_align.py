@@ -1,0 +1,138 @@
+"""One naming for adapters of one base: what is matched, what is split, and what is left alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import subspace
+from subspace import Adapter, LowRankUpdate, align
+from subspace.errors import ArgumentError, UnknownModuleError
+
+
+def update(name, d_out=6, d_in=5, r=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    A = torch.randn(r, d_in, generator=generator)
+    return LowRankUpdate(name, A, torch.randn(d_out, r, generator=generator), 0.5)
+
+
+def adapter(*modules, name="x", **shape):
+    made = (m if isinstance(m, LowRankUpdate) else update(m, **shape) for m in modules)
+    return Adapter.from_updates({m.name: m for m in made}, name=name)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("model.layers.0.self_attn.q_proj", "layers.0.self_attn.q_proj"),
+        ("layers.0.self_attn.q_proj", "base_model.model.model.layers.0.self_attn.q_proj"),
+        ("unet.down_blocks.0.attn1.to_q", "lora_unet_down_blocks_0_attn1_to_q"),
+        ("down_blocks.0.attn1.to_q", "lora_unet_down_blocks_0_attn1_to_q"),
+        ("lora_unet_down_blocks_0_attn1_to_q", "down_blocks.0.attn1.to_q"),
+        ("text_encoder.text_model.encoder.mlp.fc1", "lora_te_text_model_encoder_mlp_fc1"),
+        ("text_encoder_2.text_model.encoder.mlp.fc1", "lora_te2_text_model_encoder_mlp_fc1"),
+        ("bert.encoder.layer.0.query", "encoder.layer.0.query"),
+    ],
+)
+def test_writers_names_of_one_module(ours, theirs):
+    first, second = align([adapter(ours), adapter(theirs, "another")])
+    assert list(first) == [ours]
+    assert set(second) == {ours, "another"}
+    assert second[ours].name == ours
+    assert f"{theirs} is {ours}" in second.notes[-1]
+    assert subspace.similarity(adapter(ours), adapter(theirs))[ours].phi[-1, -1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (["text_encoder.fc1", "text_encoder_2.fc1"], ["fc1"]),  # whose is it?
+        (["fc1"], ["lora_te1_fc1", "lora_te2_fc1"]),
+        (["a.b_c"], ["a_b.c", "a.b.c"]),  # two dotted names of one underscored
+        (["lora_te1_fc1"], ["lora_te2_fc1"]),
+        (["layers.0.q_proj"], ["layers.1.q_proj"]),
+    ],
+)
+def test_what_could_be_two_modules_is_left_alone(ours, theirs):
+    _, second = align([adapter(*ours), adapter(*theirs)])
+    assert set(second) == set(theirs)
+    assert second.notes == ()
+
+
+def test_a_module_of_another_shape_is_another_module():
+    _, second = align([adapter("a.q"), adapter("model.a.q", d_out=7)])
+    assert list(second) == ["model.a.q"]
+
+
+def test_the_same_names_are_the_same_object():
+    pair = [adapter("a.q", "a.v"), adapter("a.v")]
+    assert align(pair) == tuple(pair)
+
+
+def test_a_later_adapter_may_be_named_after_an_earlier_one_that_is_not_the_first():
+    *_, last = align([adapter("a.q"), adapter("a.q", "a.v"), adapter("model.a.v")])
+    assert list(last) == ["a.v"]
+
+
+def test_renamed_on_request():
+    pair = [adapter("a.q"), adapter("weird/q", "a.q2")]
+    with pytest.raises(UnknownModuleError, match="'nothing'"):
+        align(pair, {"nothing": "a.q"})
+    with pytest.raises(ArgumentError, match=r"two modules would be named 'a.q2'"):
+        align(pair, {"weird/q": "a.q2"})
+    _, second = align(pair, {"weird/q": "a.q"})
+    assert set(second) == {"a.q", "a.q2"}
+
+
+@pytest.mark.parametrize("fused_first", [True, False])
+@pytest.mark.parametrize(
+    ("host", "parts"),
+    [
+        ("a.qkv_proj", {"a.q_proj": 6, "a.k_proj": 2, "a.v_proj": 2}),
+        ("a.gate_up_proj", {"a.gate_proj": 4, "a.up_proj": 4}),
+    ],
+)
+def test_a_fused_projection_is_split_as_another_adapter_holds_its_parts(host, parts, fused_first):
+    fused = adapter(host, d_out=sum(parts.values()))
+    dense = fused[host].delta()
+    for held in ([next(iter(parts))], list(parts)[-1:], list(parts)):
+        other = adapter(*(update("model." + name, d_out=parts[name]) for name in held))
+        pair = [fused, other] if fused_first else [other, fused]
+        split, whole = align(pair) if fused_first else reversed(align(pair))
+        assert len(split) == len(parts)
+        assert len(whole) == len(held)
+        rows = torch.cat([split[name].delta() for name in split_names(split, parts)])
+        assert torch.equal(rows, dense)
+        assert {name.removeprefix("model.") for name in whole} == set(held)
+        assert "fused projections split" in " ".join(split.notes)
+        shared = [name for name in split if name in whole]
+        assert len(shared) == len(held)
+
+
+def split_names(split, parts):
+    return [next(n for n in split if n.endswith(part)) for part in parts]
+
+
+@pytest.mark.parametrize("rows", [{"q_proj": 9}, {"q_proj": 5}, {"v_proj": 5}, {"k_proj": 4}])
+def test_rows_that_do_not_add_up_are_not_split(rows):
+    ((part, d_out),) = rows.items()
+    if part == "k_proj":  # 10 - 2 * 4 leaves 2 for q: that is possible
+        d_out = 5
+    fused = adapter("a.qkv_proj", d_out=10)
+    first, _ = align([fused, adapter(update(f"a.{part}", d_out=d_out))])
+    assert list(first) == ["a.qkv_proj"]
+
+
+def test_the_initial_A_is_named_with_its_module():
+    began = {"model.a.q": torch.ones(2, 5)}
+    second = replace(adapter("model.a.q"), initial=began)
+    _, second = align([adapter("a.q"), second])
+    assert torch.equal(second.initial["a.q"], began["model.a.q"])
+
+
+def test_every_measure_of_several_adapters_aligns_them():
+    pair = [adapter("a.q", name="x"), adapter("model.a.q", name="y")]
+    for measure in (subspace.interference, subspace.rank):
+        assert list(measure(pair).modules) == ["a.q"]
+    assert subspace.similarities(pair).pairs[0].value == pytest.approx(1)
+    assert list(subspace.similarity(*pair, control=pair[1]).control.modules) == ["a.q"]
