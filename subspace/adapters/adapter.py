@@ -42,6 +42,9 @@ class LowRankUpdate:
     error, beyond
         Where B A is the leading part of a larger matrix: a bound on the spectral norm of what it is
         off by, and the first singular value that it leaves out. Zero for a trained update.
+    rounding
+        Where B and A are multiplied out of stored numbers: what storing those rounded off, as a
+        share of the factor's norm. Zero where their own dtype tells.
     """
 
     name: str
@@ -51,6 +54,7 @@ class LowRankUpdate:
     source: str = ""
     error: float = 0.0
     beyond: float = 0.0
+    rounding: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -85,7 +89,9 @@ class UpdateInfo:
     rank: int
     scale: float
     dtype: str  # of A and B as stored, "float32", or "bfloat16/float32" if they differ
-    kind: str = "linear"  # or "embedding", "conv2d", ...
+    kind: str = "linear"  # or "embedding", "conv2d", "expert", ...
+    kernel: tuple[int, ...] = ()  # of a convolution, as its weight ends: (kh, kw)
+    groups: int = 1  # of a convolution
 
     @property
     def parameters(self) -> int:

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
 
 
+_UNIT_ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+
+
 @dataclass(frozen=True)
 class Planned:
     """One module's update as the headers tell it, and how its factors are made of tensors.
@@ -41,7 +49,13 @@ class Planned:
     factors
         From tensor name -> tensor to B (d_out, r) and A (r, d_in).
     kind
-        ``"linear"``, ``"embedding"``, ``"conv2d"``, ….
+        ``"linear"``, ``"embedding"``, ``"conv2d"``, ``"expert"``, ….
+    numbers
+        Names of tensors that the scale is made of.
+    multiplied
+        How many stored numbers are multiplied in an entry of B or of A, each of them rounded.
+    kernel, groups
+        Of a convolution: d_in is its inputs times prod(kernel).
     """
 
     module: str
@@ -51,6 +65,10 @@ class Planned:
     tensors: tuple[str, ...]
     factors: Factors = field(repr=False)
     kind: str = "linear"
+    numbers: tuple[str, ...] = ()
+    multiplied: int = 1
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
 
 
 def assemble(
@@ -97,7 +115,7 @@ def assemble(
                 f"module {update.module!r}"
             )
     tensors = source.tensors
-    used = {name for update in updates.values() for name in update.tensors}
+    used = {name for update in updates.values() for name in (*update.tensors, *update.numbers)}
     reasons = set_aside or {}
     aside = tuple(
         SetAside(name, header.shape, header.dtype, reasons[name])
@@ -113,7 +131,12 @@ def assemble(
         if (B.shape[0], A.shape[1]) != update.shape or not B.shape[1] == len(A) == update.rank:
             raise AssertionError(f"{module}: planned {update}, made {B.shape} @ {A.shape}")
         return LowRankUpdate(
-            module, A, B, update.scale, f"{source.weights} ({some(update.tensors, 4)})"
+            module,
+            A,
+            B,
+            update.scale,
+            f"{source.weights} ({some(update.tensors, 4)})",
+            rounding=_rounding(update, source),
         )
 
     return Adapter(
@@ -140,4 +163,14 @@ def _info(update: Planned, source: Source) -> UpdateInfo:
         update.scale,
         "/".join(dict.fromkeys(dtypes)),
         update.kind,
+        update.kernel,
+        update.groups,
     )
+
+
+def _rounding(update: Planned, source: Source) -> float:
+    """Bound what storing rounded off a product of stored numbers, relative to it."""
+    if update.multiplied == 1:
+        return 0.0
+    dtypes = {source.tensors.headers[name].dtype for name in update.tensors}
+    return update.multiplied * max(_UNIT_ROUNDOFF[dtype] for dtype in dtypes)

@@ -127,7 +127,13 @@ def _planned(
         raise FormatError(f"{both}: {experts} experts, more than {_MOST_EXPERTS}, are no layer's")
     for expert in range(experts):
         yield Planned(
-            f"{module}.{expert}", (d_out, d_in), rank, scale, (a, b), _of_expert(a, b, expert)
+            f"{module}.{expert}",
+            (d_out, d_in),
+            rank,
+            scale,
+            (a, b),
+            _of_expert(a, b, expert),
+            "expert",
         )
 
 

@@ -200,6 +200,8 @@ def _info(
         alpha / math.sqrt(rank) if lora.rslora else alpha / rank,
         a.dtype if a.dtype == b.dtype else f"{a.dtype}/{b.dtype}",
         "embedding" if pair.embedding else _KINDS[len(a.shape)],
+        a.shape[2:],
+        pair.groups,
     )
 
 
