@@ -95,6 +95,12 @@ def test_every_anchor_is_there(page):
     assert wanted <= set(ids)
 
 
+def test_the_script_is_small():
+    scripts = list((Path(subspace.__file__).parent / "reports").glob("*.js"))
+    assert len(scripts) == 2
+    assert sum(script.stat().st_size for script in scripts) < 20_000
+
+
 def test_the_page_is_small_and_always_the_same(found, page):
     assert len(page) < 1_500_000
     assert html(found) == page

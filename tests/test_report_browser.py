@@ -2,41 +2,25 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from browsing import IN_BROWSER, chromium, shown
 from made import gaussian
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.findings import ranked
-from subspace.reports import html, report
+from subspace.reports import report
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="apt-get install chromium chromium-driver"
-    ),
-]
+pytestmark = IN_BROWSER
 DATA = Path(__file__).parent.parent / "data" / "adapters"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = CHROMIUM
-    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +33,6 @@ def _minilm():
     from subspace.cli.amplification import open_base
 
     return open_base("minilm")
-
-
-def shown(browser, folder, result):
-    """Open the page in a fresh tab, and wait until the map is there."""
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    path = folder / "page.html"
-    path.write_text(html(result))
-    browser.get_log("performance"), browser.get_log("browser")
-    browser.get(path.as_uri())
-    WebDriverWait(browser, 20).until(lambda b: b.find_element("id", "map").text)
-    return path
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from subspace.plots.accuracy_curves import (
     RING,
     SEED,
     TRAIN,
+    apart,
     check_sets,
     curve_style,
     in_percent,
@@ -254,15 +255,11 @@ def _draw_levels(
                 y - spread, y + spread, facecolor=BAND, linewidth=0, label="_spread", zorder=0.5
             )
     # Names are pushed apart where the lines are closer than letters are high.
-    heights = [y for y, *_ in inside]
-    up, down = list(heights), list(heights)
-    for n in range(1, len(heights)):
-        up[n] = max(up[n], up[n - 1] + gap * (high - low))
-        down[-n - 1] = min(down[-n - 1], down[-n] - gap * (high - low))
-    for a, b, (_, name, _) in zip(up, down, inside, strict=True):
+    heights = apart([y for y, *_ in inside], gap * (high - low))
+    for height, (_, name, _) in zip(heights, inside, strict=True):
         ax.text(
             1.012,
-            (a + b) / 2,
+            height,
             literal(name, 16),
             transform=ax.get_yaxis_transform(),
             va="center",

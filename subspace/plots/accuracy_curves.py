@@ -119,6 +119,19 @@ def levels_inside(rows: Sequence[SweepRow]) -> dict[str, tuple[float, float]]:
     return {name: level for name, level in reference_levels(rows).items() if low < level[0] < high}
 
 
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Return where names stand that are at least `gap` from each other, near ascending heights.
+
+    >>> apart([1.0, 1.5, 9.0], 2.0)
+    [0.25, 2.25, 9.0]
+    """
+    up, down = list(heights), list(heights)
+    for n in range(1, len(heights)):
+        up[n] = max(up[n], up[n - 1] + gap)
+        down[-n - 1] = min(down[-n - 1], down[-n] - gap)
+    return [(a + b) / 2 for a, b in zip(up, down, strict=True)]
+
+
 def octaves_between(ranks: Sequence[int], count: int, inches: float) -> float:
     """Return the octaves between `count` target sets at one rank."""
     nearest = min((math.log2(b / a) for a, b in pairwise(ranks)), default=1.0)

@@ -85,6 +85,7 @@ def report(
     >>> found.sources[0].ranks, len(found.pairs)
     ((2, 2), 0)
     """
+    from subspace.adapters import align
     from subspace.findings import amplified, findings, ranked
     from subspace.measures.amplification import amplifications
     from subspace.measures.rank import rank
@@ -94,7 +95,7 @@ def report(
 
     _check(adapters)
     tell = progress or (lambda _stage: lambda _count: None)
-    chosen = [adapter.select(modules) for adapter in adapters]
+    chosen = [adapter.select(modules) for adapter in align(adapters)]
     compared = []
     for n, (a, b) in enumerate(_pairs(chosen)):
         compared.append(

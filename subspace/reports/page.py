@@ -39,8 +39,7 @@ def html(report: Report, *, title: str = "") -> str:
     from subspace.findings import ranked
 
     plain, grids = payload(report)
-    script = files("subspace.reports").joinpath("explorer.js").read_text(encoding="utf-8")
-    style = files("subspace.reports").joinpath("page.css").read_text(encoding="utf-8")
+    script, style = _text("explorer.js") + _text("accuracy.js"), _text("page.css")
     environment = Environment(
         loader=PackageLoader("subspace.reports", "."),
         autoescape=True,
@@ -67,6 +66,10 @@ def html(report: Report, *, title: str = "") -> str:
     )
 
 
+def _text(name: str) -> str:
+    return files("subspace.reports").joinpath(name).read_text(encoding="utf-8")
+
+
 def _policy(script: str, style: str) -> str:
     """Let the browser run this script and this style, and nothing else from anywhere."""
     hashes = [
@@ -86,11 +89,21 @@ def _embedded(plain: dict[str, Any]) -> str:
 
 
 def _sweep(table: Table6) -> dict[str, Any]:
-    from subspace.plots.accuracy import accuracy_figure
-    from subspace.plots.save import rendered
+    from subspace.reports import accuracy_chart as chart
 
-    picture = base64.b64encode(rendered(accuracy_figure(table), ".svg")).decode("ascii")
-    return {"picture": picture, "rows": _rows(table)}
+    panels, why = chart.drawn(table)
+    return {
+        "panels": panels,
+        "why": why,
+        "shapes": chart.SHAPES,
+        "wide": chart.WIDE,
+        "high": chart.HIGH,
+        "left": chart.LEFT,
+        "right": chart.RIGHT,
+        "top": chart.TOP,
+        "bottom": chart.BOTTOM,
+        "rows": _rows(table),
+    }
 
 
 def _rows(table: Table6) -> list[list[str]]:
