@@ -368,7 +368,6 @@ def test_a_device_in_the_configs_place(folder):
     [
         ("x.safetensors", ["lora_te_x.lora_down.weight", "lora_te_x.lora_up.weight"], "kohya"),
         ("x.safetensors", ["te_x.lokr_w1", "te_x.lokr_w2"], "LoKr"),
-        ("x.safetensors", ["h.0.lora_A", "h.0.lora_B"], "loralib"),
         ("x.safetensors", ["unet:0:down", "unet:0:up"], "cloneofsimo"),
         ("x.safetensors", ["model.embed.weight"], "no LoRA factors among its 1 tensors"),
     ],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.adapters import mlx, peft
+from subspace.adapters import loralib, mlx, peft
 from subspace.adapters.find import find
 from subspace.adapters.source import Format, Source, some
-from subspace.errors import FormatError
+from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import read_json, short
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["FORMATS", "explain", "find", "load"]
 
 # The first that claims a file reads it: what a config or a prefix tells comes before what names of
 # tensors alone do.
-FORMATS: tuple[Format, ...] = (peft, mlx)
+FORMATS: tuple[Format, ...] = (peft, mlx, loralib)
 
 # Parts of tensor names that betray a format that is not read yet.
 _SIGNS = (
@@ -32,7 +33,6 @@ _SIGNS = (
     ("_lora.down.weight", "old diffusers LoRA"),
     ("vera_lambda_", "PEFT VeRA"),
     (".lora_a.weight", "torchtune"),
-    (".lora_A", "loralib"),
     (".adapter.linear_in.weight", "Megatron / NeMo"),
 )
 
@@ -69,9 +69,13 @@ def load(
     ------
     MissingFileError
         No such path, or the folder lacks the weights or the config.
+    ArgumentError
+        `alpha` is not a finite number.
     FormatError
         A file is damaged or hostile, its parts do not fit together, or its format is not read.
     """
+    if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
+        raise ArgumentError(f"{path}: alpha = {short(alpha)} is not a number")
     source = _source(Path(path), adapter_name, alpha)
     format = next((format for format in FORMATS if format.claims(source)), None)
     if format is None:

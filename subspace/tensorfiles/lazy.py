@@ -29,7 +29,7 @@ class TensorFile(Mapping[str, "torch.Tensor"]):
 
     path: Path
     headers: Mapping[str, TensorHeader]
-    metadata: Mapping[str, str]  # safetensors' ``__metadata__``; empty for a torch file
+    metadata: Mapping[str, str]  # safetensors' ``__metadata__``; of a torch file, see `open_torch`
     _read: Callable[[str], torch.Tensor] = field(repr=False)
     _number: Callable[[str], float | None] | None = field(repr=False, kw_only=True, default=None)
 

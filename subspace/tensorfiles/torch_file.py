@@ -12,6 +12,7 @@ from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.strangers import RESAVE, short
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -26,9 +27,16 @@ _PICKLED = frozenset(
     }
 )
 
+# Where training scripts keep the weights in a checkpoint, beside the optimizer's state.
+_NESTS = ("state_dict", "model_state_dict", "model", "module")
+
 
 def open_torch(path: Path) -> TensorFile:
     """Open a torch file; its tensors are views of the mapped file.
+
+    It holds a dict of tensors, or a training checkpoint with one such dict at ``state_dict``,
+    ``model_state_dict``, ``model`` or ``module``; the rest of a checkpoint is left alone, and
+    `TensorFile.metadata` says under ``"entry"`` which it was.
 
     Raises
     ------
@@ -39,12 +47,13 @@ def open_torch(path: Path) -> TensorFile:
         torch is missing, or older than 2.10.
     """
     _look_before_loading(path)
-    tensors = _load_torch(path)
+    tensors, entry = _load_torch(path)
     headers = {
         name: TensorHeader(tuple(t.shape), str(t.dtype).removeprefix("torch."))
         for name, t in tensors.items()
     }
-    return TensorFile(path, MappingProxyType(headers), {}, tensors.__getitem__)
+    metadata = MappingProxyType({} if entry is None else {"entry": entry})
+    return TensorFile(path, MappingProxyType(headers), metadata, tensors.__getitem__)
 
 
 def _look_before_loading(path: Path) -> None:
@@ -89,7 +98,7 @@ def _names(op: str) -> bool:
     return "GLOBAL" in op or op in {"INST", "OBJ", "EXT1", "EXT2", "EXT4"}
 
 
-def _load_torch(path: Path) -> dict[str, torch.Tensor]:
+def _load_torch(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     try:
         import torch
     except ImportError:
@@ -109,6 +118,9 @@ def _load_torch(path: Path) -> dict[str, torch.Tensor]:
         raise FormatError(f"{path}: torch refuses to read it ({first}); {RESAVE}") from None
     if not isinstance(loaded, dict):
         raise FormatError(f"{path}: holds a {type(loaded).__name__}, not a dict of tensors")
+    entry = _nest(path, loaded)
+    if entry is not None:
+        loaded = loaded[entry]
     for name, tensor in loaded.items():
         where = f"{path}: entry {short(name)}"
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
@@ -119,4 +131,13 @@ def _load_torch(path: Path) -> dict[str, torch.Tensor]:
             raise FormatError(
                 f"{where} claims shape {tuple(tensor.shape)}, more than the bytes that are there"
             )
-    return {name: tensor.detach() for name, tensor in loaded.items()}
+    return {name: tensor.detach() for name, tensor in loaded.items()}, entry
+
+
+def _nest(path: Path, loaded: Mapping[str, object]) -> str | None:
+    nests = [name for name in _NESTS if isinstance(loaded.get(name), dict) and loaded[name]]
+    if len(nests) > 1:
+        raise FormatError(
+            f"{path}: a checkpoint with weights at {' and at '.join(nests)}; save one of them alone"
+        )
+    return nests[0] if nests else None
