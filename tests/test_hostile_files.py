@@ -109,10 +109,13 @@ def test_a_file_that_holds_no_weights(folder):
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("IA3", r"no low-rank update \(it rescales activations\)"),
-        ("OFT", "no low-rank update"),
-        ("PROMPT_TUNING", r"no low-rank update \(it trains a prompt\)"),
-        ("LOKR", "low-rank too, but not read yet"),
+        ("IA3", r"no low-rank update \(it rescales activations\); merge it .* two checkpoints"),
+        ("OFT", r"no low-rank update \(it rotates weights\); merge it"),
+        ("BOFT", r"no low-rank update \(it rotates weights\); merge it"),
+        ("FOURIERFT", r"no low-rank update \(it adds a sparse spectrum\); merge it"),
+        ("PROMPT_TUNING", r"no low-rank update \(it trains a prompt\); it leaves every weight"),
+        ("PREFIX_TUNING", r"no low-rank update \(it trains a prompt\); it leaves every weight"),
+        ("XLORA", r"not read \(several LoRA adapters .* give one"),
         ("SHINY", "unknown here"),
         (None, "unknown here"),
         (["LORA"], "unknown here"),
@@ -125,7 +128,7 @@ def test_an_unknown_peft_type(folder, kind, why):
         subspace.load(folder)
     line = refused(folder)
     assert "adapter_config.json: peft_type" in line
-    assert "what is read: LORA" in line
+    assert "what is read: ADALORA, LOHA, LOKR, LORA, VERA" in line
 
 
 @pytest.mark.parametrize("alpha", ["16", True, [16], {}, float("nan"), float("inf"), 10**400])

@@ -77,7 +77,8 @@ def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
     d_in *= math.prod(kernels[0][2:]) if kernels else 1
     tensors = tuple(slots[slot] for slot in (*_FOUR, *cores))
     rank = min(dim * dim, d_out, d_in)
-    return bounded(source, module, Extent((d_out, d_in), rank, dim, tensors))
+    multiplied = 4 if rank < dim * dim or cores else 2
+    return bounded(source, module, Extent((d_out, d_in), rank, dim, tensors, multiplied))
 
 
 def factors(slots: Mapping[str, str]) -> Factors:

@@ -68,7 +68,10 @@ def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
     ranks = [min(*size, *(() if dim is None else (dim,))) for size, dim in blocks]
     dim = second if first is None else first
     tensors = tuple(slots[slot] for slot in SLOTS if slot in slots)
-    return bounded(source, module, Extent((a * k, b * n), ranks[0] * ranks[1], dim, tensors))
+    multiplied = 4 if _CORE in slots else 2
+    return bounded(
+        source, module, Extent((a * k, b * n), ranks[0] * ranks[1], dim, tensors, multiplied)
+    )
 
 
 def _block(

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
 from subspace.adapters.find import CONFIG
 from subspace.adapters.order import model_order
-from subspace.adapters.patterns import matching
 from subspace.adapters.peft_config import LoraConfig, check_peft_type, read_config
 from subspace.adapters.peft_keys import Key, Pair, pairs_of, parse, set_aside
+from subspace.adapters.peft_patterns import from_patterns
 from subspace.adapters.source import some
 from subspace.errors import FormatError, MissingFileError, UnknownModuleError
 from subspace.tensorfiles import open_tensors
@@ -53,7 +53,8 @@ def claims(source: Source) -> str | None:
     """
     if source.config is not None and "peft_type" in source.config:
         check_peft_type(source.config, source.where)
-        return f"{source.where} has a peft_type"
+        lora = source.config["peft_type"] == "LORA"
+        return f"{source.where} has peft_type LORA" if lora else None
     factors = {"A", "B", "embedding_A", "embedding_B"}
     found = next((name for name in source.tensors if parse(name).slot in factors), None)
     return None if found is None else f"tensor {found!r} is named as PEFT names a factor"
@@ -80,7 +81,7 @@ def read(source: Source) -> Adapter:
     lora = read_config(config, where)
     keys, others = _one_adapter([parse(t) for t in tensors], adapter_name, tensors.path)
     pairs, rest = pairs_of(keys, lora, tensors)
-    alphas, ranks, unsure = _from_patterns(pairs, lora)
+    alphas, ranks, unsure = from_patterns({m: pair.target for m, pair in pairs.items()}, lora)
     updates, disagree = {}, []
     notes = [*lora.notes, *unsure]
     for module in sorted(pairs, key=model_order):
@@ -157,35 +158,6 @@ def _one_adapter(keys: list[Key], wanted: str | None, path: Path) -> tuple[list[
     chosen = wanted if wanted is not None else next(iter(named), None)
     mine = [key for key in keys if key.adapter in (None, chosen)]
     return mine, [key for key in keys if key.adapter not in (None, chosen)]
-
-
-def _from_patterns(
-    pairs: Mapping[str, Pair], lora: LoraConfig
-) -> tuple[dict[str, float], dict[str, list[int]], list[str]]:
-    """Give each module its alpha, the ranks that the config may mean, and what is unsure."""
-    targets = {module: pair.target for module, pair in pairs.items()}
-
-    def values(
-        field: str, table: Mapping[str, float], default: float | None
-    ) -> dict[str, list[Any]]:
-        found = matching(list(table), targets.values(), where=f"{lora.where}: {field}")
-        # PEFT looks the module's own path up where no pattern matches.
-        return {
-            module: [table[key] for key in found[target]] or [table.get(target, default)]
-            for module, target in targets.items()
-        }
-
-    alphas = values("alpha_pattern", lora.alpha_pattern, lora.alpha)
-    ranks = values("rank_pattern", lora.rank_pattern, lora.r)
-    unsure = [module for module, found in alphas.items() if len(set(found)) > 1]
-    notes = []
-    if unsure:
-        notes.append(
-            f"{some(unsure)}: several entries of alpha_pattern match; the first in the file is "
-            "taken, as PEFT does on loading, but PEFT sorts them on saving: training may have "
-            "used another"
-        )
-    return {m: found[0] for m, found in alphas.items()}, ranks, notes
 
 
 def _info(

@@ -16,8 +16,13 @@ from subspace.tensorfiles import short
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Low-rank updates too, in files of their own.
-_NOT_YET = {"ADALORA", "LOHA", "LOKR", "VERA", "XLORA"}
+# What is read, each by a format file of its own.
+METHODS = {"LORA", "ADALORA", "VERA", "LOHA", "LOKR"}
+_NOT_YET = {
+    "XLORA": "several LoRA adapters and what chooses between them; give one of the adapters",
+    "RANDLORA": "a sum of scaled random projections of full rank",
+    "VBLORA": "factors that are put together from a bank of vectors",
+}
 _NOT_LOW_RANK = {
     "IA3": "rescales activations",
     "OFT": "rotates weights",
@@ -26,16 +31,14 @@ _NOT_LOW_RANK = {
     "LN_TUNING": "retrains layer norms",
     "FOURIERFT": "adds a sparse spectrum",
     "WAVEFT": "adds a sparse spectrum",
+    "C3A": "adds circulant blocks",
     "SHIRA": "adds a sparse matrix",
-    "PROMPT_TUNING": "trains a prompt",
-    "MULTITASK_PROMPT_TUNING": "trains a prompt",
-    "P_TUNING": "trains a prompt",
-    "PREFIX_TUNING": "trains a prompt",
-    "ADAPTION_PROMPT": "trains a prompt",
-    "CPT": "trains a prompt",
-    "CARTRIDGE": "trains a prompt",
     "TRAINABLE_TOKENS": "retrains tokens",
 }
+_PROMPTS = {
+    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT",
+    "CPT", "CARTRIDGE",
+}  # fmt: skip
 # Fields that leave B @ A as it is, or that are read elsewhere in this room.
 _UNDERSTOOD = frozenset({
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
@@ -96,27 +99,48 @@ class LoraConfig:
 
 
 def check_peft_type(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a ``peft_type`` that is not read, and say what it is.
+    """Refuse a ``peft_type`` that no format reads, and say what could be done instead.
 
     Raises
     ------
     FormatError
-        ``peft_type`` is there and is not LORA.
+        ``peft_type`` is there and is not one of `METHODS`.
     """
     found = config.get("peft_type", "LORA")
-    if found == "LORA":
+    name = found if isinstance(found, str) else ""
+    if name in METHODS:
         return
-    if isinstance(found, str) and found in _NOT_YET:
-        why = "low-rank too, but not read yet"
-    elif isinstance(found, str) and found in _NOT_LOW_RANK:
-        why = f"no low-rank update (it {_NOT_LOW_RANK[found]})"
+    way_out = "merge it into the base (merge_and_unload) and compare two checkpoints"
+    if name in _NOT_LOW_RANK:
+        why = f"no low-rank update (it {_NOT_LOW_RANK[name]}); {way_out}"
+    elif name in _PROMPTS:
+        why = "no low-rank update (it trains a prompt); it leaves every weight as it was"
+    elif name in _NOT_YET:
+        why = f"not read ({_NOT_YET[name]})"
     else:
-        why = "unknown here"
-    raise FormatError(f"{where}: peft_type {short(found)} is {why}; what is read: LORA")
+        why = f"unknown here; {way_out}"
+    raise FormatError(
+        f"{where}: peft_type {short(found)} is {why}; what is read: {', '.join(sorted(METHODS))}"
+    )
 
 
-def read_config(config: Mapping[str, Any], where: str) -> LoraConfig:
-    """Check the fields of a LORA config.
+def read_config(
+    config: Mapping[str, Any],
+    where: str,
+    *,
+    alpha: str | None = "lora_alpha",
+    also: frozenset[str] = frozenset(),
+) -> LoraConfig:
+    """Check the fields of a LORA config, or of another method's that has most of them.
+
+    Parameters
+    ----------
+    config, where
+        The file's contents, and its name.
+    alpha
+        The field that holds alpha; None for a method without.
+    also
+        Fields that the method has beside LoRA's, and that change nothing or are read elsewhere.
 
     Raises
     ------
@@ -125,9 +149,8 @@ def read_config(config: Mapping[str, Any], where: str) -> LoraConfig:
     """
     if "peft_type" not in config:
         raise FormatError(f"{where}: has no peft_type; it is not a config that PEFT wrote")
-    check_peft_type(config, where)
-    if config.get("lora_alpha") is None:
-        raise FormatError(f"{where}: has no lora_alpha, so the scale is unknown; add it")
+    if alpha is not None and config.get(alpha) is None:
+        raise FormatError(f"{where}: has no {alpha}, so the scale is unknown; add it")
     ranks = _table(config, "rank_pattern", where)
     alphas = _table(config, "alpha_pattern", where)
     bd = config.get("use_bdlora")
@@ -136,7 +159,7 @@ def read_config(config: Mapping[str, Any], where: str) -> LoraConfig:
     return LoraConfig(
         where=where,
         r=None if config.get("r") is None else _rank(config["r"], "r", where),
-        alpha=_number(config["lora_alpha"], "lora_alpha", where),
+        alpha=1.0 if alpha is None else _number(config[alpha], alpha, where),
         rank_pattern={k: _rank(v, f"rank_pattern[{k!r}]", where) for k, v in ranks.items()},
         alpha_pattern={k: _number(v, f"alpha_pattern[{k!r}]", where) for k, v in alphas.items()},
         rslora=_flag(config, "use_rslora", where),
@@ -148,11 +171,11 @@ def read_config(config: Mapping[str, Any], where: str) -> LoraConfig:
         block_diagonal=_names(bd, "target_modules_bd_a", where)
         + _names(bd, "target_modules_bd_b", where),
         base_model=base if isinstance(base, str) and base else None,
-        notes=_notes(config),
+        notes=_notes(config, _UNDERSTOOD | also),
     )
 
 
-def _notes(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(config: Mapping[str, Any], understood: frozenset[str]) -> tuple[str, ...]:
     notes = []
     init = config.get("init_lora_weights", True)
     if isinstance(init, str):
@@ -166,7 +189,7 @@ def _notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     for name, value in config.items():
         if name in _VARIANTS and value not in (None, False, [], {}):
             notes.append(f"{name}: {_VARIANTS[name]}")
-        elif name not in _UNDERSTOOD and name not in _VARIANTS and value:
+        elif name not in understood and name not in _VARIANTS and value:
             notes.append(f"config field {name!r} is not known here; it may change what B @ A means")
     return tuple(notes)
 

@@ -97,12 +97,12 @@ def parse(name: str) -> Key:
     if slot in {"A", "B"} and leaf == "bias":
         slot = "bias"
     target = module[: module.index("base_layer")] if "base_layer" in module else module
-    kept = [part for part in module if part not in _WRAPPERS]
-    return Key(name, ".".join(kept), ".".join(_bare(target)), slot, adapter, leaf)
+    return Key(name, bare(module), bare(target), slot, adapter, leaf)
 
 
-def _bare(parts: list[str]) -> list[str]:
-    return [part for part in parts if part not in _WRAPPERS]
+def bare(parts: Iterable[str]) -> str:
+    """Join a path without what PEFT and torch wrap around a module."""
+    return ".".join(part for part in parts if part not in _WRAPPERS)
 
 
 def pairs_of(

@@ -35,6 +35,7 @@ class Extent(NamedTuple):
     rank: int  # width of B
     dim: int | None  # the r that alpha is divided by; None where no factor has one
     tensors: tuple[str, ...]  # that it is made of
+    multiplied: int = 2  # how many stored numbers are multiplied in an entry of B or A
 
 
 def bounded(source: Source, module: str, extent: Extent) -> Extent:

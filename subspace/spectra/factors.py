@@ -36,7 +36,9 @@ class Factor:
 
     def rounded(self, norm: float) -> float:
         """Frobenius bound of what storing this factor, of the given norm, changed."""
-        return _rounding(self.tall, norm) if self.rounding is None else self.rounding
+        if self.rounding is not None:
+            return self.rounding
+        return max(_rounding(self.tall, norm), self.update.rounding * norm)
 
 
 def moved(update: LowRankUpdate, A0: Tensor) -> Factor:
