@@ -74,11 +74,12 @@ def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
                 f"{source.text(slots[core])} is not the core of factors of rank {dim} in module "
                 f"{module!r}"
             )
-    d_in *= math.prod(kernels[0][2:]) if kernels else 1
+    kernel = kernels[0][2:] if kernels else ()
+    d_in *= math.prod(kernel)
     tensors = tuple(slots[slot] for slot in (*_FOUR, *cores))
     rank = min(dim * dim, d_out, d_in)
     multiplied = 4 if rank < dim * dim or cores else 2
-    return bounded(source, module, Extent((d_out, d_in), rank, dim, tensors, multiplied))
+    return bounded(source, module, Extent((d_out, d_in), rank, dim, tensors, multiplied, kernel))
 
 
 def factors(slots: Mapping[str, str]) -> Factors:

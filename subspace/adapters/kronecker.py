@@ -69,9 +69,11 @@ def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
     dim = second if first is None else first
     tensors = tuple(slots[slot] for slot in SLOTS if slot in slots)
     multiplied = 4 if _CORE in slots else 2
-    return bounded(
-        source, module, Extent((a * k, b * n), ranks[0] * ranks[1], dim, tensors, multiplied)
-    )
+    last = slots.get(_CORE, slots.get("lokr_w2"))
+    kernel = source.tensors.headers[last].shape[2:] if last else ()
+    rank = ranks[0] * ranks[1]
+    found = Extent((a * k, b * n), rank, dim, tensors, multiplied, kernel)
+    return bounded(source, module, found)
 
 
 def _block(

@@ -158,9 +158,9 @@ def read_config(
     base = config.get("base_model_name_or_path")
     return LoraConfig(
         where=where,
-        r=None if config.get("r") is None else _rank(config["r"], "r", where),
+        r=None if config.get("r") is None else read_rank(config["r"], "r", where),
         alpha=1.0 if alpha is None else _number(config[alpha], alpha, where),
-        rank_pattern={k: _rank(v, f"rank_pattern[{k!r}]", where) for k, v in ranks.items()},
+        rank_pattern={k: read_rank(v, f"rank_pattern[{k!r}]", where) for k, v in ranks.items()},
         alpha_pattern={k: _number(v, f"alpha_pattern[{k!r}]", where) for k, v in alphas.items()},
         rslora=_flag(config, "use_rslora", where),
         dora=_flag(config, "use_dora", where),
@@ -205,7 +205,14 @@ def _number(value: object, name: str, where: str) -> float:
     raise FormatError(f"{where}: {name} = {short(value)} is not a number")
 
 
-def _rank(value: object, name: str, where: str) -> int:
+def read_rank(value: object, name: str, where: str) -> int:
+    """Check that a field's value is a rank.
+
+    Raises
+    ------
+    FormatError
+        It is no whole number from 1.
+    """
     if type(value) is int and 0 < value < 2**31:
         return value
     raise FormatError(f"{where}: {name} = {short(value)} is not a rank (a whole number from 1)")

@@ -78,7 +78,9 @@ def read(source: Source) -> Adapter:
                 alphas[module] / r,
                 extent.tensors,
                 factors,
+                kind=f"conv{len(extent.kernel)}d" if extent.kernel else "linear",
                 multiplied=extent.multiplied,
+                kernel=extent.kernel,
             )
         )
     notes = [*lora.notes, *unsure]

@@ -36,6 +36,7 @@ class Extent(NamedTuple):
     dim: int | None  # the r that alpha is divided by; None where no factor has one
     tensors: tuple[str, ...]  # that it is made of
     multiplied: int = 2  # how many stored numbers are multiplied in an entry of B or A
+    kernel: tuple[int, ...] = ()  # where a tensor shows one: a convolution may be stored flat
 
 
 def bounded(source: Source, module: str, extent: Extent) -> Extent:
