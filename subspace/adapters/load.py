@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.adapters import kohya, loralib, mlx, peft, peft_adalora, peft_lycoris
+from subspace.adapters import gguf, kohya, loralib, mlx, peft, peft_adalora, peft_lycoris
 from subspace.adapters.find import find
 from subspace.adapters.source import Format, Source, some
 from subspace.errors import ArgumentError, FormatError
@@ -22,7 +22,7 @@ __all__ = ["FORMATS", "explain", "find", "load"]
 
 # The first that claims a file reads it: what a config or a prefix tells comes before what names of
 # tensors alone do.
-FORMATS: tuple[Format, ...] = (kohya, peft, peft_lycoris, peft_adalora, mlx, loralib)
+FORMATS: tuple[Format, ...] = (gguf, kohya, peft, peft_lycoris, peft_adalora, mlx, loralib)
 
 # Parts of tensor names that betray a format that is not read yet.
 _SIGNS = (

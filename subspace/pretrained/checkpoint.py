@@ -210,6 +210,11 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     """
     path = Path(path)
     weights = _weights_of(path) if path.is_dir() else path
+    if weights.suffix == ".gguf":
+        raise FormatError(
+            f"{weights}: a GGUF base is not read, its names and its rotary order are llama.cpp's; "
+            "give the checkpoint that it was converted from"
+        )
     sharded = weights.name.endswith(INDEX_SUFFIXES)
     tensors = open_sharded(weights) if sharded else open_tensors(weights)
     beside = weights.parent / "config.json"
@@ -238,7 +243,10 @@ def _weights_of(folder: Path) -> Path:
             if (place / name).is_file():
                 return place / name
         found = sorted(
-            p for s in (*SUFFIXES, *INDEX_SUFFIXES) for p in place.glob(f"*{s}") if p.is_file()
+            p
+            for s in (*SUFFIXES, *INDEX_SUFFIXES)
+            for p in place.glob(f"*{s}")
+            if p.is_file() and s != ".gguf"
         )
         indices = [p for p in found if p.name.endswith(INDEX_SUFFIXES)]
         if len(indices) == 1 or len(found) == 1:

@@ -3,7 +3,8 @@
 `open_tensors` reads headers; a tensor is read when it is first asked for. Files come from
 strangers: nothing in them is run, nothing is allocated on their word, and everything that a
 header says is checked against the bytes that are there. A safetensors header is read without
-torch; a torch file needs torch for that, and is opened with ``weights_only=True`` alone.
+torch, and so is a GGUF one; a torch file needs torch for that, and is opened with
+``weights_only=True`` alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
+from subspace.tensorfiles.gguf_file import open_gguf
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.safetensors_file import open_safetensors
 from subspace.tensorfiles.sharded import INDEX_SUFFIXES, ShardedFile, open_sharded
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+SUFFIXES = (".safetensors", ".gguf", *TORCH_SUFFIXES)
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
@@ -45,12 +47,14 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     Parameters
     ----------
     path
-        A ``.safetensors`` file, or a torch file (``.bin``, ``.pt``, ``.pth``, ``.ckpt``).
+        A ``.safetensors`` or ``.gguf`` file, or a torch file (``.bin``, ``.pt``, ``.pth``,
+        ``.ckpt``).
 
     Returns
     -------
     TensorFile
-        In the file's own order. A safetensors file costs its header alone and imports no torch.
+        In the file's own order. A safetensors or GGUF file costs its header alone and imports no
+        torch.
 
     Raises
     ------
@@ -63,6 +67,8 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     regular(path)
     if path.suffix == ".safetensors":
         return open_safetensors(path)
+    if path.suffix == ".gguf":
+        return open_gguf(path)
     if path.suffix in TORCH_SUFFIXES:
         return open_torch(path)
     raise FormatError(
