@@ -42,13 +42,13 @@ def written(wrapped: Any, folder: Path, **options: Any) -> Path:
     return folder
 
 
-def merged_deltas(wrapped: Any) -> dict[str, torch.Tensor]:
+def merged_deltas(wrapped: Any, kind: type = LoraLayer) -> dict[str, torch.Tensor]:
     """Merge as peft merges, in float64; return (d_out, d_in) of the map for each module."""
     wrapped.double()
     layers = {
         name.removeprefix(PREFIX): module
         for name, module in wrapped.named_modules()
-        if isinstance(module, LoraLayer)
+        if isinstance(module, kind)
     }
     before = {name: layer.get_base_layer().weight.clone() for name, layer in layers.items()}
     with warnings.catch_warnings():

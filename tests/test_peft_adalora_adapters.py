@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import subspace
-from tests.adapters_made import PREFIX, assert_same_update, edited, two_linears, written
+from tests.adapters_made import (
+    PREFIX,
+    assert_same_update,
+    edited,
+    merged_deltas,
+    two_linears,
+    written,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 
@@ -40,21 +47,6 @@ def cut(wrapped, steps=range(1, 11)):
     return wrapped
 
 
-def merged(wrapped):
-    wrapped.double()
-    layers = {
-        name.removeprefix(PREFIX): layer
-        for name, layer in wrapped.named_modules()
-        if hasattr(layer, "lora_E") and hasattr(layer, "get_delta_weight")
-    }
-    before = {name: layer.get_base_layer().weight.clone() for name, layer in layers.items()}
-    wrapped.merge_adapter()
-    return {
-        name: (layer.get_base_layer().weight - before[name]).detach()
-        for name, layer in layers.items()
-    }
-
-
 def loaded(folder, model):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -64,7 +56,7 @@ def loaded(folder, model):
 def test_before_any_cut(tmp_path):
     wrapped = made(two_linears())
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped))
     assert (adapter.format, adapter.method) == ("PEFT AdaLoRA", "AdaLoRA")
     assert adapter["0"].scale == 7 / (4 + 1e-5)
     assert (adapter.set_aside, adapter.notes) == ((), ())
@@ -77,10 +69,12 @@ def test_cut_ranks_keep_the_scale_of_the_rank_at_the_start(tmp_path):
     ranks = {name.partition(".lora_E")[0]: sum(mask) for name, mask in patterns.items()}
     assert sum(ranks.values()) == 2
     adapter = subspace.load(folder, strict=True)
-    again = merged(loaded(folder, two_linears()))
+    again = merged_deltas(loaded(folder, two_linears()))
     kept = {name: delta for name, delta in again.items() if ranks[name]}
     assert_same_update(adapter, kept)
-    assert_same_update(adapter, {name: d for name, d in merged(wrapped).items() if ranks[name]})
+    assert_same_update(
+        adapter, {name: d for name, d in merged_deltas(wrapped).items() if ranks[name]}
+    )
     assert {name: u.rank for name, u in adapter.items()} == {n: r for n, r in ranks.items() if r}
     assert {u.scale for u in adapter.values()} == {7 / (4 + 1e-5)}
 
@@ -94,7 +88,7 @@ def test_a_module_without_any_rank_is_set_aside(tmp_path):
         mask = wrapped.peft_config["default"].rank_pattern[f"{layer}.lora_E.default"]
         wrapped.base_model.model[layer].lora_E.default.data[~torch.tensor(mask)] = 0
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
-    assert_same_update(adapter, {"0": merged(wrapped)["0"]})
+    assert_same_update(adapter, {"0": merged_deltas(wrapped)["0"]})
     assert adapter.updates["0"].rank == 2
     assert {t.reason for t in adapter.set_aside} == {"AdaLoRA left this module no rank: no update"}
     assert adapter.notes == ("2: AdaLoRA left no rank",)
@@ -103,13 +97,13 @@ def test_a_module_without_any_rank_is_set_aside(tmp_path):
 def test_an_alpha_that_is_not_positive_is_the_rank(tmp_path):
     wrapped = made(two_linears(), lora_alpha=0)
     adapter = subspace.load(written(wrapped, tmp_path))
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped))
 
 
 def test_what_lora_alone_uses_is_not_used(tmp_path):
     wrapped = made(two_linears(), use_rslora=True, alpha_pattern={"0": 99})
     adapter = subspace.load(written(wrapped, tmp_path))
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped))
     assert "AdaLoRA does not use them" in adapter.notes[-1]
 
 
@@ -121,7 +115,7 @@ def test_a_divisor_that_an_older_file_stores(tmp_path):
     )
     for layer in (0, 2):
         wrapped.base_model.model[layer].ranknum.default.data.fill_(3.0)
-    assert_same_update(subspace.load(folder, strict=True), merged(wrapped))
+    assert_same_update(subspace.load(folder, strict=True), merged_deltas(wrapped))
 
 
 def test_a_live_state_dict_in_a_torch_file(tmp_path):
@@ -130,7 +124,7 @@ def test_a_live_state_dict_in_a_torch_file(tmp_path):
     live = {n: t for n, t in wrapped.state_dict().items() if "lora_" in n or "ranknum" in n}
     (folder / "adapter_model.safetensors").unlink()
     torch.save(live, folder / "adapter_model.bin")
-    assert_same_update(subspace.load(folder, strict=True), merged(wrapped))
+    assert_same_update(subspace.load(folder, strict=True), merged_deltas(wrapped))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -138,7 +132,7 @@ def test_half_precision(dtype, tmp_path):
     """The divisor is a number here, where peft rounds it to the tensors' dtype."""
     wrapped = made(two_linears(), init_r=4).to(dtype)
     adapter = subspace.load(written(wrapped, tmp_path))
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped))
 
 
 def rewrite(folder, change):

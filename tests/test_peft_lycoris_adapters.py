@@ -12,7 +12,15 @@ from safetensors.torch import load_file, save_file
 
 import subspace
 from subspace.adapters.load import explain
-from tests.adapters_made import PREFIX, assert_same_update, edited, tiny_bert, two_linears, written
+from tests.adapters_made import (
+    PREFIX,
+    assert_same_update,
+    edited,
+    merged_deltas,
+    tiny_bert,
+    two_linears,
+    written,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 
@@ -36,26 +44,10 @@ def made(kind, model, adapter="default", seed=0, **config):
     return wrapped
 
 
-def merged(wrapped):
-    """Merge as peft merges, in float64."""
-    wrapped.double()
-    layers = {
-        name.removeprefix(PREFIX): layer
-        for name, layer in wrapped.named_modules()
-        if isinstance(layer, LycorisLayer)
-    }
-    before = {name: layer.get_base_layer().weight.clone() for name, layer in layers.items()}
-    wrapped.merge_adapter()
-    return {
-        name: (layer.get_base_layer().weight - before[name]).detach().flatten(1)
-        for name, layer in layers.items()
-    }
-
-
 def held(kind, model, tmp_path, **config):
     wrapped = made(kind, model, **config)
     adapter = subspace.load(written(wrapped, tmp_path / "run"), strict=True)
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped, LycorisLayer))
     assert adapter.set_aside == ()
     return adapter
 
@@ -111,7 +103,7 @@ def test_a_full_conv1d_with_two_factors_before_it(tmp_path):
     assert "default" in layer.lokr_w2
     assert "default" in layer.lokr_w1_a
     adapter = subspace.load(written(wrapped, tmp_path))
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped, LycorisLayer))
 
 
 @pytest.mark.parametrize("kind", [peft.LoHaConfig, peft.LoKrConfig])
@@ -122,7 +114,7 @@ def test_patterns_and_saved_heads(kind, tmp_path):
         alpha_pattern={"layer.[02].attention.*query": 5},
     )  # fmt: skip
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped, LycorisLayer))
     assert [u.scale for u in adapter.updates.values()] == [5 / 2, 7 / 3, 5 / 2]
     assert {t.reason for t in adapter.set_aside} == {"a full copy of the module (modules_to_save)"}
 
@@ -132,7 +124,7 @@ def test_patterns_and_saved_heads(kind, tmp_path):
 def test_half_precision(kind, dtype, tmp_path):
     wrapped = made(kind, two_linears(), target_modules=["0", "2"]).to(dtype)
     adapter = subspace.load(written(wrapped, tmp_path))
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped, LycorisLayer))
     assert adapter.updates["0"].dtype == str(dtype).removeprefix("torch.")
 
 
@@ -161,7 +153,7 @@ def test_a_live_state_dict_and_a_torch_file(tmp_path):
     (folder / "adapter_model.safetensors").unlink()
     torch.save(live, folder / "adapter_model.bin")
     adapter = subspace.load(folder, strict=True)
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped, LycorisLayer))
 
 
 def test_one_of_several_adapters(tmp_path):
@@ -177,7 +169,7 @@ def test_one_of_several_adapters(tmp_path):
     with pytest.raises(subspace.SubspaceError, match="no adapter 'three'"):
         subspace.load(folder, adapter_name="three")
     adapter = subspace.load(folder, adapter_name="two", strict=True)
-    assert_same_update(adapter, merged(wrapped))
+    assert_same_update(adapter, merged_deltas(wrapped, LycorisLayer))
     assert {t.reason for t in adapter.set_aside} == {"of another adapter, 'one'"}
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.adapters import gguf, kohya, loralib, mlx, peft, peft_adalora, peft_lycoris
+from subspace.adapters import gguf, kohya, loralib, mlx, peft, peft_adalora, peft_lycoris, peft_vera
 from subspace.adapters.find import find
 from subspace.adapters.source import Format, Source, some
 from subspace.errors import ArgumentError, FormatError
@@ -22,13 +22,21 @@ __all__ = ["FORMATS", "explain", "find", "load"]
 
 # The first that claims a file reads it: what a config or a prefix tells comes before what names of
 # tensors alone do.
-FORMATS: tuple[Format, ...] = (gguf, kohya, peft, peft_lycoris, peft_adalora, mlx, loralib)
+FORMATS: tuple[Format, ...] = (
+    gguf,
+    kohya,
+    peft,
+    peft_lycoris,
+    peft_adalora,
+    peft_vera,
+    mlx,
+    loralib,
+)
 
 # Parts of tensor names that betray a format that is not read yet.
 _SIGNS = (
     (":down", "cloneofsimo/lora"),
     ("_lora.down.weight", "old diffusers LoRA"),
-    ("vera_lambda_", "PEFT VeRA"),
     (".lora_a.weight", "torchtune"),
     (".adapter.linear_in.weight", "Megatron / NeMo"),
 )

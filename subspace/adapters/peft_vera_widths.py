@@ -1,0 +1,95 @@
+"""The d_in of each layer that VeRA adapts, which its files do not store, from the others' d_out.
+
+In a transformer what reads the residual stream has its width h, and what writes to it has
+d_out = h; the output of attention reads as many numbers as the query gives, the output of the
+feed-forward part as many as its first layer gives. The widest of them must be the projection's own
+width: a model that is built otherwise does not pass.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_READS = re.compile(
+    r"(^|\.)(q_proj|k_proj|v_proj|query|key|value|q|k|v|q_lin|k_lin|v_lin|wq|wk|wv|qkv_proj"
+    r"|query_key_value|c_attn|Wqkv|W_pack|qkv|gate_proj|up_proj|gate_up_proj|fc1|lin1|c_fc|w1|w3|wi"
+    r"|wi_0|wi_1|Wi|dense_h_to_4h|intermediate\.dense)$"
+)
+# What writes to the residual stream -> where, in its place, the layer is whose output it reads.
+_WRITES = tuple(
+    (re.compile(rf"(^|\.)({pattern})$"), sources)
+    for pattern, sources in (
+        (r"o_proj|out_proj", ("q_proj",)),
+        (r"out_lin", ("q_lin",)),
+        (r"attention\.wo", ("attention.wq",)),
+        (r"o", ("q",)),
+        (r"attention\.output\.dense", ("attention.self.query",)),
+        (r"down_proj", ("up_proj", "gate_proj")),
+        (r"fc2", ("fc1",)),
+        (r"lin2", ("lin1",)),
+        (r"w2", ("w1", "w3")),
+        (
+            r"DenseReluDense\.wo",
+            ("DenseReluDense.wi", "DenseReluDense.wi_0", "DenseReluDense.wi_1"),
+        ),
+        (r"dense_4h_to_h", ("dense_h_to_4h",)),
+        (r"mlp\.c_proj", ("mlp.c_fc",)),
+        (r"output\.dense", ("intermediate.dense",)),
+    )
+)
+# Keys and values of these read another stack, whose width may be another.
+_CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention|EncDecAttention", re.IGNORECASE)
+
+
+def widths(d_outs: Mapping[str, int], widest: int) -> dict[str, int]:
+    """Give each module's d_in; those of which it does not follow are left out.
+
+    Parameters
+    ----------
+    d_outs
+        Module path -> d_out, of all adapted modules.
+    widest
+        The largest d_in of them.
+
+    >>> widths({"h.0.q_proj": 12, "h.0.k_proj": 4, "h.0.o_proj": 8}, widest=12)
+    {'h.0.o_proj': 12, 'h.0.q_proj': 8, 'h.0.k_proj': 8}
+    >>> widths({"h.0.q_proj": 12, "h.0.v_proj": 4}, widest=8)
+    {'h.0.q_proj': 8, 'h.0.v_proj': 8}
+    >>> widths({"h.0.q_proj": 12, "h.0.o_proj": 8}, widest=9)
+    {}
+    """
+    found: dict[str, int] = {}
+    streams: set[int] = set()
+    readers: dict[str, set[int]] = {}  # by the last part of the path
+    for module, d_out in d_outs.items():
+        sources = _sources(module)
+        if sources:
+            streams.add(d_out)
+            given = [d_outs[source] for source in sources if source in d_outs]
+            if given:
+                found[module] = given[0]
+        elif _reads(module):
+            readers.setdefault(module.rpartition(".")[2], set()).add(d_out)
+    if not streams and all(len(each) == 1 for each in readers.values()):
+        streams.add(widest)
+    if len(streams) == 1:
+        (stream,) = streams
+        found |= {m: stream for m in d_outs if not _sources(m) and _reads(m)}
+    return found if found and max(found.values()) == widest else {}
+
+
+def _reads(module: str) -> bool:
+    crossed = _CROSS.search(module) and module.rpartition(".")[2] not in {"q_proj", "query", "q"}
+    return not crossed and _READS.search(module) is not None
+
+
+def _sources(module: str) -> list[str]:
+    for pattern, sources in _WRITES:
+        end = pattern.search(module)
+        if end is not None:
+            return [module[: end.start(2)] + source for source in sources]
+    return []
