@@ -6,13 +6,13 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import base_7b, pair_7b, synthetic
-from benchmarks.printing import base_table, table
+from benchmarks import base_7b, page, pair_7b, synthetic
+from benchmarks.printing import base_table, page_table, table
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=["pair-7b", "pair-minilm", "base-7b"])
+    parser.add_argument("name", choices=["pair-7b", "pair-minilm", "base-7b", "page"])
     parser.add_argument(
         "--layers", type=int, help="how many layers (default: all of the model's; base-7b: 2)"
     )
@@ -41,6 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.name == "base-7b":
         out = base_7b.run(family, **options)
         text = base_table(out)
+    elif chosen.name == "page":
+        out = page.run(family, **options)
+        text = page_table(out)
     else:
         out = pair_7b.run(family, **options, dense=not chosen.no_dense)
         text = table(out)
@@ -49,13 +52,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(out, indent=1, allow_nan=False) if chosen.json else text)
 
 
-def paste(name: str, text: str, page: Path) -> None:
+def paste(name: str, text: str, file: Path) -> None:
     """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``."""
-    before, mark, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    before, mark, rest = file.read_text().partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- end {name} -->")
     if not mark or not end:
-        raise SystemExit(f"{page}: no marks <!-- {name} --> and <!-- end {name} -->")
-    page.write_text(f"{before}{mark}\n```text\n{text}\n```\n\n{end}{after}")
+        raise SystemExit(f"{file}: no marks <!-- {name} --> and <!-- end {name} -->")
+    file.write_text(f"{before}{mark}\n```text\n{text}\n```\n\n{end}{after}")
 
 
 if __name__ == "__main__":

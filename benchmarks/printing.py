@@ -76,6 +76,42 @@ def base_table(out: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def page_table(out: dict[str, Any]) -> str:
+    """Render what `page.run` gives."""
+    family, pages = out["family"], out["pages"]
+    low, top = family["ranks"][0], family["high"]
+    words = {
+        "word": "a page of one word: the browser's own part",
+        "real": f"data/adapters, 3 adapters, Tables 6 and 7: {pages['real']['modules']} modules",
+        "pair": f"{family['name']}, r = {low} and {top}: {pages['pair']['modules']} modules",
+        "high": f"{family['name']}, r = {top - 1} and {top}: {pages['high']['modules']} modules",
+    }
+    lines = [_machine(out).replace("best of", "median (least-most) of"), ""]
+    lines += ["   computed    written     size"]
+    lines += [
+        f"{page['compute_s']:9.2f} s {page['write_s']:8.2f} s {page['bytes'] / 1e6:5.2f} MB  "
+        f"{words[name]}"
+        for name, page in pages.items()
+    ]
+    for slower in ("1", str(out["slower"])):
+        how = "" if slower == "1" else f", its processor {slower} times slower"
+        lines += ["", f"ms from opening the file{how}"]
+        titles = ("first paint", "first content", "parsed", "map shown")
+        lines.append(" ".join(f"{title:>18}" for title in titles) + "  moved")
+        for name, page in pages.items():
+            times = page["opened"][slower]
+            cells = [_ms(times[what]) for what in ("paint", "content", "parsed", "map")]
+            moved = f"{times['moved']['most']:6.3f}"
+            lines.append(" ".join(f"{cell:>18}" for cell in cells) + f" {moved}  {words[name]}")
+    return "\n".join(lines)
+
+
+def _ms(spread: dict[str, float] | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread['median']:.0f} ({spread['least']:.0f}-{spread['most']:.0f})"
+
+
 def _machine(out: dict[str, Any]) -> str:
     machine = out["machine"]
     return (

@@ -1,38 +1,19 @@
 """Debian's Chromium, and a report in it."""
 
-import contextlib
-import shutil
-
 import pytest
 
+from benchmarks.browser import CHROMIUM, DRIVER, chromium
 from subspace.reports import html
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+__all__ = ["IN_BROWSER", "chromium", "shown"]
+
+pytest.importorskip("selenium.webdriver", reason="pip install selenium")
 IN_BROWSER = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not (CHROMIUM and DRIVER), reason="apt-get install chromium chromium-driver"
     ),
 ]
-
-
-@contextlib.contextmanager
-def chromium():
-    """Yield the driver of a browser without a window, which logs requests and its console."""
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = CHROMIUM
-    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 def shown(browser, folder, result):

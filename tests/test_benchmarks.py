@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import base_7b, rivals, synthetic
-from benchmarks.printing import BASE_ROWS, ROWS, base_table
+from benchmarks import base_7b, browser, page, rivals, synthetic
+from benchmarks.printing import BASE_ROWS, ROWS, base_table, page_table
 
 TINY = ["pair-7b", "--layers", "1", "--hidden", "96", "--inner", "160", "--repeat", "1"]
 
@@ -150,3 +150,31 @@ def test_the_bases_table_says_what_was_extrapolated(base):
     printed = base_table(base)
     assert "EXTRAPOLATED" in printed
     assert f"{base['ratios']['sweep_over_floor_wall']:5.2f} wall" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (browser.CHROMIUM and browser.DRIVER), reason="apt-get install chromium chromium-driver"
+)
+def test_pages_are_opened_and_painted():
+    pytest.importorskip("selenium", reason="pip install selenium")
+    out = page.run(synthetic.llama_7b(1, 96, 160), repeat=2)
+    assert {name: one["modules"] for name, one in out["pages"].items()} == {
+        "word": 0, "real": 12, "pair": 7, "high": 7,
+    }  # fmt: skip
+    for name, one in out["pages"].items():
+        assert one["opened"].keys() == {"1", "4"}
+        for times in one["opened"].values():
+            assert 0 < times["paint"]["least"] <= times["content"]["median"]
+            assert (times["map"] is None) == (name == "word")
+            assert times["moved"]["most"] >= 0
+    assert out["pages"]["high"]["bytes"] > out["pages"]["pair"]["bytes"]
+    printed = page_table(out).splitlines()
+    assert sum("Llama 7B, r = 63 and 64: 7 modules" in line for line in printed) == 3
+    json.dumps(out, allow_nan=False)
+
+
+def test_pages_need_a_browser(monkeypatch):
+    monkeypatch.setattr(page, "DRIVER", None)
+    with pytest.raises(SystemExit, match="apt-get install chromium"):
+        page.run(synthetic.llama_7b(1, 96, 160))

@@ -363,5 +363,6 @@ function explorer(grids) {
 }
 
 unpacked().then(explorer, (error) => {
+  document.querySelector(".explorer").classList.add("failed");
   document.querySelector(".noscript").textContent = `This browser cannot show the map (${error.message}); every number is in the tables below.`;
 });
