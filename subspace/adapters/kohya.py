@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters import hadamard, kronecker
 from subspace.adapters.assemble import Planned, assemble
+from subspace.adapters.kernels import KINDS, pair
 from subspace.adapters.products import GAUGE, Extent, bounded, with_core
 from subspace.adapters.source import by_module, factors_there, matrix, number, some
 from subspace.errors import FormatError
@@ -74,7 +75,6 @@ _ASIDE = {
 _SLOTS = (*_FACTORS, *_ASIDE, "alpha")
 # Any of these alone is an adapter of this naming, if not one that is read.
 _SIGNS = (*_FACTORS, "oft_blocks", "oft_diag", "a1.weight", "on_input", "lambda_layer", "diff")
-_KINDS = ("linear", "conv1d", "conv2d", "conv3d")  # by the kernel's dimensions
 _EMBEDDINGS = "bundle_emb."
 
 
@@ -138,7 +138,7 @@ def read(source: Source) -> Adapter:
                 _scale(source, module, slots, held.extent.dim, notes),
                 held.extent.tensors,
                 held.factors,
-                _KINDS[len(held.kernel)],
+                KINDS[len(held.kernel)],
                 numbers=alpha,
                 multiplied=held.extent.multiplied,
                 kernel=held.kernel,
@@ -179,30 +179,23 @@ def _parse(name: str) -> tuple[str, str] | None:
 
 
 def _lora(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
-    down, up, mid = (slots.get(slot) for slot in _LORA)
     factors_there(source, module, slots, *_LORA[:2])
-    assert down is not None
-    assert up is not None
-    shape_down, shape_up = matrix(source, down, (2, 3, 4, 5)), matrix(source, up, (2, 3, 4, 5))
-    both = f"{source.text(down)} and {up!r} {shape_up}"
-    if any(n != 1 for n in shape_up[2:]):
-        raise FormatError(f"{both}: the kernel of the second should be of size 1")
-    (dim, *inputs), (d_out, rank) = shape_down, shape_up[:2]
-    if mid is None:
-        if rank != dim:
-            raise FormatError(f"{both} have different ranks, {dim} and {rank}")
-        extent = Extent((d_out, math.prod(inputs)), rank, dim, (down, up), multiplied=1)
-        return _Module(extent, _matrices(down, up), shape_down[2:])
+    down, up = slots[_LORA[0]], slots[_LORA[1]]
+    if _LORA[2] not in slots:
+        shape, rank, tensors, factors, kernel = pair(source, down, up)
+        return _Module(Extent(shape, rank, rank, tensors, multiplied=1), factors, kernel)
+    mid = slots[_LORA[2]]
+    (dim, d_in, *point), (d_out, rank, *ones) = (
+        matrix(source, name, (2, 3, 4, 5)) for name in (down, up)
+    )
     core = matrix(source, mid, (3, 4, 5))
-    if core[:2] != (rank, dim) or any(n != 1 for n in inputs[1:]):
-        raise FormatError(f"{both} do not fit {mid!r} {core}, their core")
-    d_in = inputs[0] * math.prod(core[2:])
+    if core[:2] != (rank, dim) or any(n != 1 for n in (*point, *ones)):
+        raise FormatError(
+            f"{source.text(mid)} is not the core of {source.text(down)} and {source.text(up)}"
+        )
+    d_in *= math.prod(core[2:])
     extent = bounded(source, module, Extent((d_out, d_in), rank, dim, (down, up, mid)))
     return _Module(extent, _tucker(down, up, mid), core[2:])
-
-
-def _matrices(down: str, up: str) -> Factors:
-    return lambda held: (held[up].flatten(1), held[down].flatten(1))
 
 
 def _tucker(down: str, up: str, mid: str) -> Factors:
