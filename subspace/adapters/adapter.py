@@ -42,6 +42,9 @@ class LowRankUpdate:
     error, beyond
         Where B A is the leading part of a larger matrix: a bound on the spectral norm of what it is
         off by, and the first singular value that it leaves out. Zero for a trained update.
+    level
+        Of that larger matrix: a singular value up to this may be nothing but the rounding of the
+        two that it is the difference of, and is not counted as real. Zero for a trained update.
     rounding
         Where B and A are multiplied out of stored numbers: what storing those rounded off, as a
         share of the factor's norm. Zero where their own dtype tells.
@@ -55,6 +58,7 @@ class LowRankUpdate:
     error: float = 0.0
     beyond: float = 0.0
     rounding: float = 0.0
+    level: float = 0.0
 
     @property
     def rank(self) -> int:

@@ -1,5 +1,6 @@
 """Pure tensor mathematics: tall factors, products with a large W. Knows nothing of adapters."""
 
+from subspace.linalg.difference import Difference
 from subspace.linalg.factored import (
     CHOLESKY_QR2_KAPPA,
     EPS,
@@ -21,6 +22,7 @@ __all__ = [
     "CHOLESKY_QR2_KAPPA",
     "EPS",
     "GRAM_BOUND",
+    "Difference",
     "Leading",
     "Orthogonal",
     "Rung",

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from subspace.linalg.factored import EPS, gram
-from subspace.linalg.products import gram_times, highest_precision
+from subspace.linalg.products import gram_times, highest_precision, own_gram
+
+if TYPE_CHECKING:
+    from subspace.linalg.difference import Matrix
 
 GRAM_TO = 2048  # length of the short side up to which the Gram costs half a second
 TOLERANCE = 1e-6  # relative, of a value
@@ -61,7 +64,7 @@ class Leading:
 
 
 def leading(
-    W: Tensor,
+    W: Matrix,
     k: int,
     *,
     norm: float,
@@ -75,7 +78,7 @@ def leading(
     Parameters
     ----------
     W : (m, n)
-        Finite, of any float dtype.
+        Finite, of any float dtype; or a `Difference` of two such.
     k
         How many are wanted.
     norm
@@ -138,7 +141,7 @@ def leading(
 class _Normed:
     """``W / norm``, tall, as what its Gram does to columns."""
 
-    tall: Tensor
+    tall: Matrix
     norm: float
 
     def gram_times(self, X: Tensor, dtype: torch.dtype) -> Tensor:
@@ -164,8 +167,11 @@ def _gaussian(d: int, count: int, seed: int, device: Device) -> Tensor:
     return torch.randn(d, count, generator=generator, dtype=torch.float64).to(device)
 
 
-def _by_gram(tall: Tensor, norm: float, vectors: bool, device: Device) -> Leading:
-    square = gram([tall.to(device)]) / norm / norm
+def _by_gram(tall: Matrix, norm: float, vectors: bool, device: Device) -> Leading:
+    tall = tall.to(device)
+    # Of a tensor in panels that fit the cache; two tensors are bound by memory anyway.
+    whole = gram([tall]) if isinstance(tall, Tensor) else own_gram(tall, device)
+    square = whole / norm / norm
     fourth = float(square.square().sum())
     if vectors:
         values, V = torch.linalg.eigh(square)

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from subspace.linalg.difference import Difference
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from subspace.linalg.difference import Matrix
 
     Pairs = Sequence[tuple[Tensor, Tensor]]
 
@@ -34,7 +38,7 @@ def highest_precision() -> Iterator[None]:
 
 
 def panels(
-    W: Tensor, dtype: torch.dtype, device: torch.device | str
+    W: Matrix, dtype: torch.dtype, device: torch.device | str
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield W (m, n) as blocks of rows in another dtype, one after the other in one buffer.
 
@@ -49,11 +53,27 @@ def panels(
     for start in range(0, m, rows):
         at = slice(start, min(start + rows, m))
         panel = buffer[:, : at.stop - start].T if turned else buffer[: at.stop - start]
-        panel.copy_(W[at])
+        if isinstance(W, Difference):
+            W.into(panel, at)
+        else:
+            panel.copy_(W[at])
         yield at, panel
 
 
-def gram_times(W: Tensor, X: Tensor, dtype: torch.dtype, *, norm: float = 1.0) -> Tensor:
+def own_gram(W: Matrix, device: torch.device | str) -> Tensor:
+    """Return ``W.T @ W`` (n, n) in float64, one pass over W.
+
+    >>> own_gram(torch.tensor([[1.0, 2.0]]), "cpu").tolist()
+    [[1.0, 2.0], [2.0, 4.0]]
+    """
+    n = W.shape[1]
+    out = torch.zeros(n, n, dtype=torch.float64, device=device)
+    for _, panel in panels(W, torch.float64, device):
+        out.addmm_(panel.T, panel)
+    return out
+
+
+def gram_times(W: Matrix, X: Tensor, dtype: torch.dtype, *, norm: float = 1.0) -> Tensor:
     """Return ``W.T @ W @ X / norm**2`` for X (n, k), products in `dtype`; one pass over W.
 
     >>> gram_times(torch.tensor([[1.0, 1.0]]), torch.eye(2), torch.float64).tolist()

@@ -118,7 +118,7 @@ class Pretrained:
         def read() -> torch.Tensor:
             return as_map(stored(), transposed=turned)
 
-        return Weight(module, source, shape, turned, header.dtype, read)
+        return Weight(module, source, shape, turned, header.dtype, read, (tensor,))
 
     def _numbers(self, tensor: str, source: str) -> Callable[[], torch.Tensor]:
         """Check how a tensor is stored; return what reads its numbers."""
@@ -164,7 +164,8 @@ class Pretrained:
 
         shape = sum(w.shape[0] for w in weights), weights[0].shape[1]
         source = " + ".join(w.source for w in weights)
-        return Weight(module, source, shape, False, weights[0].dtype, read)
+        tensors = tuple(tensor for w in weights for tensor in w.tensors)
+        return Weight(module, source, shape, False, weights[0].dtype, read, tensors)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)

@@ -50,6 +50,8 @@ class Weight:
         Whether the file holds (d_in, d_out).
     dtype
         torch's name of the stored dtype, without ``torch.``.
+    tensors
+        Names of the stored tensors that it is, or is a part of; without scales and the like.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Weight:
     stored_transposed: bool
     dtype: str
     _read: Callable[[], torch.Tensor] = field(repr=False)  # W, the way round that the map has
+    tensors: tuple[str, ...] = ()
 
     @property
     def W(self) -> torch.Tensor:

@@ -139,6 +139,8 @@ def solve_sides(
     for side in sides:
         if side not in SIDES:
             raise ArgumentError(f"side is {side!r}; it is one of {', '.join(SIDES)}")
+        if side not in ("in", "out"):
+            _refuse_parts(modules, side)
     A, B = ([[_factor(u, which) for u in row] for row in modules] for which in ("A", "B"))
     split = Splitter(device)
     solved: dict[Side, list[Solved]] = {}
@@ -158,6 +160,15 @@ def solve_sides(
         far = {"in": B, "out": A}.get(side)
         solved[side] = _climb(modules, near, far, device, split)
     return {side: solved[side] for side in sides}
+
+
+def _refuse_parts(modules: Sequence[Sequence[LowRankUpdate]], side: Side) -> None:
+    for update in (u for row in modules for u in row):
+        if update.error or update.beyond:
+            raise ArgumentError(
+                f"module {update.name!r}: B and A are no factors that were trained but a cut of a "
+                f"larger matrix, so that side {side} says nothing of it; compare side in or out"
+            )
 
 
 def _factor(update: LowRankUpdate, which: Literal["A", "B"]) -> Factor:
@@ -220,6 +231,7 @@ def _on_rung(
         if far is not None and there is not None:
             e1, e2 = level, _levels([row[n] for row in far], there.norms[n])
             level = e1 * there.tops[n] + here.tops[n] * e2 + e1 * e2
+            level = torch.maximum(level, level.new_tensor([u.level for u in updates]))
             gain = torch.tensor([abs(u.scale) for u in updates], dtype=torch.float64)
             # U belongs to the near side, V to the far one: V takes a negative scale's sign.
             signs = torch.tensor([math.copysign(1.0, u.scale) for u in updates]).to(core.Z)
