@@ -369,7 +369,6 @@ def test_a_device_in_the_configs_place(folder):
 @pytest.mark.parametrize(
     ("name", "names", "format"),
     [
-        ("x.safetensors", ["a.adapter.linear_in.weight"], "Megatron"),
         ("x.safetensors", ["unet:0:down", "unet:0:up"], "cloneofsimo"),
         ("x.safetensors", ["model.embed.weight"], "no LoRA factors among its 1 tensors"),
     ],

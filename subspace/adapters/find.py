@@ -16,6 +16,7 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # Other writers' names of the file that counts where a folder has several.
 _OTHERS = (
     "adapters.safetensors",  # MLX-LM, beside its checkpoints
+    "adapter_model.pt",  # torchtune
     "pytorch_lora_weights.safetensors",  # diffusers
     "pytorch_lora_weights.bin",
 )
@@ -78,7 +79,8 @@ def find(path: Path, adapter_name: str | None = None) -> Place:
 
 def _name(folder: Path) -> str:
     folder = folder.resolve() if folder.name in {"", ".."} else folder.absolute()
-    alone = not folder.name.startswith("checkpoint-")  # of the trainer: every run has these
+    # Of transformers' trainer and of torchtune's recipes: every run has these.
+    alone = not folder.name.startswith(("checkpoint-", "epoch_"))
     return folder.name if alone else f"{folder.parent.name}/{folder.name}"
 
 
@@ -95,7 +97,7 @@ def _in_folder(name: str, folder: Path) -> Place:
     others = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
     others = [p for p in others if p.name != "initial_A.safetensors"]
     named = [p for p in others if p.name in _OTHERS] or others
-    if len(named) == 1 and "model" not in named[0].stem:
+    if len(named) == 1 and (named[0].name in _OTHERS or "model" not in named[0].stem):
         return _beside(name, folder, named[0])
     if (folder / CONFIG).exists():
         raise MissingFileError(

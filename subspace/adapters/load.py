@@ -6,7 +6,19 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.adapters import gguf, kohya, loralib, mlx, peft, peft_adalora, peft_lycoris, peft_vera
+from subspace.adapters import (
+    diffusers,
+    gguf,
+    kohya,
+    loralib,
+    megatron,
+    mlx,
+    peft,
+    peft_adalora,
+    peft_lycoris,
+    peft_vera,
+    torchtune,
+)
 from subspace.adapters.find import find
 from subspace.adapters.source import Format, Source, some
 from subspace.errors import ArgumentError, FormatError
@@ -23,7 +35,9 @@ __all__ = ["FORMATS", "explain", "find", "load"]
 # The first that claims a file reads it: what a config or a prefix tells comes before what names of
 # tensors alone do.
 FORMATS: tuple[Format, ...] = (
+    diffusers,
     gguf,
+    torchtune,
     kohya,
     peft,
     peft_lycoris,
@@ -31,14 +45,12 @@ FORMATS: tuple[Format, ...] = (
     peft_vera,
     mlx,
     loralib,
+    megatron,
 )
 
 # Parts of tensor names that betray a format that is not read yet.
 _SIGNS = (
     (":down", "cloneofsimo/lora"),
-    ("_lora.down.weight", "old diffusers LoRA"),
-    (".lora_a.weight", "torchtune"),
-    (".adapter.linear_in.weight", "Megatron / NeMo"),
 )
 
 

@@ -21,6 +21,7 @@ import math
 from typing import TYPE_CHECKING
 
 from subspace.adapters.assemble import Planned, assemble
+from subspace.adapters.plain import asked_alpha
 from subspace.adapters.source import by_module, factors_there, matrix, some
 from subspace.errors import FormatError
 
@@ -64,11 +65,7 @@ def read(source: Source) -> Adapter:
         No alpha was given, a factor is without its partner, shapes do not fit, or what may be a
         convolution has no weight beside that tells its kernel.
     """
-    if source.alpha is None:
-        raise FormatError(
-            f"{source.weights}: loralib stores no alpha, and the scale is alpha / r; give it with "
-            "load(…, alpha=16) or --alpha 16, as the training script says"
-        )
+    alpha = asked_alpha(source, "loralib")
     planned: list[Planned] = []
     blocks: list[str] = []
     parts: list[str] = []
@@ -77,7 +74,7 @@ def read(source: Source) -> Adapter:
         factors_there(source, module, slots, "lora_A", "lora_B")
         base = _base(source, slots["lora_A"])
         whole = whole or base is not None
-        updates = list(_planned(source, module, slots, base, source.alpha))
+        updates = list(_planned(source, module, slots, base, alpha))
         planned.extend(updates)
         if len(updates) > 1:
             blocks.append(module)
