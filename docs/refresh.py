@@ -89,6 +89,7 @@ def run_notebook(text: str, scratch: Path) -> NotebookNode:
     What its cells write goes to `scratch`, and so does all that the kernel keeps. Nothing of when
     or where it ran is left in it. A cell that fails raises with its traceback.
     """
+    import matplotlib.font_manager  # noqa: F401 - a kernel that has to list the fonts says so
     import nbformat
     from nbclient import NotebookClient
 

@@ -1,6 +1,7 @@
 """Table 6 as a reader explores it, in Chromium: by pointer, by keys, without a script, dark."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from browsing import IN_BROWSER, chromium, shown
@@ -144,6 +145,19 @@ def luminance(element, property_name):
         for c in (float(part) / 255 for part in parts)
     ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_names_of_strangers_are_text(browser, tmp_path):
+    evil = "</title></svg><script>window.hurt=1</script><img src=x onerror=hurt=2>"
+    rows = tuple(replace(row, data=evil, targets=row.targets and f"{evil}{n}")
+                 for n, row in enumerate(SWEEP))  # fmt: skip
+    shown(browser, tmp_path, report([adapter(gaussian(20, 30, 2))], sweep=Table6(rows, ())))
+    mark = browser.find_element("css selector", ".accuracy .point")
+    browser.execute_script("arguments[0].focus()", mark)
+    assert chosen(browser).startswith(f"{evil}0, rank 1: 61.0")
+    assert browser.execute_script("return window.hurt === undefined")
+    assert not browser.find_elements("tag name", "img")
+    assert browser.get_log("browser") == []
 
 
 def test_nothing_moves_and_nothing_is_wider_than_a_phone(page):

@@ -8,7 +8,7 @@ function accuracy(figure) {
   if (!marks.length) return;
   let at = marks[0];
   at.g.setAttribute("tabindex", 0);
-  said.textContent = "Point at a mark, or go from one to the next by arrow keys.";
+  said.textContent = "Point at a mark or tap it, or go from one to the next by arrow keys.";
   const choose = (mark) => {
     for (const each of [at.g, byId(`row-${at.g.dataset.row}`)]) each.classList.remove("chosen");
     at.g.setAttribute("tabindex", -1);
