@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options
+from subspace.cli import options, reading
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
@@ -88,6 +88,7 @@ def _span(part: str) -> range:
 )
 @click.option("--no-cache", is_flag=True, help="Keep nothing, and use nothing that was kept.")
 @click.option("--cache-verify", is_flag=True, help="Hash all of W before what was kept is used.")
+@reading.reading(several=False)
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -132,12 +133,11 @@ def command(
     if no_cache and (cache is not None or cache_verify):
         raise ArgumentError("--no-cache goes with neither --cache nor --cache-verify")
     _check_figure(out, figure, paths, ranks)
-    from subspace.adapters import load
     from subspace.cache import default_folder
     from subspace.cli.amplification_table import HEADER, echo_directions, rows_of, show
     from subspace.measures.amplification import amplifications
 
-    adapters = [load(path) for path in paths]
+    adapters = [reading.adapter(path) for path in paths]
     checkpoint = open_base(base)
     total = len({name for adapter in adapters for name in adapter.select(modules)})
     with progress("projecting", total) as at:

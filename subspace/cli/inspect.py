@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from subspace.cli import reading
 from subspace.cli.printing import echo_json, echo_table, ended
 from subspace.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from subspace.adapters import Adapter, SetAside, UpdateInfo
 
@@ -21,18 +22,22 @@ if TYPE_CHECKING:
     "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="Write every module and tensor as JSON.")
-def command(paths: tuple[Path, ...], as_json: bool) -> None:
+@click.option("--explain", is_flag=True, help="Say why a file is taken for the format it is.")
+@reading.reading(several=False)
+def command(paths: tuple[Path, ...], as_json: bool, explain: bool) -> None:
     """Say what each adapter holds: modules, shapes, ranks, scales, and what is set aside.
 
-    PATH is a folder as PEFT writes it, or its weights file. Only headers are read, so this is
-    quick at any size (a torch .bin file has no header and takes a few seconds).
+    PATH is a folder or file of any format that is read (README lists them). Only headers are read,
+    so this is quick at any size (a torch .bin file has no header and takes a few seconds).
 
     \b
         subspace inspect runs/r8
         subspace inspect runs/r8 runs/r64/adapter_model.safetensors
         subspace inspect runs/r8 --json | jq '.adapters[0].modules[].rank'
+        subspace inspect lora.safetensors --explain
     """  # noqa: D301 - click wants the real character
-    from subspace.adapters.load import find, load
+    from subspace.adapters.load import explain as reasons
+    from subspace.adapters.load import find
     from subspace.results import SCHEMA_VERSION
     from subspace.tensorfiles import TORCH_SUFFIXES
 
@@ -44,7 +49,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
                 f"{printable(weights)} is a torch pickle: reading it needs torch and takes seconds",
                 err=True,
             )
-        adapters.append(load(path))
+        adapters.append(reading.adapter(path))
     if as_json:
         _warn_unknown(adapters)
         found = {
@@ -57,7 +62,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
     for i, adapter in enumerate(adapters):
         if i:
             click.echo()
-        _show(adapter)
+        _show(adapter, reasons(adapter.path) if explain and adapter.path else {})
     ended(None, "subspace similarity A B compares two, subspace report A puts one on a page")
 
 
@@ -109,7 +114,7 @@ def _unknown(names: Sequence[str]) -> str:
     return f"{_count(len(names), 'tensor')} not understood and left out: {_some(names)}"
 
 
-def _show(adapter: Adapter) -> None:
+def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -124,6 +129,11 @@ def _show(adapter: Adapter) -> None:
     infos = list(adapter.updates.values())
     console.print(Text(printable(adapter.path), "bold"), soft_wrap=True)
     say("format", adapter.format)
+    for n, (name, reason) in enumerate(reasons.items()):
+        say(
+            "why" if n == 0 else f"or {name}",
+            reason + (", and is asked first" if n == 0 and len(reasons) > 1 else ""),
+        )
     say("method", adapter.method)
     say("base model", adapter.metadata.get("base_model") or "not named")
     say(

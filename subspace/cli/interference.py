@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from subspace.cli import options
+from subspace.cli import options, reading
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
@@ -30,6 +30,7 @@ from subspace.errors import ArgumentError
     help="Draw the cosines over layers and modules as .png, .svg or .pdf.",
 )
 @options.look_options
+@reading.reading()
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -67,11 +68,10 @@ def command(
         check(out)
     else:
         options.refuse_look("--out")
-    from subspace.adapters import load
     from subspace.cli.interference_table import show, table
     from subspace.measures.interference import interference
 
-    adapters = [load(path) for path in paths]
+    adapters = reading.adapters(paths)
     total = len({name for x in adapters for name in x.select(modules)})
     with progress("comparing", total) as advance:
         result = interference(

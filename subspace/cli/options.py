@@ -33,6 +33,16 @@ OUT = click.option(
     type=click.Path(path_type=Path),
     help="Draw a figure of the paper as .png, .svg or .pdf.",
 )
+WRITTEN = ("peft", "mlx", "kohya", "loralib")
+"""Keys of `subspace.adapters.save.WRITERS`, which a --help does not import."""
+UPDATES_ONLY = click.option(
+    "--updates-only",
+    is_flag=True,
+    help="Leave out heads, biases and magnitudes that OUT's format does not hold.",
+)
+OVERWRITE = click.option(
+    "--overwrite", is_flag=True, help="Replace OUT, if it holds nothing but what is written here."
+)
 DEVICE = click.option("--device", default="cpu", show_default=True, help="Any torch device.")
 
 STYLES = {"paper": (7.0, 200.0), "slides": (5.0, 384.0)}
@@ -116,7 +126,8 @@ def command_line(*leave_out: str) -> str:
     for parameter in context.command.params:
         if parameter.name is None or parameter.name in leave_out or not given(parameter.name):
             continue
-        value = context.params.get(parameter.name)
+        # What a callback keeps is in meta.
+        value = context.params.get(parameter.name, context.meta.get(f"subspace.{parameter.name}"))
         values = list(value) if isinstance(value, (tuple, list)) else [value]
         if isinstance(parameter, click.Argument):
             words += [_portable(each) for each in values]

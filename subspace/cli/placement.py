@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from subspace.cli import options, profile_table
+from subspace.cli import options, profile_table, reading
 from subspace.cli.amplification import open_base
 from subspace.cli.printing import progress
 from subspace.cli.similarity import FIGURES, check_output, emit
@@ -42,6 +42,7 @@ from subspace.cli.similarity import FIGURES, check_output, emit
     help="What --out draws: 4 two modules beside random matrices, layers all.",
 )
 @options.look_options
+@reading.reading(several=False)
 @options.DEVICE
 def command(
     path: Path,
@@ -71,9 +72,8 @@ def command(
         profile_table.refuse_others()
     options.one_output(json=as_json, csv=as_csv)
     check_output(out)
-    from subspace.adapters import load
 
-    adapter = load(path)
+    adapter = reading.adapter(path)
     checkpoint = open_base(base)
     if as_profile:
         profile_table.run(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options
+from subspace.cli import options, reading
 from subspace.cli.printing import (
     common_path,
     echo_csv,
@@ -54,6 +54,7 @@ _NAMED = 3  # modules of one note
     help="Draw every module's ranks as .png, .svg or .pdf.",
 )
 @options.look_options
+@reading.reading()
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -86,10 +87,9 @@ def command(
         check(out)
     else:
         options.refuse_look("--out")
-    from subspace.adapters import load
     from subspace.measures.rank import rank
 
-    runs = [load(path) for path in paths]
+    runs = reading.adapters(paths)
     with progress("comparing", len(runs[0].select(modules))) as advance:
         result = rank(
             runs, side=side, level=level, modules=modules, device=device, progress=advance

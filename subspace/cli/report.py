@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options
+from subspace.cli import options, reading
 from subspace.cli.printing import echo_json, progress, say
 from subspace.cli.similarity import SIDE_WORDS
 from subspace.errors import ArgumentError, MissingFileError
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write here.  [default: report.html, and stdout for JSON]",
 )
+@reading.reading()
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -95,13 +96,12 @@ def command(
         _check(target)
     from contextlib import ExitStack
 
-    from subspace.adapters import load
     from subspace.cache import default_folder
     from subspace.cli.amplification import open_base
     from subspace.plots.save import write
     from subspace.reports import html, report
 
-    adapters = [load(path) for path in paths]
+    adapters = reading.adapters(paths)
     checkpoint = None if base is None else open_base(base)
     sweep = None if runs is None else _table6(runs)
     with ExitStack() as stack:
@@ -109,7 +109,7 @@ def command(
             adapters,
             checkpoint,
             sweep=sweep,
-            control=None if control is None else load(control),
+            control=None if control is None else reading.adapter(control),
             side=side,
             level=level,
             modules=modules,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options
+from subspace.cli import options, reading
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
@@ -96,6 +96,7 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns
 @click.option("--above-chance", is_flag=True, help="--out draws phi minus what chance gives.")
 @click.option("--initial", is_flag=True, help="--out draws the initial A beside, where stored.")
 @options.look_options
+@reading.reading()
 @options.DEVICE
 def command(
     paths: tuple[Path, ...],
@@ -154,18 +155,16 @@ def command(
         return
     check_two(paths)
     check_output(out)
-    from subspace.adapters import load
     from subspace.measures.similarity import similarity
 
-    a, b = map(load, paths)
-    against = None if control is None else load(control)
+    a, b, *controls = reading.adapters([*paths, *([] if control is None else [control])])
     with progress("comparing", len(a.select(modules))) as advance:
         result = similarity(
             a,
             b,
             side=side,
             modules=modules,
-            control=against,
+            control=controls[0] if controls else None,
             angles=angles,
             level=level,
             device=device,

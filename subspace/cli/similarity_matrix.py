@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from subspace.cli import options
+from subspace.cli import options, reading
 from subspace.cli.printing import (
     echo_csv,
     echo_json,
@@ -51,12 +51,11 @@ def matrix(
 ) -> None:
     """Compare, draw and print."""
     check(len(paths), out)
-    from subspace.adapters import load
     from subspace.measures.similarities import MOST, similarities
 
     if len(paths) > MOST:  # before any is read
         raise ArgumentError(f"{len(paths)} adapters were given; a matrix is of 2 to {MOST}")
-    adapters = [load(path) for path in paths]
+    adapters = reading.adapters(paths)
     shared = Counter(name for x in adapters for name in x.select(modules))
     with progress("comparing", sum(count > 1 for count in shared.values())) as advance:
         result = similarities(

@@ -1,0 +1,91 @@
+"""The options that say how adapters are read: the same in every verb that takes adapters."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from subspace.cli import main
+
+R8 = "data/adapters/r8"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def loralib(tmp_path):
+    """Write r8's factors as loralib does: no alpha, no config, names of its own prefix."""
+    held = load_file(f"{R8}/adapter_model.safetensors")
+    factors = {
+        name.removeprefix("base_model.model.bert.").removesuffix(".weight"): tensor
+        for name, tensor in held.items()
+        if "lora_" in name
+    }
+    save_file(factors, tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+@pytest.mark.parametrize("verb", ["similarity", "interference"])
+def test_alpha_for_a_format_that_does_not_store_it(verb, loralib):
+    asked = run(verb, R8, loralib)
+    assert asked.exit_code == 2
+    assert "--alpha" in asked.stderr
+    done = run(verb, R8, loralib, "--alpha", "16", "--json")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)["modules"]) == 12  # matched without bert.
+
+
+def test_the_same_update_in_two_formats_is_the_same(loralib):
+    done = run("similarity", R8, loralib, "--alpha", "16", "--side", "in", "--json")
+    for module in json.loads(done.stdout)["modules"]:
+        phi = torch.tensor([[x if x is not None else 1.0 for x in row] for row in module["phi"]])
+        assert phi.diagonal().sub(1).abs().max() < 1e-9
+    merged = json.loads(run("interference", R8, loralib, "--alpha", "16", "--json").stdout)
+    assert merged["modules"][0]["pairs"][0]["cosine"] == pytest.approx(1)
+
+
+def test_a_module_of_another_name_is_matched_by_map(tmp_path, loralib):
+    held = load_file(loralib)
+    one = "encoder.layer.0.attention.self.query"
+    save_file(
+        {name.replace(one, "something"): t for name, t in held.items() if one in name},
+        tmp_path / "b.safetensors",
+    )
+    b = tmp_path / "b.safetensors"
+    full = "bert." + one
+    alone = run("similarity", R8, b, "--alpha", "16")
+    assert alone.exit_code == 2
+    assert "no module in common" in alone.stderr
+    mapped = run("similarity", R8, b, "--alpha", "16", "--map", f"something={full}", "--json")
+    assert [m["module"] for m in json.loads(mapped.stdout)["modules"]] == [full]
+    assert "write OLD=NEW" in run("similarity", R8, b, "--alpha", "16", "--map", "a").stderr
+
+
+@pytest.mark.parametrize("verb", ["inspect", "rank"])
+def test_strict_refuses_what_is_not_understood(verb, tmp_path):
+    held = load_file(f"{R8}/adapter_model.safetensors")
+    save_file({**held, "mystery": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
+    shutil.copy(f"{R8}/adapter_config.json", tmp_path)
+    assert run(verb, tmp_path).exit_code == 0
+    refused = run(verb, tmp_path, "--strict")
+    assert refused.exit_code == 2
+    assert "1 tensors are not understood: mystery" in refused.stderr
+
+
+def test_explain_says_why(loralib):
+    line = next(x for x in run("inspect", R8, "--explain").stdout.splitlines() if "why" in x)
+    assert "peft_type" in line
+    assert ".lora_A" in run("inspect", loralib, "--alpha", "16", "--explain").stdout
+
+
+def test_the_report_repeats_how_the_adapters_were_read(loralib, tmp_path):
+    out = tmp_path / "r.json"
+    done = run("report", R8, loralib, "--alpha", "16", "--strict", "--format", "json", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "--alpha 16.0" in json.loads(out.read_text())["command"]
+    assert "--strict" in json.loads(out.read_text())["command"]
