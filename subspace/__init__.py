@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from subspace.adapters import LowRankUpdate as LowRankUpdate
     from subspace.adapters import align as align
     from subspace.adapters import load as load
+    from subspace.adapters.save import save as save
     from subspace.errors import SubspaceError as SubspaceError
     from subspace.measures.amplification import amplification as amplification
     from subspace.measures.amplification import amplifications as amplifications
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from subspace.measures.placement import placement as placement
     from subspace.measures.profile import profile as profile
     from subspace.measures.rank import rank as rank
+    from subspace.measures.resize import resize as resize
     from subspace.measures.similarities import similarities as similarities
     from subspace.measures.similarity import similarity as similarity
     from subspace.reports import report as report
@@ -45,6 +47,8 @@ _HOME = {
     "profile": "subspace.measures.profile",
     "rank": "subspace.measures.rank",
     "report": "subspace.reports",
+    "resize": "subspace.measures.resize",
+    "save": "subspace.adapters.save",
     "similarities": "subspace.measures.similarities",
     "similarity": "subspace.measures.similarity",
     "Similarity": "subspace.results",
@@ -67,6 +71,8 @@ __all__ = [
     "profile",
     "rank",
     "report",
+    "resize",
+    "save",
     "similarities",
     "similarity",
     "spectrum",

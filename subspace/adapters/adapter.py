@@ -188,7 +188,10 @@ class Adapter(Mapping[str, LowRankUpdate]):
             )
         from dataclasses import replace
 
-        return replace(self, updates=MappingProxyType(kept))
+        metadata = self.metadata
+        if len(kept) < len(self):  # who writes it must not name the others again
+            metadata = MappingProxyType({**metadata, "partial": True})
+        return replace(self, updates=MappingProxyType(kept), metadata=metadata)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read a tensor that was set aside (a DoRA magnitude, a saved head) by its stored name."""

@@ -16,6 +16,7 @@ from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, schema, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
 from subspace.results.report import Report, Source
+from subspace.results.resize import Asked, Budget, ModuleResize, Resize
 from subspace.results.similarity import ModuleSimilarity, Similarity
 from subspace.results.sweep import NearlyEnough, SweepRow, Table6
 
@@ -24,6 +25,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "SIDES",
     "Amplification",
+    "Asked",
+    "Budget",
     "By",
     "DirectionGain",
     "Interference",
@@ -31,6 +34,7 @@ __all__ = [
     "ModuleInterference",
     "ModuleProfile",
     "ModuleRank",
+    "ModuleResize",
     "ModuleSimilarity",
     "NearlyEnough",
     "PairInterference",
@@ -38,6 +42,7 @@ __all__ = [
     "Profile",
     "Rank",
     "Report",
+    "Resize",
     "Side",
     "Similarity",
     "SimilarityMatrix",

@@ -1,0 +1,80 @@
+"""MLX-LM as mlx-lm 0.32.2 reads it: factors transposed, one scale and one rank for all modules.
+
+``mlx_lm/tuner/utils.py``, ``load_adapters``: layers are made with ``lora_parameters.rank`` and
+``.scale``, for the modules that ``.keys`` names by their path, and a tensor of another shape is
+refused. So smaller ranks are filled up with zeros, which changes no product, and other scales are
+folded into ``lora_b``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from subspace.adapters import mlx
+from subspace.adapters.source import some
+from subspace.adapters.written import Content, folded, most_common, refuse_flat_names, refuse_kinds
+
+if TYPE_CHECKING:
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+
+NAME = mlx.NAME
+FOLDER = True
+WEIGHTS = "adapters.safetensors"
+SUFFIXES = ()
+
+
+def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001 - `Writer`'s
+    """Lay an adapter out as MLX-LM's trainer does.
+
+    Raises
+    ------
+    FormatError
+        A convolution, an expert, or a name of kohya's.
+    """
+    import torch
+
+    refuse_kinds(adapter, NAME, ("linear", "embedding"))
+    refuse_flat_names(adapter, NAME)
+    infos = adapter.updates
+    scale = most_common([info.scale for info in infos.values() if info.scale] or [1.0])
+    rank = max(info.rank for info in infos.values())
+    tensors: dict[str, torch.Tensor] = {}
+    rounded, filled, narrowed = [], [], []
+    for module, info in infos.items():
+        update = adapter[module]
+        B, exact = folded(update.B, update.scale / scale)
+        A = update.A
+        if torch.float64 in (A.dtype, B.dtype):  # mlx has no float64 in a file
+            A, B = A.float(), B.float()
+            narrowed.append(module)
+        if not exact:
+            rounded.append(module)
+        if info.rank < rank:
+            A = torch.nn.functional.pad(A, (0, 0, 0, rank - info.rank))
+            B = torch.nn.functional.pad(B, (0, rank - info.rank))
+            filled.append(module)
+        tensors |= {f"{module}.lora_a": A.T, f"{module}.lora_b": B.T}
+    notes = []
+    if rounded:
+        notes.append(
+            f"{NAME} stores one scale, {scale:g}: that of {some(rounded)} is folded into lora_b, "
+            "exact to float32's rounding"
+        )
+    if filled:
+        notes.append(f"{NAME} stores one rank, {rank}: {some(filled)} filled up with zeros")
+    if narrowed:
+        notes.append(f"{NAME} has no float64: {some(narrowed)} rounded to float32")
+    config = {
+        "fine_tune_type": "lora",
+        "lora_parameters": {
+            "rank": rank,
+            "scale": scale,
+            "dropout": 0.0,
+            "keys": list(infos),  # whole paths: a key within a layer would match all layers
+        },
+        "model": adapter.metadata.get("base_model"),
+        "num_layers": -1,
+    }
+    return Content(tensors, config, {"format": "mlx"}, tuple(notes))

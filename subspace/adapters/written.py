@@ -1,0 +1,174 @@
+"""What the writers of formats share: what a file is to hold, and how a scale becomes an alpha."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter, UpdateInfo
+
+FLAT = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lycoris_")
+"""How kohya's names of modules begin."""
+OF_ANOTHER = "of another adapter"
+"""How the reason begins for which tensors of a file's other adapters are set aside."""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What is to be written.
+
+    Attributes
+    ----------
+    tensors
+        By the names that the format gives them.
+    config
+        Of a folder: its ``adapter_config.json``.
+    metadata
+        The file's own, beside where it came from.
+    notes
+        What was folded or filled up.
+    carried
+        Names of tensors that were set aside on reading and are written as they are.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    config: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    carried: frozenset[str] = frozenset()
+
+
+class Writer(Protocol):
+    """What a format's file for writing holds."""
+
+    @property
+    def NAME(self) -> str:
+        """The format as its reader calls it."""
+
+    @property
+    def FOLDER(self) -> bool:
+        """Whether it is a folder of weights and config, and not one file."""
+
+    @property
+    def WEIGHTS(self) -> str:
+        """Of a folder: the name of the weights in it."""
+
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]:
+        """Of a file: how its name may end."""
+
+    def content(self, adapter: Adapter, *, updates_only: bool) -> Content:
+        """Lay an adapter out in this format.
+
+        Raises
+        ------
+        FormatError
+            The format cannot hold it.
+        """
+
+
+def refuse_kinds(adapter: Adapter, format: str, held: Iterable[str]) -> None:
+    """Refuse an adapter with a module that a format has no place for.
+
+    Raises
+    ------
+    FormatError
+        Names the first such module and its kind.
+    """
+    kinds = tuple(held)
+    bad = [info for info in adapter.updates.values() if info.kind not in kinds]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise FormatError(
+            f"module {bad[0].name!r}{more}: {format} has no place for an update of kind "
+            f"{bad[0].kind!r}; what it holds: {', '.join(kinds)}"
+        )
+
+
+def refuse_flat_names(adapter: Adapter, format: str) -> None:
+    """Refuse kohya's names, in which ``_`` stands for ``.`` and cannot be taken back.
+
+    Raises
+    ------
+    FormatError
+        Names the first.
+    """
+    flat = next((name for name in adapter.updates if name.startswith(FLAT)), None)
+    if flat is not None:
+        raise FormatError(
+            f"module {flat!r} has a name of kohya's, with _ for every dot: {format} needs the base "
+            "model's own path, which cannot be told from it; write it as kohya"
+        )
+
+
+def alpha_of(scale: float, divisor: float) -> float:
+    """Return the alpha with ``alpha / divisor == scale``, the shortest number if there are several.
+
+    Where rounding leaves none, ``scale * divisor``, which is within one unit in the last place.
+
+    >>> alpha_of(16 / 3, 3), alpha_of(7 / 3**0.5, 3**0.5), alpha_of(0.0, 8)
+    (16.0, 7.0, 0.0)
+    """
+    product = scale * divisor
+    if not math.isfinite(product):
+        raise FormatError(f"a scale of {scale:g} at rank {divisor:g} has no finite alpha")
+    short = [float(f"{product:.{digits}g}") for digits in (6, 12)]
+    near = [*short, product, math.nextafter(product, math.inf), math.nextafter(product, -math.inf)]
+    return next((alpha for alpha in near if alpha / divisor == scale), product)
+
+
+def most_common(values: Iterable[float]) -> float:
+    """Return the value that most have; of several the one that came first.
+
+    >>> most_common([2.0, 1.0, 1.0, 2.0, 3.0])
+    2.0
+    """
+    held = list(values)
+    return max(dict.fromkeys(held), key=held.count)
+
+
+def whole(number: float) -> float | int:
+    """Write a whole number as one: PEFT's configs have ``16``, not ``16.0``."""
+    return int(number) if number == int(number) and abs(number) < 2**53 else number
+
+
+def folded(B: torch.Tensor, factor: float) -> tuple[torch.Tensor, bool]:
+    """Multiply B by what one scale for all leaves out; say whether every bit survived.
+
+    A power of two leaves the digits alone. Anything else rounds, and so is taken to float32 first
+    where B is stored in fewer bits.
+    """
+    import torch
+
+    if factor == 1:
+        return B, True
+    inside = B * factor
+    if math.frexp(factor)[0] in (0.5, -0.5) and bool(torch.equal(inside / factor, B)):
+        return inside, True
+    wide = B if B.dtype == torch.float64 else B.float()
+    return (wide.double() * factor).to(wide.dtype), False
+
+
+def convolution(info: UpdateInfo, A: torch.Tensor) -> torch.Tensor:
+    """Return A (r, inputs, *kernel) of a convolution's A (r, d_in).
+
+    Raises
+    ------
+    FormatError
+        Its kernel is not known, or does not divide d_in.
+    """
+    size = math.prod(info.kernel)
+    if not info.kernel or info.shape[1] % size:
+        raise FormatError(
+            f"module {info.name!r} is a {info.kind} whose kernel is not known, so that its weights "
+            "cannot be laid out"
+        )
+    return A.reshape(len(A), info.shape[1] // size, *info.kernel)
