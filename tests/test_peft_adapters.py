@@ -338,28 +338,6 @@ def test_kasa_folds_its_diagonal_into_b(tmp_path):
     assert any(note.startswith("kasa_config: KaSA") for note in adapter.notes)
 
 
-def test_parameters_of_experts_are_set_aside(tmp_path):
-    class Experts(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.gate_up = torch.nn.Parameter(torch.randn(2, 6, 8))
-
-        def forward(self, x):
-            return x @ self.gate_up[0]
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lin = torch.nn.Linear(6, 5)
-            self.experts = Experts()
-
-    wrapped = made(Model(), target_modules=["lin"], target_parameters=["experts.gate_up"])
-    adapter = subspace.load(written(wrapped, tmp_path))
-    assert list(adapter) == ["lin"]
-    assert len(adapter.set_aside) == 2
-    assert all("target_parameters: experts.gate_up" in t.reason for t in adapter.set_aside)
-
-
 def test_variants_that_are_not_read_are_set_aside(tmp_path):
     blocks = peft.tuners.lora.config.BdLoraConfig(
         target_modules_bd_a=["0"], target_modules_bd_b=["2"], nblocks=2
@@ -404,7 +382,7 @@ def test_unknown_tensors_are_reported_never_dropped(tmp_path):
         ({"init_lora_weights": False}, "B was not zero before training"),
         ({"init_lora_weights": "newest"}, "'newest' is not known here"),
         ({"alora_invocation_tokens": [1, 2]}, "aLoRA"),
-        ({"layer_replication": [[0, 2], [1, 3]]}, "several adapted layers share one base layer"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "layers are named by the base's own index"),
         ({"use_qalora": True}, "pooled in groups"),
         ({"eva_config": {"rho": 2.0}}, "EVA"),
         ({"lora_colour": "red"}, "field 'lora_colour' is not known here"),

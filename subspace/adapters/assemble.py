@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.source import Source
+    from subspace.tensorfiles import TensorHeader
 
     Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
 
@@ -77,7 +78,7 @@ def assemble(
     *,
     format: str,
     method: str = "LoRA",
-    set_aside: Mapping[str, str] | None = None,
+    set_aside: Mapping[str, str | SetAside] | None = None,
     notes: Iterable[str] = (),
     base_model: str | None = None,
     **metadata: object,
@@ -118,9 +119,7 @@ def assemble(
     used = {name for update in updates.values() for name in (*update.tensors, *update.numbers)}
     reasons = set_aside or {}
     aside = tuple(
-        SetAside(name, header.shape, header.dtype, reasons[name])
-        if name in reasons
-        else SetAside(name, header.shape, header.dtype, "not understood", known=False)
+        _aside(name, header, reasons.get(name))
         for name, header in tensors.headers.items()
         if name not in used
     )
@@ -152,6 +151,13 @@ def assemble(
         _read=read,
         _read_tensor=tensors.__getitem__,
     )
+
+
+def _aside(name: str, header: TensorHeader, reason: str | SetAside | None) -> SetAside:
+    if isinstance(reason, SetAside):
+        return reason
+    known = reason is not None
+    return SetAside(name, header.shape, header.dtype, reason or "not understood", known=known)
 
 
 def _info(update: Planned, source: Source) -> UpdateInfo:

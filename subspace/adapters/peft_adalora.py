@@ -9,6 +9,7 @@ divisor as ``<path>.ranknum``. The method: arXiv:2303.10512.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.assemble import Planned, assemble
@@ -109,7 +110,7 @@ def read(source: Source) -> Adapter:
         set_aside={**rest_aside(source, lora, used), **modules.others, **aside},
         notes=notes,
         base_model=lora.base_model,
-        config=config,
+        config=MappingProxyType(dict(config)),
     )
 
 

@@ -47,14 +47,12 @@ _UNDERSTOOD = frozenset({
     "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
     "megatron_config", "megatron_core", "trainable_token_indices", "loftq_config", "use_dora",
     "qalora_group_size", "runtime_config", "lora_bias", "target_parameters",
-    "ensure_weight_tying",
+    "ensure_weight_tying", "layer_replication",
 })  # fmt: skip
 _VARIANTS = {
     "use_qalora": "on GPTQ layers A acts on inputs pooled in groups, and d_in is "
     "the number of groups",
     "alora_invocation_tokens": "aLoRA: the update acts on tokens after the invocation alone",
-    "layer_replication": "several adapted layers share one base layer: the index in a module's "
-    "path is not the index in the base model",
     "eva_config": "EVA: A began as the data's singular vectors, not at random",
     "corda_config": "CorDA: the base weights may have been changed before training",
     "lora_ga_config": "LoRA-GA: the base weights may have been changed before training",
@@ -65,7 +63,11 @@ _VARIANTS = {
     "use_bdlora": "BD-LoRA: a factor may be block-diagonal and stored compressed",
     "arrow_config": "Arrow: this adapter routes between others",
 }
-_BASE_CHANGED = "the base weights were changed before training, so W + B @ A holds for those"
+_BASE_CHANGED = (
+    "the base weights were changed before training, so W + B @ A holds for those (PEFT's "
+    "save_pretrained(…, path_initial_model_for_weight_conversion=START) writes the update of the "
+    "base as it was)"
+)
 _INITS = {
     "pissa": f"PiSSA: {_BASE_CHANGED}",
     "olora": f"OLoRA: {_BASE_CHANGED}",

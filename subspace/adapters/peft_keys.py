@@ -191,13 +191,6 @@ def _groups(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> int | None:
 
 
 def _not_read_yet(key: Key, lora: LoraConfig) -> str | None:
-    owned = [
-        parameter
-        for parameter in lora.target_parameters
-        if f".{key.module}".endswith(f".{parameter.rpartition('.')[0]}")
-    ]
-    if owned:
-        return f"updates of parameters (target_parameters: {', '.join(owned)}), not read yet"
     for pattern in lora.block_diagonal:
         if pattern in key.module:
             return "block-diagonal factor (BD-LoRA), not read yet"
@@ -207,7 +200,8 @@ def _not_read_yet(key: Key, lora: LoraConfig) -> str | None:
 _REASONS = {
     "magnitude": "DoRA's magnitude: not low-rank, and not in B @ A",
     "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
-    "tokens": "embeddings of single tokens (trainable_token_indices), trained in full",
+    "tokens": "embeddings of single tokens as they are after training (trainable_token_indices): "
+    "their change takes the base",
     "saved": "a full copy of the module (modules_to_save)",
     "sampler": "MonteCLoRA's distribution around A, not read",
     "arrow": "Arrow's router, not read",

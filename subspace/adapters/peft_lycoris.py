@@ -7,6 +7,7 @@ patterns, also where both matrices of a LoKr are full (LyCORIS itself then does 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from subspace.adapters import hadamard, kronecker
@@ -105,7 +106,7 @@ def read(source: Source) -> Adapter:
         set_aside={**rest_aside(source, lora, used), **modules.others},
         notes=notes,
         base_model=lora.base_model,
-        config=config,
+        config=MappingProxyType(dict(config)),
     )
 
 

@@ -14,9 +14,10 @@ from subspace.adapters.source import by_module
 from subspace.errors import FormatError, MissingFileError, UnknownModuleError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
+    from subspace.adapters.adapter import SetAside
     from subspace.adapters.peft_config import LoraConfig
     from subspace.adapters.source import Source
 
@@ -100,20 +101,8 @@ def modules_of(source: Source, slots: Collection[str]) -> Modules:
         The file holds several adapters and none was asked for.
     """
     keys = {name: key for name in source.tensors if (key := split(name, slots)) is not None}
-    named = list(dict.fromkeys(key.adapter for key in keys.values() if key.adapter is not None))
-    wanted = source.adapter_name
-    if wanted is not None and wanted not in named:
-        have = f"those of {', '.join(map(repr, named))}" if named else "no adapter's name in them"
-        raise UnknownModuleError(
-            f"{source.weights}: no adapter {wanted!r}; its tensors have {have}"
-        )
-    if wanted is None and len(named) > 1:
-        raise FormatError(
-            f"{source.weights}: holds {len(named)} adapters ({', '.join(map(repr, named[:8]))}); "
-            f"choose with load(…, adapter_name={named[0]!r})"
-        )
-    chosen = (None, wanted if wanted is not None else next(iter(named), None))
-    mine = {name: key for name, key in keys.items() if key.adapter in chosen}
+    chosen = chosen_adapter(source, (key.adapter for key in keys.values()))
+    mine = {name: key for name, key in keys.items() if key.adapter in (None, chosen)}
     return Modules(
         by_module(source, lambda name: mine[name][::2] if name in mine else None),
         {key.module: key.target for key in mine.values()},
@@ -125,7 +114,32 @@ def modules_of(source: Source, slots: Collection[str]) -> Modules:
     )
 
 
-def rest_aside(source: Source, lora: LoraConfig, used: Collection[str]) -> dict[str, str]:
-    """Give the reason why each tensor is set aside that is not `used`, where it is known."""
-    found = (set_aside(parse(n), lora, source.tensors) for n in source.tensors if n not in used)
-    return {tensor.name: tensor.reason for tensor in found if tensor.known}
+def chosen_adapter(source: Source, names: Iterable[str | None]) -> str | None:
+    """Choose one adapter of those whose names the tensors' names carry; None if they carry none.
+
+    Raises
+    ------
+    UnknownModuleError
+        There is no adapter of the name that was asked for.
+    FormatError
+        The file holds several adapters and none was asked for.
+    """
+    named = list(dict.fromkeys(name for name in names if name is not None))
+    wanted = source.adapter_name
+    if wanted is not None and wanted not in named:
+        have = f"those of {', '.join(map(repr, named))}" if named else "no adapter's name in them"
+        raise UnknownModuleError(
+            f"{source.weights}: no adapter {wanted!r}; its tensors have {have}"
+        )
+    if wanted is None and len(named) > 1:
+        raise FormatError(
+            f"{source.weights}: holds {len(named)} adapters ({', '.join(map(repr, named[:8]))}); "
+            f"choose with load(…, adapter_name={named[0]!r})"
+        )
+    return wanted if wanted is not None else next(iter(named), None)
+
+
+def rest_aside(source: Source, lora: LoraConfig, used: Collection[str]) -> dict[str, SetAside]:
+    """Say of each tensor that is not `used` why it is no factor."""
+    names = (name for name in source.tensors if name not in used)
+    return {name: set_aside(parse(name), lora, source.tensors) for name in names}

@@ -12,6 +12,7 @@ again: their shape is not stored either, and PEFT warns that the numbers depend 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.assemble import Planned, assemble
@@ -99,7 +100,7 @@ def read(source: Source) -> Adapter:
         set_aside={**rest_aside(source, lora, used), **modules.others, **shared},
         notes=notes,
         base_model=lora.base_model,
-        config=config,
+        config=MappingProxyType(dict(config)),
     )
 
 
