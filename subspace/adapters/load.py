@@ -13,6 +13,7 @@ from subspace.adapters import (
     loralib,
     megatron,
     mlx,
+    pattern,
     peft,
     peft_adalora,
     peft_lycoris,
@@ -46,12 +47,11 @@ FORMATS: tuple[Format, ...] = (
     mlx,
     loralib,
     megatron,
+    pattern,
 )
 
 # Parts of tensor names that betray a format that is not read yet.
-_SIGNS = (
-    (":down", "cloneofsimo/lora"),
-)
+_SIGNS = ((":down", "cloneofsimo/lora"),)
 
 
 def load(
@@ -59,6 +59,7 @@ def load(
     *,
     adapter_name: str | None = None,
     alpha: float | None = None,
+    pattern: str | os.PathLike[str] | None = None,
     strict: bool = False,
 ) -> Adapter:
     """Open a trained adapter; its tensors are read when a module is first asked for.
@@ -74,6 +75,9 @@ def load(
         into a subfolder of its name.
     alpha
         Of a format that does not store it, such as loralib's.
+    pattern
+        A format of your own: ``"A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16"``, or the path of a
+        TOML file with these fields; `subspace.adapters.pattern` lists them.
     strict
         Refuse a file with tensors that are not understood.
 
@@ -87,14 +91,14 @@ def load(
     MissingFileError
         No such path, or the folder lacks the weights or the config.
     ArgumentError
-        `alpha` is not a finite number.
+        `alpha` is not a finite number, or `pattern` makes no sense.
     FormatError
         A file is damaged or hostile, its parts do not fit together, or its format is not read.
     """
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
         raise ArgumentError(f"{path}: alpha = {short(alpha)} is not a number")
-    source = _source(Path(path), adapter_name, alpha)
-    format = next((format for format in FORMATS if format.claims(source)), None)
+    source = _source(Path(path), adapter_name, alpha, pattern)
+    format = _format_of(source)
     if format is None:
         raise FormatError(_unknown(source))
     adapter = format.read(source)
@@ -107,6 +111,12 @@ def load(
     return adapter
 
 
+def _format_of(source: Source) -> Format | None:
+    if source.pattern is not None:
+        return pattern
+    return next((format for format in FORMATS if format.claims(source)), None)
+
+
 def explain(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> dict[str, str]:
     """Say why a file is taken for what it is: format -> the reason, the one that reads it first.
 
@@ -117,14 +127,19 @@ def explain(path: str | os.PathLike[str], *, adapter_name: str | None = None) ->
     FormatError
         No format claims it.
     """
-    source = _source(Path(path), adapter_name, None)
+    source = _source(Path(path), adapter_name)
     found = {format.NAME: why for format in FORMATS if (why := format.claims(source))}
     if not found:
         raise FormatError(_unknown(source))
     return found
 
 
-def _source(path: Path, adapter_name: str | None, alpha: float | None) -> Source:
+def _source(
+    path: Path,
+    adapter_name: str | None,
+    alpha: float | None = None,
+    pattern: str | os.PathLike[str] | None = None,
+) -> Source:
     place = find(path, adapter_name)
     initial = place.folder / "initial_A.safetensors"
     return Source(
@@ -136,12 +151,13 @@ def _source(path: Path, adapter_name: str | None, alpha: float | None) -> Source
         initial if initial.exists() else None,
         place.adapter_name,
         alpha,
+        pattern,
     )
 
 
 def _refuse_mixed(source: Source, format: Format, unknown: Iterable[str]) -> None:
     rest = source.only(unknown)
-    if source.config is not None or not rest.tensors:
+    if source.config is not None or source.pattern is not None or not rest.tensors:
         return
     for other in FORMATS:
         if other is not format and other.claims(rest):
@@ -172,4 +188,7 @@ def _unknown(source: Source) -> str:
         )
     closest = sorted(near, key=lambda format: -near[format])[:2]
     why = "; ".join(f"{f.NAME} wants {f.WANTS} ({near[f]} look alike)" for f in closest)
-    return f"{source.weights}: of no format that is read: {seen}; nearest: {why}"
+    return (
+        f"{source.weights}: of no format that is read: {seen}; nearest: {why}; load(…, pattern=…) "
+        "takes names of your own"
+    )

@@ -11,6 +11,7 @@ from subspace.errors import FormatError
 from subspace.tensorfiles import TensorFile, open_tensors
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
@@ -42,6 +43,8 @@ class Source:
         Which adapter, if the tensors' names carry several.
     alpha
         What the user says it is, for formats that do not store it.
+    pattern
+        The user's own format: a text, or the path of a TOML file; see `pattern`.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Source:
     initial: Path | None = None
     adapter_name: str | None = None
     alpha: float | None = None
+    pattern: str | os.PathLike[str] | None = None
 
     @cached_property
     def tensors(self) -> TensorFile:
