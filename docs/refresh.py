@@ -3,8 +3,8 @@
     python docs/refresh.py [PAGE…]
 
 A console block holds ``$ subspace …`` commands; a python block is followed by a text block with
-what it prints; a notebook stores what its cells show. tests/test_docs.py fails where what is
-written is not what is printed.
+what it prints; a notebook stores what its cells show; the table of formats is written from the
+registry. tests/test_docs.py fails where what is written is not what is printed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 NOTEBOOKS = tuple(sorted((ROOT / "docs").glob("*.ipynb")))
 FIGURES = (".png", ".svg", ".pdf", ".html")
 _CONSOLE = re.compile(r"```console\n(.*?)```", flags=re.DOTALL)
+_FORMATS = re.compile(r"(<!-- formats[^>]*-->\n).*?(\n<!-- end -->)", flags=re.DOTALL)
 _PYTHON = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", flags=re.DOTALL)
 
 
@@ -68,6 +69,18 @@ def printed_by_program(program: str, scratch: Path) -> str:
     return out.getvalue()
 
 
+def formats_table() -> str:
+    """Return what is read, a row for each format of the registry, with the test that holds it."""
+    from subspace.adapters.load import FORMATS
+
+    lines = ["| format | what is read | held to its writer by |", "|---|---|---|"]
+    lines += [
+        f"| {format.NAME} | {format.READS} | `{format.PROOF}` |"
+        for format in sorted(FORMATS, key=lambda format: (format.NAME != "PEFT", format.NAME))
+    ]
+    return "\n".join(lines)
+
+
 def refreshed(text: str, scratch: Path) -> str:
     """Return a page with every example's output as it is now."""
 
@@ -80,6 +93,7 @@ def refreshed(text: str, scratch: Path) -> str:
         output = printed_by_program(match[1], scratch)
         return f"```python\n{match[1]}```\n\n```text\n{output}```\n"
 
+    text = _FORMATS.sub(lambda m: m[1] + formats_table() + m[2], text)
     return _PYTHON.sub(python, _CONSOLE.sub(console, text))
 
 

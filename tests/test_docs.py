@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from docs.refresh import (
     NOTEBOOKS,
     PAGES,
+    formats_table,
     printed_by_command,
     printed_by_program,
     programs,
@@ -110,6 +111,13 @@ def test_indented_commands_have_the_options_that_the_verbs_have(page):
         assert words[0] in VERBS, line
         known = {o for p in main.get_command(None, words[0]).params for o in p.opts}
         assert {word for word in words if word.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
+def test_the_table_of_formats_is_the_registrys(page):
+    assert f"-->\n{formats_table()}\n<!-- end -->" in (ROOT / page).read_text()
+    for path in re.findall(r"`(tests/\w+\.py)`", formats_table()):
+        assert "delta" in (ROOT / path).read_text(), path
 
 
 def test_every_verb_is_in_the_readme():
