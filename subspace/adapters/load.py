@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subspace.adapters import (
+    cloneofsimo,
     diffusers,
     gguf,
     kohya,
@@ -40,6 +41,7 @@ FORMATS: tuple[Format, ...] = (
     gguf,
     torchtune,
     kohya,
+    cloneofsimo,
     peft,
     peft_lycoris,
     peft_adalora,
@@ -49,9 +51,6 @@ FORMATS: tuple[Format, ...] = (
     megatron,
     pattern,
 )
-
-# Parts of tensor names that betray a format that is not read yet.
-_SIGNS = ((":down", "cloneofsimo/lora"),)
 
 
 def load(
@@ -173,9 +172,6 @@ def _unknown(source: Source) -> str:
     seen = f"{len(tensors)} tensors" + (f" ({shown}, …)" if tensors else "")
     if tensors.metadata:
         seen += f" and metadata {', '.join(short(key) for key in list(tensors.metadata)[:4])}"
-    for sign, name in _SIGNS:
-        if any(sign in tensor for tensor in tensors):
-            return f"{source.weights}: looks like {name}, a format that is not read yet ({seen})"
     near = {
         format: count
         for format in FORMATS

@@ -116,6 +116,8 @@ def _load_torch(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise FormatError(f"{path}: torch refuses to read it ({first}); {RESAVE}") from None
+    if isinstance(loaded, list):  # cloneofsimo/lora; a list has places for names
+        loaded = {str(place): tensor for place, tensor in enumerate(loaded)}
     if not isinstance(loaded, dict):
         raise FormatError(f"{path}: holds a {type(loaded).__name__}, not a dict of tensors")
     entry = _nest(path, loaded)
