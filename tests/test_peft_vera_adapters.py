@@ -151,6 +151,14 @@ def test_a_saved_head(tmp_path):
     assert {t.reason for t in adapter.set_aside} == {"a full copy of the module (modules_to_save)"}
 
 
+def test_biases_that_it_trains_are_set_aside(tmp_path):
+    wrapped = made(tiny_bert(), target_modules=["query"], bias="vera_only")
+    adapter = subspace.load(written(wrapped, tmp_path), strict=True)
+    assert {t.reason for t in adapter.set_aside} == {
+        "a trained bias of the base model (bias = 'vera_only')"
+    }
+
+
 @pytest.fixture
 def folder(tmp_path):
     return written(made(tiny_bert(), target_modules=["query"]), tmp_path)

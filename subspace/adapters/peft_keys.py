@@ -216,7 +216,11 @@ def set_aside(key: Key, lora: LoraConfig, tensors: TensorFile) -> SetAside:
     bare = key.name.removeprefix("base_model.model.").split(".")
     if reason is None and any(f".{m}." in f".{key.module}." for m in lora.modules_to_save):
         reason = _REASONS["saved"]
-    if reason is None and key.leaf == "bias" and lora.bias in {"all", "lora_only"}:
+    if (
+        reason is None
+        and key.leaf == "bias"
+        and (lora.bias == "all" or lora.bias.endswith("_only"))
+    ):
         reason = f"a trained bias of the base model (bias = {lora.bias!r})"
     if (
         reason is None

@@ -98,9 +98,14 @@ def modules_of(source: Source, slots: Collection[str]) -> Modules:
     UnknownModuleError
         There is no adapter of the name that was asked for.
     FormatError
-        The file holds several adapters and none was asked for.
+        The file holds several adapters and none was asked for, or nothing of these slots.
     """
     keys = {name: key for name in source.tensors if (key := split(name, slots)) is not None}
+    if not keys:
+        raise FormatError(
+            f"{source.weights}: none of its {len(source.tensors)} tensors is a factor "
+            f"({', '.join(sorted(slots))}), which {source.where} says they are"
+        )
     chosen = chosen_adapter(source, (key.adapter for key in keys.values()))
     mine = {name: key for name, key in keys.items() if key.adapter in (None, chosen)}
     return Modules(
