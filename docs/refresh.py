@@ -51,9 +51,12 @@ def programs(text: str) -> list[tuple[str, str]]:
 
 
 def printed_by_command(command: str, scratch: Path) -> str:
-    """Run one command in the checkout; a file that it writes goes to `scratch`."""
+    """Run one command in the checkout; a figure, or what is in out/, goes to `scratch`."""
     words = shlex.split(command)
-    words = [str(scratch / Path(w).name) if w.endswith(FIGURES) else w for w in words]
+    words = [
+        str(scratch / Path(w).name) if w.endswith(FIGURES) or w.startswith("out/") else w
+        for w in words
+    ]
     done = CliRunner().invoke(main, words[1:])
     if words[0] != "subspace" or done.exit_code:
         raise RuntimeError(f"{command}: {done.output}")
@@ -61,8 +64,12 @@ def printed_by_command(command: str, scratch: Path) -> str:
 
 
 def printed_by_program(program: str, scratch: Path) -> str:
-    """Run one program in the checkout; a figure that it writes goes to `scratch`."""
-    code = re.sub(r'"(\w+\.(?:png|svg|pdf|html))"', lambda m: repr(str(scratch / m[1])), program)
+    """Run one program in the checkout; a figure, or what is in out/, goes to `scratch`."""
+
+    def place(match: re.Match[str]) -> str:
+        return repr(str(scratch / Path(match[1]).name))
+
+    code = re.sub(r'"(\w+\.(?:png|svg|pdf|html)|out/[\w.-]+)"', place, program)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "example", "exec"), {})

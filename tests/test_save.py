@@ -433,6 +433,79 @@ def test_an_alpha_of_zero_is_never_written_since_it_is_read_as_none(tmp_path):
     assert any("an alpha of 0 means none" in note for note in out.notes)
 
 
+# diffusers
+
+
+def pipelines_file(tmp_path: Path) -> Any:
+    """A UNet's and a text encoder's adapters in one file, as diffusers saves them."""
+    theirs = pytest.importorskip("diffusers")
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
+    from diffusers.training_utils import _collate_lora_metadata
+    from test_diffusers_adapters import UNET, adapted, state, text_encoder, unet
+
+    text = {
+        "r": 2,
+        "lora_alpha": 5,
+        "target_modules": ["q_proj", "fc1"],
+        "rank_pattern": {"fc1": 3},
+    }
+    models = {"unet": adapted(unet(), **UNET), "text_encoder": adapted(text_encoder(), **text)}
+    Loader.save_lora_weights(
+        tmp_path / "run",
+        unet_lora_layers=state(models["unet"]),
+        text_encoder_lora_layers=state(models["text_encoder"]),
+        **_collate_lora_metadata(models),
+    )
+    assert theirs.__version__
+    return subspace.load(tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:::diffusers")
+def test_diffusers_loads_what_is_written(tmp_path):
+    source = pipelines_file(tmp_path)
+    from test_diffusers_adapters import deltas, unet
+
+    out = subspace.save(source, tmp_path / "out.safetensors", "diffusers").path
+    the_same(source, subspace.load(out, strict=True))
+    before, after = load_file(tmp_path / "run" / "pytorch_lora_weights.safetensors"), load_file(out)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    smaller = subspace.resize(source, error=0.5).adapter
+    assert own_format(smaller) == "diffusers"
+    subspace.save(smaller, out, "diffusers", overwrite=True)
+    model = unet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.load_lora_adapter(str(tmp_path), weight_name=out.name, prefix="unet")
+    theirs = deltas(model, "unet.")
+    assert set(theirs) == {name for name in smaller if name.startswith("unet.")}
+    for name, delta in theirs.items():
+        wanted = smaller[name].delta()
+        assert (delta - wanted).norm() <= 1e-6 * wanted.norm(), name
+
+
+@pytest.mark.filterwarnings("ignore:::diffusers")
+def test_a_pipelines_parts_become_kohyas(tmp_path):
+    source = pipelines_file(tmp_path)
+    again = subspace.load(subspace.save(source, tmp_path / "k.safetensors", "kohya").path)
+    assert {name.split("_")[1] for name in again} == {"unet", "te"}
+    for name, update in source.items():
+        start = "lora_unet_" if name.startswith("unet.") else "lora_te_"
+        flat = again[start + name.partition(".")[2].replace(".", "_")]
+        assert torch.equal(flat.A, update.A)
+        assert torch.equal(flat.B, update.B)
+    for format, place in (("peft", "p"), ("mlx", "m"), ("loralib", "l.pt")):
+        with pytest.raises(FormatError, match=r"is of one model of a pipeline|no place for"):
+            subspace.save(source, tmp_path / place, format)
+
+
+def test_diffusers_wants_a_part_in_front(tmp_path):
+    with pytest.raises(FormatError, match=r"'layer.0.q': diffusers wants the pipeline's part"):
+        subspace.save(
+            in_memory(gaussian(5, 6, 2), gaussian(5, 6, 2)), tmp_path / "d.safetensors", "diffusers"
+        )
+
+
 # loralib
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters import save_kohya, save_loralib, save_mlx, save_peft
+from subspace.adapters import save_diffusers, save_kohya, save_loralib, save_mlx, save_peft
 from subspace.adapters.find import CONFIG
 from subspace.adapters.placing import place_file, place_folder, room_for
 from subspace.adapters.source import some
@@ -29,6 +29,7 @@ WRITERS: dict[str, Writer] = {
     "peft": save_peft,
     "mlx": save_mlx,
     "kohya": save_kohya,
+    "diffusers": save_diffusers,
     "loralib": save_loralib,
 }
 _INITIAL = "initial_A.safetensors"
@@ -62,9 +63,10 @@ def save(
     adapter
         As `load` or `resize` gives it.
     path
-        A folder (peft, mlx), or a file that ends in .safetensors (kohya; loralib also .pt).
+        A folder (peft, mlx), or a file that ends in .safetensors (kohya, diffusers; loralib also
+        .pt).
     format
-        ``"peft"``, ``"mlx"``, ``"kohya"`` or ``"loralib"``.
+        ``"peft"``, ``"mlx"``, ``"kohya"``, ``"diffusers"`` or ``"loralib"``.
     updates_only
         Write the updates alone where the adapter has more that the format does not hold: a head, a
         bias, DoRA's magnitude. Without it that is an error.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.adapters import kohya
+from subspace.adapters import diffusers, kohya
 from subspace.adapters.source import some
 from subspace.adapters.written import (
     FLAT,
@@ -80,7 +80,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
         notes.append(f"{some(zero)}: an alpha of 0 means none here, so lora_up is 0 instead")
     if rounded:
         notes.append(f"{some(rounded)}: alpha is stored in float32, its scale exact to 6e-8")
-    if any(not module.startswith((*FLAT, *_COMPONENTS)) for module in names):
+    if not all(module.startswith((*FLAT, *_COMPONENTS)) for module in names):
         notes.append(
             "modules without a component in front are taken for the UNet's or transformer's "
             f"({_UNET}); paths are the base's own, none is translated to another program's"
@@ -104,7 +104,11 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
 def _flat(adapter: Adapter) -> dict[str, str]:
     """Return kohya's name of every module."""
     two = any(module.startswith("text_encoder_2.") for module in adapter.updates)
-    components = _COMPONENTS | ({"text_encoder.": "lora_te1_"} if two else {})
+    components = dict(_COMPONENTS)
+    if two:
+        components["text_encoder."] = "lora_te1_"
+    if adapter.format != diffusers.NAME:  # GPT-2's own paths begin with it too
+        del components["transformer."]
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for module in adapter.updates:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from subspace.adapters import loralib
+from subspace.adapters import diffusers, loralib
 from subspace.adapters.source import some
 from subspace.adapters.written import (
     Content,
@@ -18,6 +18,7 @@ from subspace.adapters.written import (
     most_common,
     refuse_flat_names,
     refuse_kinds,
+    refuse_parts,
 )
 from subspace.errors import FormatError
 
@@ -42,6 +43,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     """
     refuse_kinds(adapter, NAME, ("linear", "embedding", "conv1d", "conv2d", "conv3d"))
     refuse_flat_names(adapter, NAME)
+    refuse_parts(adapter, NAME, diffusers.NAME)
     for module, info in adapter.updates.items():
         if info.kind.startswith("conv") and (math.prod(info.kernel) != 1 or info.groups != 1):
             raise FormatError(

@@ -10,9 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.adapters import mlx
+from subspace.adapters import diffusers, mlx
 from subspace.adapters.source import some
-from subspace.adapters.written import Content, folded, most_common, refuse_flat_names, refuse_kinds
+from subspace.adapters.written import (
+    Content,
+    folded,
+    most_common,
+    refuse_flat_names,
+    refuse_kinds,
+    refuse_parts,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +44,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
 
     refuse_kinds(adapter, NAME, ("linear", "embedding"))
     refuse_flat_names(adapter, NAME)
+    refuse_parts(adapter, NAME, diffusers.NAME)
     infos = adapter.updates
     scale = most_common([info.scale for info in infos.values() if info.scale] or [1.0])
     rank = max(info.rank for info in infos.values())

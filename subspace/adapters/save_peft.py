@@ -11,7 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters import peft
+from subspace.adapters import diffusers, peft
 from subspace.adapters.patterns import matching
 from subspace.adapters.peft_keys import parse
 from subspace.adapters.written import (
@@ -22,16 +22,17 @@ from subspace.adapters.written import (
     most_common,
     refuse_flat_names,
     refuse_kinds,
+    refuse_parts,
     whole,
 )
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import torch
 
-    from subspace.adapters.adapter import Adapter, UpdateInfo
+    from subspace.adapters.adapter import Adapter, LowRankUpdate, UpdateInfo
 
 NAME = peft.NAME
 FOLDER = True
@@ -72,6 +73,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
     """
     refuse_kinds(adapter, NAME, _KINDS)
     refuse_flat_names(adapter, NAME)
+    refuse_parts(adapter, NAME, diffusers.NAME)
     own = _own_config(adapter)
     config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -94,10 +96,10 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
         )
     if config["target_modules"] is None or adapter.metadata.get("partial"):
         config["target_modules"] = list(adapter.updates)
-    config |= _numbers(adapter, bool(config.get("use_rslora")))
+    config |= numbers(adapter.updates, rslora=bool(config.get("use_rslora")))
     tensors: dict[str, torch.Tensor] = {}
     for module, info in adapter.updates.items():
-        tensors |= _tensors(adapter, module, info)
+        tensors |= tensors_of(adapter[module], info, f"{_PREFIX}{module}")
     carried = {} if updates_only or not own else _others(adapter)
     tensors |= {name: adapter.tensor(stored) for stored, name in carried.items()}
     return Content(tensors, config, carried=frozenset(carried))
@@ -138,9 +140,8 @@ def _others(adapter: Adapter) -> dict[str, str]:
     return found
 
 
-def _numbers(adapter: Adapter, rslora: bool) -> dict[str, Any]:
-    """Give r, lora_alpha and their patterns."""
-    infos = adapter.updates
+def numbers(infos: Mapping[str, UpdateInfo], *, rslora: bool = False) -> dict[str, Any]:
+    """Give r, lora_alpha and their patterns, of updates by the paths that PEFT matches."""
     ranks = {module: info.rank for module, info in infos.items()}
     alphas = {
         module: alpha_of(info.scale, math.sqrt(info.rank) if rslora else info.rank)
@@ -171,16 +172,15 @@ def _pattern(wanted: Mapping[str, float], default: float) -> dict[str, Any]:
     return {f"^{re.escape(m)}" if m in odd else m: wanted[m] for m in special}
 
 
-def _tensors(adapter: Adapter, module: str, info: UpdateInfo) -> Iterator[tuple[str, torch.Tensor]]:
-    update = adapter[module]
+def tensors_of(update: LowRankUpdate, info: UpdateInfo, name: str) -> dict[str, torch.Tensor]:
+    """Return an update's two tensors by PEFT's names, in the shapes of its kind of layer."""
     A, B = update.A, update.B
-    name = f"{_PREFIX}{module}"
     if info.kind == "embedding":
-        return iter([(f"{name}.lora_embedding_A", A), (f"{name}.lora_embedding_B", B)])
+        return {f"{name}.lora_embedding_A": A, f"{name}.lora_embedding_B": B}
     if info.kind != "linear":
         A = convolution(info, A)
         B = _grouped(info, B).reshape(len(B), -1, *(1 for _ in info.kernel))
-    return iter([(f"{name}.lora_A.weight", A), (f"{name}.lora_B.weight", B)])
+    return {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
 
 
 def _grouped(info: UpdateInfo, B: torch.Tensor) -> torch.Tensor:

@@ -109,6 +109,21 @@ def refuse_flat_names(adapter: Adapter, format: str) -> None:
         )
 
 
+def refuse_parts(adapter: Adapter, format: str, pipeline: str) -> None:
+    """Refuse a pipeline's adapter, whose paths begin with its parts, where one model is meant.
+
+    Raises
+    ------
+    FormatError
+        The adapter is of the format `pipeline`.
+    """
+    if adapter.format == pipeline:
+        raise FormatError(
+            f"module {next(iter(adapter.updates))!r} is of one model of a pipeline: {format} is of "
+            f"a model by itself; write it as {pipeline} or kohya"
+        )
+
+
 def alpha_of(scale: float, divisor: float) -> float:
     """Return the alpha with ``alpha / divisor == scale``, the shortest number if there are several.
 

@@ -26,6 +26,8 @@ VERBS = (
     "amplification",
     "placement",
     "report",
+    "resize",
+    "convert",
     "train",
     "reproduce",
 )

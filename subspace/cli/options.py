@@ -33,7 +33,7 @@ OUT = click.option(
     type=click.Path(path_type=Path),
     help="Draw a figure of the paper as .png, .svg or .pdf.",
 )
-WRITTEN = ("peft", "mlx", "kohya", "loralib")
+WRITTEN = ("peft", "mlx", "kohya", "diffusers", "loralib")
 """Keys of `subspace.adapters.save.WRITERS`, which a --help does not import."""
 UPDATES_ONLY = click.option(
     "--updates-only",

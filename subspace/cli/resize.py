@@ -1,0 +1,167 @@
+"""``subspace resize ADAPTER OUT``: the best adapter of lower rank, and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from subspace.cli import options, reading
+from subspace.cli.printing import (
+    common_path,
+    echo_csv,
+    echo_json,
+    echo_latex,
+    echo_markdown,
+    echo_table,
+    ended,
+    progress,
+    say,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from subspace.results import Budget, Resize
+
+HEADER = ("module", "r", "kept", "energy", "error", "parameters")
+
+
+@click.command()
+@click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--rank", type=int, metavar="R", help="Directions to keep in each module.")
+@click.option("--energy", type=float, metavar="X", help="Share of |dW|^2 to keep, such as 0.99.")
+@click.option("--error", type=float, metavar="E", help="Largest |dW - kept| / |dW|, such as 0.05.")
+@click.option(
+    "--budget",
+    type=click.Choice(("module", "all")),
+    default="module",
+    show_default=True,
+    help="Each module by itself, or the largest singular values of all (--rank: their mean).",
+)
+@click.option(
+    "--to",
+    "to",
+    type=click.Choice(options.WRITTEN),
+    help="The format of OUT.  [default: the adapter's own, else peft]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(("float32", "float64", "float16", "bfloat16")),
+    default="float32",
+    show_default=True,
+    help="Of the new factors.",
+)
+@options.MODULE
+@options.UPDATES_ONLY
+@options.OVERWRITE
+@options.JSON
+@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
+@options.MARKDOWN
+@options.LATEX
+@reading.reading(several=False)
+@options.DEVICE
+def command(
+    path: Path,
+    out: Path,
+    rank: int | None,
+    energy: float | None,
+    error: float | None,
+    budget: Budget,
+    to: str | None,
+    dtype: str,
+    modules: str | None,
+    updates_only: bool,
+    overwrite: bool,
+    as_json: bool,
+    as_csv: bool,
+    as_markdown: bool,
+    as_latex: bool,
+    device: str,
+) -> None:
+    """Write an adapter with fewer directions, the best there is, and say what it keeps.
+
+    Every update is cut after its leading singular values, which is the nearest of that rank
+    (Eckart & Young). "error" is |dW - kept| / |dW| in the Frobenius norm, "energy" the kept share
+    of |dW|^2. Give one of --rank, --energy and --error. alpha stays as it was: PEFT gets a
+    rank_pattern where ranks differ.
+
+    \b
+        subspace resize runs/r64 runs/r64-small --error 0.05
+        subspace resize runs/r64 runs/r64-8 --rank 8 --budget all
+        subspace resize style.safetensors small.safetensors --energy 0.99 --dtype float16
+    """  # noqa: D301 - click wants the real character
+    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
+    from subspace.adapters.save import check, own_format, save
+    from subspace.measures.resize import resize
+
+    adapter = reading.adapter(path)
+    to = to or own_format(adapter)
+    check(out, to, overwrite=overwrite)
+    with progress("cutting", len(adapter.select(modules))) as advance:
+        result = resize(
+            adapter,
+            rank=rank,
+            energy=energy,
+            error=error,
+            budget=budget,
+            dtype=dtype,
+            modules=modules,
+            device=device,
+            progress=advance,
+        )
+    written = save(result.adapter, out, to, updates_only=updates_only, overwrite=overwrite)
+    if as_json:
+        echo_json(result.to_dict())
+    elif as_csv:
+        rows = [m.to_row() for m in result.values()]
+        cells = [["" if v != v else v for v in row.values()] for row in rows]
+        echo_csv(list(rows[0]), cells)
+    elif as_markdown or as_latex:
+        (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
+    else:
+        show(result, written.notes)
+    ended(out, "")
+
+
+def show(result: Resize, notes: Iterable[str]) -> None:
+    """Print one line a module and the whole, and what a reader must know to read them."""
+    above = common_path(list(result))
+    of = "all modules together" if result.budget == "all" else "each module"
+    say(f"{result.name} resized by {result.asked} {result.value:g} of {of}")
+    if above:
+        say(f"modules of {above}")
+    echo_table(HEADER, list(_rows(result, above)))
+    say("energy: kept share of |dW|_F^2; error: |dW - kept|_F / |dW|_F, the least at that rank")
+    for note in notes:
+        say(f"note: {note}")
+
+
+def _rows(result: Resize, above: str = "") -> Iterable[list[str]]:
+    for name, m in result.items():
+        yield [
+            name.removeprefix(f"{above}."),
+            str(m.before),
+            str(m.after),
+            _share(m.energy),
+            _number(m.error),
+            f"{m.parameters_after:,}",
+        ]
+    yield [
+        "all",
+        str(sum(m.before for m in result.values())),
+        str(sum(m.after for m in result.values())),
+        _share(result.energy),
+        _number(result.error),
+        f"{result.parameters_after:,}",
+    ]
+
+
+def _share(value: float) -> str:
+    return "-" if value != value else f"{value:.4f}"
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3g}"
