@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 import subspace
 from subspace.adapters.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
 from tests.adapters_made import assert_same_update, made, two_linears, written
+from tests.test_house import HEAVY, modules_after, run_cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -256,6 +257,13 @@ def test_factors_that_do_not_fit(tmp_path, change, message):
 def test_a_header_that_makes_no_sense(tmp_path, fields, message):
     with pytest.raises(subspace.SubspaceError, match=message):
         subspace.load(converted(tmp_path / "x.gguf", factors(), **fields))
+
+
+def test_inspect_stays_light(tmp_path):
+    path = converted(tmp_path / "x.gguf", factors())
+    loaded = modules_after(run_cli("inspect", str(path)))
+    assert "subspace.adapters.gguf" in loaded
+    assert not loaded & set(HEAVY)
 
 
 def test_a_whole_model_is_no_adapter(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -153,7 +154,7 @@ def test_a_dora_has_its_low_rank_part_and_its_magnitude_aside(tmp_path):
 
 
 def test_experts_whose_a_is_stacked_in_two_dimensions(tmp_path):
-    """mlx-lm 0.24 writes (experts * r, d_in), which today's own `fuse` still reshapes."""
+    """mlx-lm up to 0.28.0 writes (experts * r, d_in), which today's own `fuse` still reshapes."""
     model = trained(tmp_path, keys=["experts"])
     path = tmp_path / "adapters.safetensors"
     tensors = load_file(path)
@@ -169,7 +170,8 @@ def test_without_a_config_the_scale_is_the_writers_own(tmp_path):
     (tmp_path / "adapter_config.json").unlink()
     adapter = subspace.load(tmp_path / "adapters.safetensors")
     assert_same(adapter, fused(model))
-    assert adapter.notes == ("no scale is stored; 20 is MLX-LM's own, and norms depend on it",)
+    (note,) = adapter.notes
+    assert note.startswith("no scale is stored; 20 is MLX-LM's own (10 in some earlier releases)")
 
 
 def test_checkpoints_of_one_folder_have_names_of_their_own(tmp_path):
@@ -187,6 +189,26 @@ def changed(folder: Path, **fields: Any) -> Path:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
     return folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "scale", "note"),
+    [
+        ({"fine_tune_type": "lora"}, 10, None),
+        ({"use_dora": False}, 10, r"mlx-lm 0.13 to 0.18; up to 0.14.1 it trained with 10 \* 6 / r"),
+        ({}, 20, r"mlx-lm before 0.13, which trained with 10 \* 6 / r"),
+    ],
+)
+def test_an_alpha_counts_as_in_the_release_that_wrote_it(tmp_path, fields, scale, note):
+    """0.12.1 and 0.14.1: `self.scale = scale * (alpha / r)`; 0.14.2 on: `self.scale = scale`."""
+    model = trained(tmp_path, scale=float(scale))
+    parameters = {"rank": 3, "alpha": 6, "scale": 10.0, "dropout": 0.0}
+    config = {"lora_parameters": parameters, "model": "someone/model", **fields}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    adapter = subspace.load(tmp_path)
+    assert_same(adapter, fused(model))
+    assert len(adapter.notes) == (note is not None)
+    assert re.search(note or "", "".join(adapter.notes))
 
 
 @pytest.mark.parametrize("scale", ["20", True, float("nan"), [1]])

@@ -151,7 +151,7 @@ def _planned(
         raise FormatError(
             f"{both}: by its name a convolution, whose kernel, and so its scale, only the weight "
             "tells; give the whole state dict, or say that it is a linear layer with load(…, "
-            'pattern="A={module}.lora_A, B={module}.lora_B", alpha=…)'
+            'pattern="A={module*}.lora_A, B={module*}.lora_B", alpha=…)'
         )
     groups = rows // rank
     if rows % rank or d_out % groups:

@@ -2,9 +2,11 @@
 
 Layout as mlx-lm 0.32.2 writes it, ``mlx_lm/tuner/lora.py``: ``<path>.lora_a`` (d_in, r) and
 ``<path>.lora_b`` (r, d_out), update ``scale * lora_b.T @ lora_a.T``, where ``scale`` is
-``lora_parameters.scale`` of ``adapter_config.json``, 20.0 if it is not named. An embedding stores
-(vocabulary, r) and (r, dims). A mixture of experts stores (experts, r, d_in) and (experts, d_out,
-r), not transposed: each expert is a module here (releases such as 0.24 wrote A as
+``lora_parameters.scale`` of ``adapter_config.json``, 20.0 if it is not named. Before 0.14.2 it was
+``scale * alpha / r``; from there to 0.23 the config still has an alpha that nothing reads.
+
+An embedding stores (vocabulary, r) and (r, dims). A mixture of experts stores (experts, r, d_in)
+and (experts, d_out, r), not transposed: each expert is a module here (up to 0.28.0 A was
 (experts * r, d_in)). DoRA has a magnitude ``.m`` beside.
 """
 
@@ -63,7 +65,7 @@ def read(source: Source) -> Adapter:
             f"{source.where}: fine_tune_type {short(kind)} is no low-rank update; what is read: "
             "lora and dora"
         )
-    scale, notes = _scale(source, config)
+    scale, alpha, notes = _scale(source, config)
     modules = by_module(source, _parse)
     planned: list[Planned] = []
     aside: dict[str, str] = {}
@@ -71,7 +73,7 @@ def read(source: Source) -> Adapter:
         if "m" in slots and len(slots) == 1:
             continue  # not understood
         factors_there(source, module, slots, "lora_a", "lora_b")
-        planned.extend(_planned(source, module, slots, scale))
+        planned.extend(_planned(source, module, slots, scale, alpha))
         if "m" in slots:
             aside[slots["m"]] = "DoRA's magnitude: not low-rank, and not in B @ A"
     return assemble(
@@ -90,20 +92,48 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (module, slot) if module and slot in _SLOTS else None
 
 
-def _scale(source: Source, config: Mapping[str, Any]) -> tuple[float, list[str]]:
-    parameters = config.get("lora_parameters")
-    found = parameters.get("scale") if isinstance(parameters, dict) else None
-    if found is None:
-        return _DEFAULT_SCALE, [
-            f"no scale is stored; {_DEFAULT_SCALE:g} is MLX-LM's own, and norms depend on it"
-        ]
-    if type(found) not in (int, float) or not math.isfinite(found):
-        raise FormatError(f"{source.where}: lora_parameters.scale = {short(found)} is not a number")
-    return float(found), []
+def _scale(source: Source, config: Mapping[str, Any]) -> tuple[float, float | None, list[str]]:
+    """Return the scale, the alpha that it is multiplied by over r if it is, and notes."""
+    held = config.get("lora_parameters")
+    parameters = held if isinstance(held, dict) else {}
+    for name in ("scale", "alpha"):
+        found = parameters.get(name)
+        if found is not None and (type(found) not in (int, float) or not math.isfinite(found)):
+            raise FormatError(
+                f"{source.where}: lora_parameters.{name} = {short(found)} is not a number"
+            )
+    scale, alpha = parameters.get("scale"), parameters.get("alpha")
+    if scale is None:
+        return (
+            _DEFAULT_SCALE,
+            None,
+            [
+                f"no scale is stored; {_DEFAULT_SCALE:g} is MLX-LM's own (10 in some earlier "
+                "releases), and norms depend on it"
+            ],
+        )
+    # The config tells the release: fine_tune_type came with 0.19, use_dora with 0.13.
+    if alpha is None or "fine_tune_type" in config:
+        return float(scale), None, []
+    if "use_dora" not in config:
+        return (
+            float(scale),
+            float(alpha),
+            [f"by its config of mlx-lm before 0.13, which trained with {scale:g} * {alpha:g} / r"],
+        )
+    return (
+        float(scale),
+        None,
+        [
+            f"by its config of mlx-lm 0.13 to 0.18; up to 0.14.1 it trained with {scale:g} * "
+            f"{alpha:g} / r, and from there on with {scale:g}, which is taken here: norms may be "
+            "off by that factor, directions are not"
+        ],
+    )
 
 
 def _planned(
-    source: Source, module: str, slots: Mapping[str, str], scale: float
+    source: Source, module: str, slots: Mapping[str, str], scale: float, alpha: float | None
 ) -> Iterator[Planned]:
     a, b = slots["lora_a"], slots["lora_b"]
     shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
@@ -112,6 +142,8 @@ def _planned(
         shape_a = (shape_b[0], shape_a[0] // shape_b[0], shape_a[1])
     if len(shape_a) != len(shape_b):
         raise FormatError(f"{both} are not the two factors of one layer")
+    if alpha is not None:
+        scale *= alpha / shape_a[1]
     if len(shape_a) == 2:
         (d_in, rank), (width, d_out) = shape_a, shape_b
         if rank != width:
