@@ -221,6 +221,13 @@ def test_a_scale_that_is_no_number(tmp_path, scale):
         subspace.load(tmp_path)
 
 
+def test_an_alpha_that_is_given_and_not_used_is_told(tmp_path):
+    trained(tmp_path)
+    given, own = subspace.load(tmp_path, alpha=3), subspace.load(tmp_path)
+    assert given.notes == ("alpha = 3 was given and is not used: MLX-LM stores its own scale",)
+    assert given["layers.0.q_proj"].scale == own["layers.0.q_proj"].scale
+
+
 def test_a_full_fine_tune_is_refused(tmp_path):
     trained(tmp_path)
     changed(tmp_path, fine_tune_type="full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,9 @@ FORMATS: tuple[Format, ...] = (
     pattern,
 )
 
+# Those that a user's alpha says nothing to.
+_OWN_SCALE: tuple[Format, ...] = (gguf, peft, peft_lycoris, peft_adalora, peft_vera, mlx)
+
 
 def load(
     path: str | os.PathLike[str],
@@ -73,7 +77,7 @@ def load(
         Which adapter, where a folder or file holds several: PEFT saves each but the default
         into a subfolder of its name.
     alpha
-        Of a format that does not store it, such as loralib's.
+        Of a format that does not store it, such as loralib's; a note says where it is not used.
     pattern
         A format of your own: ``"A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16"``, or the path of a
         TOML file with these fields; `subspace.adapters.pattern` lists them.
@@ -101,6 +105,9 @@ def load(
     if format is None:
         raise FormatError(_unknown(source))
     adapter = format.read(source)
+    if alpha is not None and format in _OWN_SCALE:
+        note = f"alpha = {alpha:g} was given and is not used: {format.NAME} stores its own scale"
+        adapter = replace(adapter, notes=(*adapter.notes, note))
     unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
     _refuse_mixed(source, format, unknown)
     if strict and unknown:
