@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import subspace
+from subspace.adapters import align
 from subspace.adapters.load import explain
 from subspace.errors import FormatError
 
@@ -28,7 +29,10 @@ diffusers = pytest.importorskip("diffusers")
 
 from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader  # noqa: E402
 from diffusers.training_utils import _collate_lora_metadata  # noqa: E402
-from diffusers.utils import convert_state_dict_to_diffusers  # noqa: E402
+from diffusers.utils import (  # noqa: E402
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_kohya,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -276,6 +280,32 @@ def test_a_text_encoder_of_before(tmp_path):
         f"{layer}.out_proj": 3.0,
         "text_encoder.text_projection": 2.0,
     }
+
+
+def test_one_update_under_diffusers_and_under_kohyas_names(tmp_path):
+    """diffusers' own conversion to kohya's naming gives the same update, matched by `align`."""
+    config = {**UNET, "target_modules": ["to_q", "to_k", "to_out.0", "conv1"]}
+    tensors = {f"unet.{name}": tensor for name, tensor in state(adapted(unet(), **config)).items()}
+    save_file(tensors, tmp_path / "new.safetensors")
+    save_file(convert_state_dict_to_kohya(tensors), tmp_path / "kohya.safetensors")
+    new, kohya = (subspace.load(tmp_path / f"{n}.safetensors") for n in ("new", "kohya"))
+    assert (new.format, kohya.format) == ("diffusers", "kohya / LyCORIS")
+    assert not set(new) & set(kohya)
+    one, two = align([new, kohya])
+    assert list(one) == list(two)
+    for name, update in one.items():
+        assert torch.equal(update.delta(), two[name].delta())
+
+
+def test_bare_names_with_an_alpha_beside(tmp_path):
+    tensors = {
+        "blocks.0.q.lora_A.weight": torch.randn(2, 6),
+        "blocks.0.q.lora_B.weight": torch.randn(4, 2),
+        "blocks.0.q.alpha": torch.tensor(6.0),
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert subspace.load(tmp_path / "x.safetensors", strict=True)["blocks.0.q"].scale == 3
+    assert "is an alpha beside" in explain(tmp_path / "x.safetensors")["diffusers"]
 
 
 def test_a_transformers_file_with_norms_and_comfyui_names(tmp_path):

@@ -91,8 +91,9 @@ def claims(source: Source) -> str | None:
     part = next((name for name in found if _PART.match(name) or _is_whole(name)), None)
     if part is not None:
         return f"tensor {part!r} begins with a pipeline's part"
-    alpha = next((name for name in source.tensors if name.endswith(".alpha")), None)
-    return None if alpha is None else f"tensor {alpha!r} is an alpha beside {found[0]!r}"
+    alphas = ((name, f"{name.removesuffix(_NEW[0])}.alpha") for name in found)
+    beside = next((both for both in alphas if both[1] in source.tensors), None)
+    return None if beside is None else f"tensor {beside[1]!r} is an alpha beside {beside[0]!r}"
 
 
 def read(source: Source) -> Adapter:
