@@ -168,6 +168,14 @@ def test_parameters_that_cannot_be_told_apart_are_set_aside(tmp_path):
     assert len(adapter.set_aside) == 4
 
 
+def test_shapes_that_are_of_no_expert_tell_nothing(tmp_path):
+    model = Model(gate_up_proj=(2, 6, 8), down_proj=(2, 6, 8))
+    wrapped = made(model, target_modules=["lin"], target_parameters=BOTH)
+    adapter = subspace.load(written(wrapped, tmp_path), strict=True)
+    assert list(adapter) == ["lin"]
+    assert all("of which parameter is not stored" in t.reason for t in adapter.set_aside)
+
+
 def test_no_rank_tells_no_experts(tmp_path):
     wrapped = made(Model(one=(2, 6, 8)), target_modules=["lin"], target_parameters=["experts.one"])
     adapter = subspace.load(edited(written(wrapped, tmp_path), r=None))
@@ -201,6 +209,17 @@ def test_what_does_not_fit_is_named(folder, side, shape, words):
     with pytest.raises(subspace.SubspaceError, match=words) as raised:
         subspace.load(folder)
     assert str(folder) in str(raised.value)
+
+
+def test_two_factors_for_one_place(folder):
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = f"{PREFIX}experts.lora_A.weight"
+    tensors[name.replace(".lora_A", "._orig_mod.lora_A")] = tensors[name].clone()
+    path.unlink()
+    save_file(tensors, path)
+    with pytest.raises(subspace.SubspaceError, match="are the same factor of module 'experts'"):
+        subspace.load(folder)
 
 
 def test_no_whole_number_of_experts(folder):

@@ -112,8 +112,8 @@ def _stacks(
             held = slots.setdefault(depth, {})
             if key.slot in held:
                 raise FormatError(
-                    f"{lora.where}: {held[key.slot]!r} and {key.name!r} are the same factor of "
-                    f"module {key.module!r}"
+                    f"{source.weights}: {held[key.slot]!r} and {key.name!r} are the same factor "
+                    f"of module {key.module!r}"
                 )
             held[key.slot] = key.name
     return found
