@@ -165,3 +165,14 @@ def test_help_teaches_by_example():
 )
 def test_patterns_of_names(names, pattern):
     assert _pattern(names) == pattern
+
+
+def test_csv_has_a_line_for_each_module(bert):
+    lines = inspected(bert, "--csv").stdout.splitlines()
+    assert lines[0] == "adapter,module,kind,d_out,d_in,rank,scale,dtype,parameters"
+    adapter = subspace.load(bert)
+    assert len(lines) == 1 + len(adapter)
+    first = next(iter(adapter.updates.values()))
+    assert lines[1].split(",")[1:6] == [first.name, "linear", *map(str, (*first.shape, first.rank))]
+    both = CliRunner().invoke(main, ["inspect", str(bert), "--csv", "--json"])
+    assert both.exit_code == 2

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli import reading
-from subspace.cli.printing import echo_json, echo_table, ended
+from subspace.cli import options, reading
+from subspace.cli.printing import echo_csv, echo_json, echo_table, ended
 from subspace.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from subspace.adapters import Adapter, SetAside, UpdateInfo
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="Write every module and tensor as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
 @click.option("--explain", is_flag=True, help="Say why a file is taken for the format it is.")
 @reading.reading(several=False)
-def command(paths: tuple[Path, ...], as_json: bool, explain: bool) -> None:
+def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool) -> None:
     """Say what each adapter holds: modules, shapes, ranks, scales, and what is set aside.
 
     PATH is a folder or file of any format that is read (README lists them). Only headers are read,
@@ -36,6 +37,7 @@ def command(paths: tuple[Path, ...], as_json: bool, explain: bool) -> None:
         subspace inspect runs/r8 --json | jq '.adapters[0].modules[].rank'
         subspace inspect lora.safetensors --explain
     """  # noqa: D301 - click wants the real character
+    options.one_output(json=as_json, csv=as_csv)
     from subspace.adapters.load import explain as reasons
     from subspace.adapters.load import find
     from subspace.results import SCHEMA_VERSION
@@ -50,6 +52,10 @@ def command(paths: tuple[Path, ...], as_json: bool, explain: bool) -> None:
                 err=True,
             )
         adapters.append(reading.adapter(path))
+    if as_csv:
+        _warn_unknown(adapters)
+        echo_csv(("adapter", *_COLUMNS), _lines(adapters))
+        return
     if as_json:
         _warn_unknown(adapters)
         found = {
@@ -64,6 +70,16 @@ def command(paths: tuple[Path, ...], as_json: bool, explain: bool) -> None:
             click.echo()
         _show(adapter, reasons(adapter.path) if explain and adapter.path else {})
     ended(None, "subspace similarity A B compares two, subspace report A puts one on a page")
+
+
+_COLUMNS = ("module", "kind", "d_out", "d_in", "rank", "scale", "dtype", "parameters")
+
+
+def _lines(adapters: Iterable[Adapter]) -> Iterator[tuple[object, ...]]:
+    for adapter in adapters:
+        for i in adapter.updates.values():
+            row = (i.name, i.kind, *i.shape, i.rank, i.scale, i.dtype, i.parameters)
+            yield (adapter.name, *row)
 
 
 def _plain(adapter: Adapter) -> dict[str, Any]:
