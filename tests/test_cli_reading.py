@@ -89,3 +89,15 @@ def test_the_report_repeats_how_the_adapters_were_read(loralib, tmp_path):
     assert done.exit_code == 0, done.output
     assert "--alpha 16.0" in json.loads(out.read_text())["command"]
     assert "--strict" in json.loads(out.read_text())["command"]
+
+
+def test_a_pattern_reads_names_of_ones_own(loralib, tmp_path):
+    own = "A={m*}.lora_A, B={m*}.lora_B, alpha=16"
+    for pattern in (own, tmp_path / "own.toml"):
+        if pattern is not own:
+            pattern.write_text('A = "{m*}.lora_A"\nB = "{m*}.lora_B"\nalpha = 16\n')
+        done = run("inspect", loralib, "--pattern", pattern, "--explain")
+        assert done.exit_code == 0, done.output
+        assert "own pattern" in done.stdout.split("method")[0]
+        assert "12 modules" in done.stdout
+    assert run("inspect", loralib, "--pattern", "A=x.{n}, B=y.{n}, alpha=1").exit_code == 2

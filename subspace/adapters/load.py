@@ -23,6 +23,7 @@ from subspace.adapters import (
     torchtune,
 )
 from subspace.adapters.find import find
+from subspace.adapters.peft_refused import refused_by_name
 from subspace.adapters.source import Format, Source, some
 from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import read_json, short
@@ -123,7 +124,12 @@ def _format_of(source: Source) -> Format | None:
     return next((format for format in FORMATS if format.claims(source)), None)
 
 
-def explain(path: str | os.PathLike[str], *, adapter_name: str | None = None) -> dict[str, str]:
+def explain(
+    path: str | os.PathLike[str],
+    *,
+    adapter_name: str | None = None,
+    pattern: str | os.PathLike[str] | None = None,
+) -> dict[str, str]:
     """Say why a file is taken for what it is: format -> the reason, the one that reads it first.
 
     Raises
@@ -133,8 +139,10 @@ def explain(path: str | os.PathLike[str], *, adapter_name: str | None = None) ->
     FormatError
         No format claims it.
     """
-    source = _source(Path(path), adapter_name)
-    found = {format.NAME: why for format in FORMATS if (why := format.claims(source))}
+    source = _source(Path(path), adapter_name, pattern=pattern)
+    first = _format_of(source)
+    asked = FORMATS if first is None else (first, *(f for f in FORMATS if f is not first))
+    found = {format.NAME: why for format in asked if (why := format.claims(source))}
     if not found:
         raise FormatError(_unknown(source))
     return found
@@ -175,6 +183,9 @@ def _refuse_mixed(source: Source, format: Format, unknown: Iterable[str]) -> Non
 
 def _unknown(source: Source) -> str:
     tensors = source.tensors
+    refused = refused_by_name(tensors)
+    if refused is not None:
+        return f"{source.weights}: {refused}"
     shown = ", ".join(short(name) for name in list(tensors)[:3])
     seen = f"{len(tensors)} tensors" + (f" ({shown}, …)" if tensors else "")
     if tensors.metadata:
@@ -192,6 +203,6 @@ def _unknown(source: Source) -> str:
     closest = sorted(near, key=lambda format: -near[format])[:2]
     why = "; ".join(f"{f.NAME} wants {f.WANTS} ({near[f]} look alike)" for f in closest)
     return (
-        f"{source.weights}: of no format that is read: {seen}; nearest: {why}; load(…, pattern=…) "
-        "takes names of your own"
+        f"{source.weights}: of no format that is read: {seen}; nearest: {why}; pattern= "
+        "or --pattern takes names of your own"
     )

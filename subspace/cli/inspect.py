@@ -38,7 +38,6 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
         subspace inspect lora.safetensors --explain
     """  # noqa: D301 - click wants the real character
     options.one_output(json=as_json, csv=as_csv)
-    from subspace.adapters.load import explain as reasons
     from subspace.adapters.load import find
     from subspace.results import SCHEMA_VERSION
     from subspace.tensorfiles import TORCH_SUFFIXES
@@ -68,7 +67,7 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
     for i, adapter in enumerate(adapters):
         if i:
             click.echo()
-        _show(adapter, reasons(adapter.path) if explain and adapter.path else {})
+        _show(adapter, reading.reasons(adapter) if explain else {})
     ended(None, "subspace similarity A B compares two, subspace report A puts one on a page")
 
 

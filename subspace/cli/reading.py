@@ -34,6 +34,13 @@ _ALPHA = click.option(
     callback=_keep,
     help="Of adapters that do not store it, such as loralib's.",
 )
+_PATTERN = click.option(
+    "--pattern",
+    metavar="TEXT|TOML",
+    expose_value=False,
+    callback=_keep,
+    help="A format of your own: 'A=x.{n}.w_a, B=x.{n}.w_b, alpha=16', or a file that says so.",
+)
 _MAP = click.option(
     "--map",
     "renamed",
@@ -46,10 +53,10 @@ _MAP = click.option(
 
 
 def reading(*, several: bool = True) -> Callable[[Any], Any]:
-    """Add ``--alpha`` and ``--strict``, and where several adapters are compared ``--map``."""
+    """Add ``--alpha``, ``--pattern``, ``--strict``, and for `several` adapters ``--map``."""
 
     def added(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
-        for option in (_STRICT, *([_MAP] if several else []), _ALPHA):
+        for option in (_STRICT, *([_MAP] if several else []), _PATTERN, _ALPHA):
             command = option(command)
         return command
 
@@ -64,8 +71,17 @@ def adapter(path: Path) -> Adapter:
     return load(
         path,
         alpha=meta.get("subspace.alpha"),
+        pattern=meta.get("subspace.pattern"),
         strict=meta.get("subspace.strict", False),
     )
+
+
+def reasons(adapter: Adapter) -> dict[str, str]:
+    """Say why it was read as it was: format -> the reason, of the one that read it first."""
+    from subspace.adapters.load import explain
+
+    pattern = click.get_current_context().meta.get("subspace.pattern")
+    return {} if adapter.path is None else explain(adapter.path, pattern=pattern)
 
 
 def adapters(paths: Iterable[Path]) -> list[Adapter]:
