@@ -115,7 +115,8 @@ def test_a_file_that_holds_no_weights(folder):
         ("FOURIERFT", r"no low-rank update \(it adds a sparse spectrum\); merge it"),
         ("PROMPT_TUNING", r"no low-rank update \(it trains a prompt\); it leaves every weight"),
         ("PREFIX_TUNING", r"no low-rank update \(it trains a prompt\); it leaves every weight"),
-        ("XLORA", r"not read \(several LoRA adapters .* give one"),
+        ("XLORA", r"several LoRA adapters .* give one of the adapters"),
+        ("VBLORA", r"from a bank of vectors; write it as LoRA: peft\.save_as_lora"),
         ("SHINY", "unknown here"),
         (None, "unknown here"),
         (["LORA"], "unknown here"),
@@ -128,7 +129,7 @@ def test_an_unknown_peft_type(folder, kind, why):
         subspace.load(folder)
     line = refused(folder)
     assert "adapter_config.json: peft_type" in line
-    assert "what is read: ADALORA, LOHA, LOKR, LORA, VERA" in line
+    assert "what is read of PEFT's: ADALORA, LOHA, LOKR, LORA, VERA" in line
 
 
 @pytest.mark.parametrize("alpha", ["16", True, [16], {}, float("nan"), float("inf"), 10**400])

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.adapter import SetAside
 from subspace.adapters.assemble import Planned, assemble
-from subspace.adapters.peft_config import LoraConfig, check_peft_type, read_config
+from subspace.adapters.peft_config import LoraConfig, read_config
 from subspace.adapters.peft_experts import of_parameters
 from subspace.adapters.peft_keys import Key, Pair, pairs_of, parse, set_aside
 from subspace.adapters.peft_layers import base_layers
 from subspace.adapters.peft_methods import chosen_adapter, config_of
 from subspace.adapters.peft_patterns import from_patterns
+from subspace.adapters.peft_refused import check_peft_type
 from subspace.adapters.source import some
 from subspace.errors import FormatError
 from subspace.tensorfiles import open_tensors
@@ -80,6 +81,7 @@ def read(source: Source) -> Adapter:
     keys = [parse(name) for name in tensors]
     chosen = chosen_adapter(source, (key.adapter for key in keys))
     mine = [key for key in keys if key.adapter in (None, chosen)]
+    others = [key for key in keys if key.adapter not in (None, chosen)]
     experts, expert_aside, expert_notes = of_parameters(source, mine, lora)
     taken = {name for update in experts for name in update.tensors} | set(expert_aside)
     pairs, rest = pairs_of((key for key in mine if key.name not in taken), lora, tensors)
@@ -92,7 +94,7 @@ def read(source: Source) -> Adapter:
     aside: dict[str, str | SetAside] = {
         **{key.name: set_aside(key, lora, tensors) for key in rest},
         **expert_aside,
-        **{key.name: _of_another(key, tensors) for key in keys if key not in mine},
+        **{key.name: _of_another(key, tensors) for key in others},
     }
     return assemble(
         source,

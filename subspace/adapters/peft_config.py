@@ -16,29 +16,6 @@ from subspace.tensorfiles import short
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What is read, each by a format file of its own.
-METHODS = {"LORA", "ADALORA", "VERA", "LOHA", "LOKR"}
-_NOT_YET = {
-    "XLORA": "several LoRA adapters and what chooses between them; give one of the adapters",
-    "RANDLORA": "a sum of scaled random projections of full rank",
-    "VBLORA": "factors that are put together from a bank of vectors",
-}
-_NOT_LOW_RANK = {
-    "IA3": "rescales activations",
-    "OFT": "rotates weights",
-    "BOFT": "rotates weights",
-    "HRA": "reflects weights",
-    "LN_TUNING": "retrains layer norms",
-    "FOURIERFT": "adds a sparse spectrum",
-    "WAVEFT": "adds a sparse spectrum",
-    "C3A": "adds circulant blocks",
-    "SHIRA": "adds a sparse matrix",
-    "TRAINABLE_TOKENS": "retrains tokens",
-}
-_PROMPTS = {
-    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT",
-    "CPT", "CARTRIDGE",
-}  # fmt: skip
 # Fields that leave B @ A as it is, or that are read elsewhere in this room.
 _UNDERSTOOD = frozenset({
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
@@ -98,32 +75,6 @@ class LoraConfig:
     block_diagonal: tuple[str, ...]  # BD-LoRA's patterns
     base_model: str | None
     notes: tuple[str, ...]
-
-
-def check_peft_type(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a ``peft_type`` that no format reads, and say what could be done instead.
-
-    Raises
-    ------
-    FormatError
-        ``peft_type`` is there and is not one of `METHODS`.
-    """
-    found = config.get("peft_type", "LORA")
-    name = found if isinstance(found, str) else ""
-    if name in METHODS:
-        return
-    way_out = "merge it into the base (merge_and_unload) and compare two checkpoints"
-    if name in _NOT_LOW_RANK:
-        why = f"no low-rank update (it {_NOT_LOW_RANK[name]}); {way_out}"
-    elif name in _PROMPTS:
-        why = "no low-rank update (it trains a prompt); it leaves every weight as it was"
-    elif name in _NOT_YET:
-        why = f"not read ({_NOT_YET[name]})"
-    else:
-        why = f"unknown here; {way_out}"
-    raise FormatError(
-        f"{where}: peft_type {short(found)} is {why}; what is read: {', '.join(sorted(METHODS))}"
-    )
 
 
 def read_config(
