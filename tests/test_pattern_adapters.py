@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
+from subspace.adapters.pattern import parsed
 from subspace.adapters.template import Template
 from tests.adapters_made import assert_same_update
 
@@ -119,6 +120,12 @@ def test_a_toml_file_holds_the_same(tmp_path, as_text):
             for (n, d), r in zip(enumerate(deltas), (3, 5, 2), strict=True)
         },
     )
+
+
+def test_a_pattern_is_written_as_toml(tmp_path):
+    pattern = parsed('A=blocks.{n}."ζ\\a, B=blocks.{n}.w_b, layout=in,r, alpha=7')
+    (tmp_path / "mine.toml").write_text(pattern.toml(), encoding="utf-8")
+    assert parsed(tmp_path / "mine.toml") == parsed(str(pattern)) == pattern
 
 
 def test_a_pattern_comes_before_every_format(tmp_path):

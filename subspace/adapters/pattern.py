@@ -15,6 +15,7 @@ pairs. The fields, of a text as above or of a TOML file:
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import dataclass
@@ -74,6 +75,20 @@ class Pattern:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.fields.items())
+
+    def toml(self) -> str:
+        """Return the same as the text of a TOML file.
+
+        >>> print(parsed("A={n}.a, B={n}.b, layout=in,r").toml(), end="")
+        A = "{n}.a"
+        B = "{n}.b"
+        layout = "in,r"
+        """
+        # JSON's strings are among TOML's.
+        return "".join(
+            f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
+            for name, value in self.fields.items()
+        )
 
 
 def claims(source: Source) -> str | None:
