@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
-import textwrap
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +25,7 @@ from adapters_made import (
     two_linears,
     written,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import adapter as in_memory
 from made import gaussian
@@ -179,6 +176,7 @@ def test_every_module_gets_its_own_rank_and_scale_whatever_its_name(tmp_path):
         assert (theirs[name] - wanted).norm() <= 1e-6 * wanted.norm(), name
 
 
+@settings(max_examples=15)  # each asks a process for what is no plain path
 @given(
     st.lists(
         st.tuples(
@@ -278,6 +276,36 @@ def test_a_config_that_means_more_than_b_and_a_is_not_written_again(tmp_path, fi
     folder = edited(written(wrapped, tmp_path / "run"), **{field: ["x.y"]})
     with pytest.raises(FormatError, match=rf"its config has {field}, with which what is stored"):
         subspace.save(subspace.load(folder), tmp_path / "out")
+
+
+def test_layers_that_were_copied_are_not_written_again(tmp_path):
+    wrapped = made(two_linears(), target_modules=["0"])
+    folder = edited(written(wrapped, tmp_path / "run"), layer_replication=[[0, 1]])
+    with pytest.raises(FormatError, match="its config has layer_replication"):
+        subspace.save(subspace.load(folder), tmp_path / "out")
+
+
+def test_a_start_that_changed_the_base_goes_with_its_rank_alone(tmp_path):
+    wrapped = made(two_linears(), target_modules=["0"])
+    folder = edited(written(wrapped, tmp_path / "run"), init_lora_weights="pissa_niter_4")
+    source = subspace.load(folder)
+    out = subspace.save(source, tmp_path / "out")
+    assert any("PiSSA" in note for note in out.notes)
+    smaller = subspace.resize(source, rank=1).adapter
+    with pytest.raises(FormatError, match=r"'pissa_niter_4' changes the base weights by the rank"):
+        subspace.save(smaller, tmp_path / "small")
+    assert subspace.save(smaller, tmp_path / "s", updates_only=True, format="mlx").path.is_dir()
+
+
+def test_what_a_strangers_file_holds_is_no_bug(tmp_path):
+    wrapped = made(two_linears(), target_modules=["0"])
+    folder = edited(written(wrapped, tmp_path / "run"), eva_config=math.nan)
+    with pytest.raises(FormatError, match="holds a number that is not finite"):
+        subspace.save(subspace.load(folder), tmp_path / "out")
+    odd = Adapter.from_updates({"q\ud800": gaussian(5, 6, 2)})
+    with pytest.raises(FormatError, match="its name is not valid Unicode"):
+        subspace.save(odd, tmp_path / "a.safetensors", "kohya")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 # MLX-LM
@@ -720,19 +748,14 @@ def snapshot(folder):
 
 @pytest.mark.parametrize("format", ["peft", "kohya"])
 def test_after_a_kill_nothing_is_half_there(tmp_path, format):
-    program = f"""
-        import os, subspace, subspace.adapters.placing as placing
-        from pathlib import Path
-        source = subspace.load({str(R8)!r})
+    source, place = subspace.load(R8), "out" if format == "peft" else "out.safetensors"
+    child = os.fork()
+    if child == 0:  # killed just before the rename
         for name in ("rename", "replace"):
             setattr(Path, name, lambda *_: os._exit(9))
-        place = "out" if {format!r} == "peft" else "out.safetensors"
-        subspace.save(source, Path({str(tmp_path)!r}) / place, {format!r}, updates_only=True)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], env=os.environ, check=False, timeout=300
-    )
-    assert done.returncode == 9
+        subspace.save(source, tmp_path / place, format, updates_only=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     left = [p.name for p in tmp_path.iterdir()]
     assert all(name.startswith(".subspace-") for name in left)
 
@@ -770,6 +793,12 @@ def test_kinds_without_a_place_are_refused_by_name(tmp_path):
         subspace.save(unknown, tmp_path / "u")
     with pytest.raises(FormatError, match="has no update that could be written"):
         subspace.save(Adapter.from_updates({}), tmp_path / "n")
+
+
+def test_numbers_in_place_of_paths_go_nowhere(tmp_path):
+    numbered = replace(mixed(), format="cloneofsimo/lora")
+    with pytest.raises(FormatError, match="has numbers in place of its modules' paths"):
+        subspace.save(numbered, tmp_path / "out")
 
 
 def test_what_would_be_left_out_is_refused_unless_asked_for(tmp_path):

@@ -7,13 +7,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters import save_diffusers, save_kohya, save_loralib, save_mlx, save_peft
+from subspace.adapters import (
+    cloneofsimo,
+    save_diffusers,
+    save_kohya,
+    save_loralib,
+    save_mlx,
+    save_peft,
+)
 from subspace.adapters.find import CONFIG
 from subspace.adapters.placing import place_file, place_folder, room_for
 from subspace.adapters.source import some
 from subspace.adapters.written import OF_ANOTHER
 from subspace.errors import ArgumentError, FormatError
-from subspace.tensorfiles import TORCH_SUFFIXES
+from subspace.tensorfiles import TORCH_SUFFIXES, short
 
 if TYPE_CHECKING:
     import os
@@ -102,6 +109,11 @@ def save(
     check(path, format, overwrite=overwrite)
     if not adapter.updates:
         raise FormatError(f"adapter {adapter.name!r} has no update that could be written")
+    if adapter.format == cloneofsimo.NAME:
+        raise FormatError(
+            f"{adapter.path or adapter.name}: has numbers in place of its modules' paths, and no "
+            "other format could say which they are"
+        )
     content = writer.content(adapter, updates_only=updates_only)
     left_out = [
         tensor
@@ -120,7 +132,7 @@ def save(
     notes += [note for note in adapter.notes if note not in notes]
     if writer.FOLDER:
         files = {writer.WEIGHTS: _safetensors(content.tensors, _provenance(adapter, content))}
-        files[CONFIG] = (json.dumps(content.config, indent=2, allow_nan=False) + "\n").encode()
+        files[CONFIG] = _json(content.config, adapter)
         if _start_holds(adapter):
             files[_INITIAL] = _safetensors(dict(adapter.initial), {"format": "pt"})
         place_folder(files, path, overwrite=overwrite)
@@ -193,11 +205,24 @@ def _provenance(adapter: Adapter, content: Content) -> dict[str, str]:
     }
 
 
+def _json(config: Mapping[str, object] | None, adapter: Adapter) -> bytes:
+    try:
+        return (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
+    except ValueError:  # of a stranger's config, most of which is written as it was
+        raise FormatError(
+            f"{adapter.path or adapter.name}: its config holds a number that is not finite, which "
+            "is no JSON; mend it"
+        ) from None
+
+
 def _safetensors(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
     from safetensors.torch import save as serialise
 
     # The library wants each tensor in memory of its own: these are views of a mapped file.
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    for name in own:
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            raise FormatError(f"tensor {short(name)}: its name is not valid Unicode")
     data: bytes = serialise(own, metadata=metadata)
     # The library writes metadata in another order each time: the same adapter is the same bytes.
     length = int.from_bytes(data[:8], "little")

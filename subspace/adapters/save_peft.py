@@ -26,6 +26,7 @@ from subspace.adapters.written import (
     whole,
 )
 from subspace.errors import FormatError
+from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,12 +46,15 @@ _PLAIN = re.compile(r"[\w.\-]*")
 # adapter is more than its updates in ways that are not written here.
 _REFUSED = (
     "target_parameters",
+    "layer_replication",
     "use_bdlora",
     "kasa_config",
     "arrow_config",
     "monteclora_config",
     "velora_config",
 )
+# On loading, PEFT takes the leading part of this rank out of the base weights again.
+_OF_THE_RANK = ("pissa", "olora", "corda", "lora_ga", "loftq", "mica")
 # What goes with the tensors that are left out.
 _OF_OTHERS = {
     "modules_to_save": None,
@@ -117,6 +121,13 @@ def _own_config(adapter: Adapter) -> dict[str, Any]:
         raise FormatError(
             f"{adapter.path or adapter.name}: its config has {', '.join(refused)}, with which what "
             "is stored is more than a B and an A a module; it is not written again"
+        )
+    start = str(held.get("init_lora_weights")).lower()
+    if adapter.metadata.get("resized") and start.startswith(_OF_THE_RANK):
+        raise FormatError(
+            f"{adapter.path or adapter.name}: init_lora_weights = {short(start)} changes the base "
+            "weights by the rank on loading, so that no other rank goes with them; have PEFT "
+            "convert it first (save_pretrained with path_initial_model_for_weight_conversion)"
         )
     return held
 

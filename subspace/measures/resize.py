@@ -159,7 +159,7 @@ def _resized(
         )
 
     made = dict(zip(names, over_chunks([[n] for n in names], work, progress=progress), strict=True))
-    metadata = dict(adapter.metadata)
+    metadata = {**adapter.metadata, "resized": True}
     if len(names) < len(adapter):
         metadata["partial"] = True
     return replace(
