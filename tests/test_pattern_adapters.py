@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
-from subspace.adapters.pattern import parsed
+from subspace.adapters.pattern_fields import parsed
 from subspace.adapters.template import Template
 from tests.adapters_made import assert_same_update
 
@@ -228,11 +228,8 @@ def test_what_the_pattern_does_not_name_is_told(tmp_path):
 
 
 def test_a_file_of_no_format_names_the_way(tmp_path):
-    save_file({"x.lora_a": torch.ones(2, 2), "y": torch.ones(2)}, tmp_path / "x.safetensors")
     save_file({"a.lora_A.x": torch.ones(2, 2)}, tmp_path / "y.safetensors")
-    with pytest.raises(
-        subspace.SubspaceError, match=r"load\(…, pattern=…\) takes names of your own"
-    ):
+    with pytest.raises(subspace.SubspaceError, match=r"pattern=.* takes names of your own"):
         subspace.load(tmp_path / "y.safetensors")
 
 
