@@ -283,6 +283,7 @@ def test_the_result_says_all_of_it():
         ({"rank": 0}, "rank is 0; it is a whole number from 1"),
         ({"rank": 1.5}, "rank is 1.5; it is a whole number from 1"),
         ({"rank": True}, "rank is True"),
+        ({"rank": math.inf}, "rank is inf"),
         ({"energy": 0.0}, "energy is 0.0; it is above 0 and at most 1"),
         ({"energy": 99.0}, "energy is 99.0; it is above 0 and at most 1"),
         ({"energy": math.nan}, "energy is nan"),

@@ -746,6 +746,7 @@ def snapshot(folder):
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("format", ["peft", "kohya"])
 def test_after_a_kill_nothing_is_half_there(tmp_path, format):
     source, place = subspace.load(R8), "out" if format == "peft" else "out.safetensors"

@@ -9,8 +9,8 @@ directions in all have the K largest singular values of them all.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from dataclasses import replace
-from itertools import accumulate
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,12 @@ from subspace.adapters import LowRankUpdate
 from subspace.adapters.source import some
 from subspace.adapters.written import alpha_of
 from subspace.errors import AnalysisError, ArgumentError
+from subspace.measures.budgets import count, of_one_budget, tails, the_one
 from subspace.results import ModuleResize, Resize
-from subspace.spectra import over_chunks, spectra, usable
+from subspace.spectra import equal_chunks, over_chunks, spectra, usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from torch import Tensor
 
     from subspace.adapters import Adapter, UpdateInfo
     from subspace.results import Asked, Budget
@@ -101,17 +100,16 @@ def resize(
     >>> smaller.adapter
     Adapter('r64', LoRA, 12 modules, rank 1, 6, 7, 8, 10, 11, 12, 13, 15, 18)
     """
-    asked, value = _asked(rank, energy, error)
+    asked, value = the_one(rank, energy, error)
     if budget not in ("module", "all"):
         raise ArgumentError(f"budget is {budget!r}; it is 'module' or 'all'")
     if dtype not in DTYPES:
         raise ArgumentError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
     adapter, device = adapter.select(modules), usable(device)
-    found = spectra(adapter, device=device)
-    real = {name: _real(spectrum) for name, spectrum in found.items()}
-    kept = _kept(real, asked, value, budget)
-    table = {name: _module(adapter.updates[name], S, kept[name]) for name, S in real.items()}
-    left_out = [name for name, count in kept.items() if not count]
+    values, made = _cut(adapter, asked, value, budget, getattr(torch, dtype), device, progress)
+    kept = {name: made[name].rank if name in made else 0 for name in adapter}
+    table = {name: _module(adapter.updates[name], values[name], kept[name]) for name in adapter}
+    left_out = [name for name, directions in kept.items() if not directions]
     if len(left_out) == len(kept):
         raise AnalysisError(
             f"adapter {adapter.name!r}: nothing would be left of it, every update is 0"
@@ -135,33 +133,85 @@ def resize(
         MappingProxyType(table),
         *overall,
         tuple(notes),
-        adapter=_resized(adapter, found, kept, getattr(torch, dtype), notes, progress),
+        adapter=_resized(adapter, made, dtype, notes),
     )
 
 
-def _resized(
+def _cut(
     adapter: Adapter,
-    found: dict[str, Spectrum],
-    kept: Mapping[str, int],
+    asked: Asked,
+    value: float,
+    budget: Budget,
     dtype: torch.dtype,
-    notes: Sequence[str],
+    device: torch.device,
     progress: Callable[[int], None] | None,
+) -> tuple[dict[str, list[float]], dict[str, LowRankUpdate]]:
+    """Return every module's singular values, and the updates that are left.
+
+    One budget for all asks for all values first. Directions are found again then, rather than
+    kept: those of a large adapter would fill the memory.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        return *adapter.updates[name].shape, adapter.updates[name].rank
+
+    def solved(names: list[str]) -> dict[str, Spectrum]:
+        part = MappingProxyType({name: adapter.updates[name] for name in names})
+        return spectra(replace(adapter, updates=part), device=device)
+
+    def only_values(names: list[str]) -> dict[str, list[float]]:
+        return {name: _real(spectrum) for name, spectrum in solved(names).items()}
+
+    chunks = equal_chunks(adapter, shape)
+    shared: dict[str, int] | None = None
+    if budget == "all":
+        every = dict(ChainMap(*over_chunks(chunks, only_values)))
+        shared = of_one_budget({name: every[name] for name in adapter}, asked, value)
+
+    def work(names: list[str]) -> tuple[dict[str, list[float]], dict[str, LowRankUpdate]]:
+        found = solved(names)
+        values = {name: _real(spectrum) for name, spectrum in found.items()}
+        kept = shared or {name: count(S, asked, value) for name, S in values.items()}
+        left = [name for name in names if kept[name]]
+        return values, {
+            name: _update(adapter, name, found[name], kept[name], dtype) for name in left
+        }
+
+    parts = over_chunks(chunks, work, progress=progress)
+    return dict(ChainMap(*(v for v, _ in parts))), dict(ChainMap(*(made for _, made in parts)))
+
+
+def _update(
+    adapter: Adapter, name: str, spectrum: Spectrum, after: int, dtype: torch.dtype
+) -> LowRankUpdate:
+    """Return the leading part of delta W, its factors balanced."""
+    info = adapter.updates[name]
+    divisor = math.sqrt if adapter.method == "rsLoRA" else float
+    scale = alpha_of(info.scale, divisor(info.rank)) / divisor(after)
+    root = (spectrum.S[:after] / abs(scale)).sqrt()
+    signed = root * math.copysign(1.0, scale)
+    B = (spectrum.U[:, :after] * signed).to(dtype).contiguous()  # (d_out, after)
+    A = (root[:, None] * spectrum.V[:, :after].mT).to(dtype).contiguous()  # (after, d_in)
+    if not bool(torch.isfinite(B).all() and torch.isfinite(A).all()):
+        raise ArgumentError(f"module {name!r}: its new factors are beyond {_name(dtype)}")
+    return LowRankUpdate(name, A, B, scale, f"{adapter.path or adapter.name}, resized")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _resized(
+    adapter: Adapter, made: Mapping[str, LowRankUpdate], dtype: str, notes: Sequence[str]
 ) -> Adapter:
-    names = [name for name in adapter if kept[name]]
-    infos = {name: _info(adapter, name, kept[name], dtype) for name in names}
-
-    def work(chunk: list[str]) -> LowRankUpdate:
-        (name,) = chunk
-        # Popped, so that a module's float64 vectors are gone before the next one's are formed.
-        B, A = _factors(infos[name], found.pop(name), dtype)
-        return LowRankUpdate(
-            name, A, B, infos[name].scale, f"{adapter.path or adapter.name}, resized"
-        )
-
-    made = dict(zip(names, over_chunks([[n] for n in names], work, progress=progress), strict=True))
     metadata = {**adapter.metadata, "resized": True}
-    if len(names) < len(adapter):
+    if len(made) < len(adapter):
         metadata["partial"] = True
+    infos = {
+        name: replace(info, rank=made[name].rank, scale=made[name].scale, dtype=dtype)
+        for name, info in adapter.updates.items()
+        if name in made
+    }
     return replace(
         adapter,
         updates=MappingProxyType(infos),
@@ -172,103 +222,22 @@ def _resized(
     )
 
 
-def _info(adapter: Adapter, name: str, after: int, dtype: torch.dtype) -> UpdateInfo:
-    info = adapter.updates[name]
-    before, divisor = info.rank, math.sqrt if adapter.method == "rsLoRA" else float
-    scale = alpha_of(info.scale, divisor(before)) / divisor(after)
-    return replace(info, rank=after, scale=scale, dtype=str(dtype).removeprefix("torch."))
-
-
-def _factors(info: UpdateInfo, spectrum: Spectrum, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return B (d_out, r) and A (r, d_in) with ``scale * B A`` the leading part of delta W."""
-    root = (spectrum.S[: info.rank] / abs(info.scale)).sqrt()
-    signed = root * math.copysign(1.0, info.scale)
-    B = (spectrum.U[:, : info.rank] * signed).to(dtype).contiguous()
-    A = (root[:, None] * spectrum.V[:, : info.rank].mT).to(dtype).contiguous()
-    if not bool(torch.isfinite(B).all() and torch.isfinite(A).all()):
-        raise ArgumentError(f"module {info.name!r}: its new factors are beyond {info.dtype}")
-    return B, A
-
-
-def _asked(rank: int | None, energy: float | None, error: float | None) -> tuple[Asked, float]:
-    given: dict[Asked, float | None] = {"rank": rank, "energy": energy, "error": error}
-    chosen = [(name, value) for name, value in given.items() if value is not None]
-    if len(chosen) != 1:
-        raise ArgumentError(
-            "give one of rank, energy and error"
-            + (f", not {' and '.join(name for name, _ in chosen)}" if chosen else "")
-        )
-    ((name, value),) = chosen
-    if name == "rank":
-        if isinstance(value, bool) or value != int(value) or value < 1:
-            raise ArgumentError(f"rank is {value!r}; it is a whole number from 1")
-        return name, int(value)
-    if name == "energy" and not 0 < value <= 1:
-        raise ArgumentError(f"energy is {value!r}; it is above 0 and at most 1, such as 0.99")
-    if name == "error" and not 0 <= value < 1:
-        raise ArgumentError(f"error is {value!r}; it is at least 0 and below 1, such as 0.05")
-    return name, float(value)
-
-
 def _real(spectrum: Spectrum) -> list[float]:
     """Return the singular values that computing them has not made, descending."""
     values: list[float] = spectrum.S[spectrum.error < spectrum.S].tolist()
     return values if spectrum.rung else []
 
 
-def _tails(S: Sequence[float]) -> list[float]:
-    """Return ``sum of S_j^2 over j >= k`` for k = 0 ... len(S), relative to the largest square.
-
-    >>> _tails([4.0, 2.0])
-    [1.25, 0.25, 0.0]
-    """
-    squares = [(s / S[0]) ** 2 for s in S]
-    return [*accumulate(reversed(squares), initial=0.0)][::-1]
-
-
-def _count(S: Sequence[float], asked: Asked, value: float) -> int:
-    """Return how many of these to keep.
-
-    >>> [_count([3.0, 2.0, 1.0], *asked) for asked in [("rank", 2), ("energy", 0.9), ("error", 0)]]
-    [2, 2, 3]
-    """
-    if asked == "rank":
-        return min(int(value), len(S))
-    tails = _tails(S)
-    most = (1 - value if asked == "energy" else value**2) * tails[0]
-    return next(k for k, tail in enumerate(tails) if tail <= most)
-
-
-def _kept(
-    real: Mapping[str, Sequence[float]], asked: Asked, value: float, budget: Budget
-) -> dict[str, int]:
-    """Return how many directions of each module to keep.
-
-    >>> _kept({"q": [9.0, 1.0], "k": [3.0, 2.0]}, "rank", 1, "all")
-    {'q': 1, 'k': 1}
-    >>> _kept({"q": [9.0, 1.0], "k": [0.3, 0.2]}, "rank", 1, "all")
-    {'q': 2, 'k': 0}
-    """
-    if budget == "module":
-        return {name: _count(S, asked, value) for name, S in real.items()}
-    every = sorted(((s, name) for name, S in real.items() for s in S), key=lambda pair: -pair[0])
-    most = _count([s for s, _ in every], asked, value * len(real) if asked == "rank" else value)
-    kept = dict.fromkeys(real, 0)
-    for _, name in every[:most]:
-        kept[name] += 1
-    return kept
-
-
 def _module(info: UpdateInfo, S: Sequence[float], after: int) -> ModuleResize:
-    tails = _tails(S)
-    total = tails[0]
+    left = tails(S)
+    total = left[0]
     return ModuleResize(
         module=info.name,
         shape=info.shape,
         before=info.rank,
         after=after,
-        energy=1 - tails[after] / total if total else math.nan,
-        error=math.sqrt(tails[after] / total) if total else math.nan,
+        energy=1 - left[after] / total if total else math.nan,
+        error=math.sqrt(left[after] / total) if total else math.nan,
         norm=S[0] * math.sqrt(total) if total else 0.0,
         parameters_before=info.parameters,
         parameters_after=after * sum(info.shape),
