@@ -308,6 +308,28 @@ def test_bare_names_with_an_alpha_beside(tmp_path):
     assert "is an alpha beside" in explain(tmp_path / "x.safetensors")["diffusers"]
 
 
+@pytest.mark.parametrize(
+    ("pair", "alpha", "module"),
+    [
+        (
+            "unet.a.processor.to_out_lora.{}.weight",
+            "unet.a.processor.to_out_lora",
+            "unet.a.to_out.0",
+        ),
+        ("unet.a.to_q.lora.{}.weight", "unet.a.to_q.lora", "unet.a.to_q"),
+        ("text_encoder.fc1.lora_linear_layer.{}.weight", "text_encoder.fc1", "text_encoder.fc1"),
+    ],
+)
+@pytest.mark.parametrize("value", [3.0, 0.0])
+def test_an_alpha_under_an_old_name(tmp_path, pair, alpha, module, value):
+    tensors = {pair.format("down"): torch.randn(2, 6), pair.format("up"): torch.randn(4, 2)}
+    save_file(tensors | {f"{alpha}.alpha": torch.tensor(value)}, tmp_path / "x.safetensors")
+    adapter = subspace.load(tmp_path / "x.safetensors", strict=True)
+    assert {name: info.scale for name, info in adapter.updates.items()} == {module: value / 2}
+    assert [note for note in adapter.notes if "alpha is 0" in note] == list(adapter.notes)
+    assert len(adapter.notes) == (value == 0)
+
+
 def test_a_transformers_file_with_norms_and_comfyui_names(tmp_path):
     tensors = {
         "transformer.blocks.0.attn.to_q.lora_A.weight": torch.randn(2, 6),
