@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
     ended(None, "subspace similarity A B compares two, subspace report A puts one on a page")
 
 
+# A layer's number stands between dots, or underscores in kohya's names; the 1 of "fc1" is none.
+_NUMBER = re.compile(r"(?<![^._])[0-9]+(?![^._])")
 _COLUMNS = ("module", "kind", "d_out", "d_in", "rank", "scale", "dtype", "parameters")
 
 
@@ -188,8 +191,14 @@ def _groups(infos: Sequence[UpdateInfo]) -> list[list[UpdateInfo]]:
     """Put together what differs in the layer's number alone, in order of first appearance."""
     groups: dict[tuple[object, ...], list[UpdateInfo]] = {}
     for info in infos:
-        parts = tuple("#" if part.isdecimal() else part for part in info.name.split("."))
-        key = (parts, info.shape, info.rank, info.scale, info.dtype, info.kind)
+        key = (
+            _NUMBER.sub("#", info.name),
+            info.shape,
+            info.rank,
+            info.scale,
+            info.dtype,
+            info.kind,
+        )
         groups.setdefault(key, []).append(info)
     return list(groups.values())
 
@@ -199,12 +208,15 @@ def _pattern(names: Sequence[str]) -> str:
 
     >>> _pattern(["h.0.q", "h.1.q", "h.4.q"])
     'h.{0..1,4}.q'
+    >>> _pattern(["lora_te_layers_0_fc1", "lora_te_layers_1_fc1"])
+    'lora_te_layers_{0..1}_fc1'
     """
-    columns = zip(*(name.split(".") for name in names), strict=True)
-    return ".".join(
-        parts[0] if len(set(parts)) == 1 else "{" + _ranges(sorted({int(p) for p in parts})) + "}"
-        for parts in columns
+    columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
+    shown = (
+        n[0] if len(set(n)) == 1 else "{" + _ranges(sorted({int(p) for p in n})) + "}"
+        for n in columns
     )
+    return _NUMBER.sub(lambda _: next(shown), names[0])
 
 
 def _ranges(numbers: Sequence[int]) -> str:
