@@ -32,6 +32,8 @@ def adapter(*modules, name="x", **shape):
         ("text_encoder.text_model.encoder.mlp.fc1", "lora_te_text_model_encoder_mlp_fc1"),
         ("text_encoder_2.text_model.encoder.mlp.fc1", "lora_te2_text_model_encoder_mlp_fc1"),
         ("bert.encoder.layer.0.query", "encoder.layer.0.query"),
+        ("text_encoder.encoder.layers.0.q", "lora_te_text_model_encoder_layers_0_q"),
+        ("model.layers.0.q_proj", "lycoris_layers_0_q_proj"),
     ],
 )
 def test_writers_names_of_one_module(ours, theirs):

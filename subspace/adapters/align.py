@@ -44,6 +44,7 @@ _MODELS = {
     "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
     "text_encoder_3.": "text_encoder_3",
+    "lycoris_": "",
 }
 # Fused projections whose rows are one part after another; interleaved ones (query_key_value) need
 # the model's configuration and stay whole.
@@ -118,11 +119,7 @@ def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
     table = {}
     for key, (name, *more) in mine.items():
         others = theirs.get(key) or theirs.get(_without_model(key)) or _of_any_model(theirs, key)
-        if (
-            not more
-            and len(others) == 1
-            and known[others[0]].shape == adapter.updates[name].shape
-        ):
+        if not more and len(others) == 1 and known[others[0]].shape == adapter.updates[name].shape:
             table[name] = others[0]
     # Two models' modules may have one path, and the first adapter may not say whose it is.
     meant = list(table.values())
@@ -152,7 +149,9 @@ def _key(name: str) -> tuple[str, str]:
     parts = rest.split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         del parts[0]
-    return model, "_".join(parts)
+    path = "_".join(parts)
+    # CLIP's text model has had this wrapper in some releases of transformers and not in others.
+    return model, path.removeprefix("text_model_") if model.startswith("text_") else path
 
 
 def _without_model(key: tuple[str, str]) -> tuple[str, str]:
