@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from subspace.errors import SubspaceError as SubspaceError
     from subspace.measures.amplification import amplification as amplification
     from subspace.measures.amplification import amplifications as amplifications
+    from subspace.measures.diff import diff as diff
     from subspace.measures.interference import interference as interference
     from subspace.measures.placement import placement as placement
     from subspace.measures.profile import profile as profile
@@ -42,6 +43,7 @@ _HOME = {
     "align": "subspace.adapters",
     "amplification": "subspace.measures.amplification",
     "amplifications": "subspace.measures.amplification",
+    "diff": "subspace.measures.diff",
     "interference": "subspace.measures.interference",
     "placement": "subspace.measures.placement",
     "profile": "subspace.measures.profile",
@@ -65,6 +67,7 @@ __all__ = [
     "align",
     "amplification",
     "amplifications",
+    "diff",
     "interference",
     "load",
     "placement",

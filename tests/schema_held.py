@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from safetensors.numpy import save_file
 from test_cli_amplification import base
 from test_cli_similarity import folder
 
@@ -40,6 +42,19 @@ def run(*words, code=0):
     plain = held(json.loads(done.stdout))
     assert plain["kind"] in KINDS
     return plain
+
+
+def two_models(place):
+    """A base and a full fine-tune of it, in which something of every kind is undefined."""
+    W = np.arange(20, dtype="f4").reshape(4, 5)
+    before = {"q.weight": W, "k.weight": 0 * W, "equal.weight": W, "old.weight": W}
+    after = {"q.weight": W + np.eye(4, 5, dtype="f4"), "k.weight": W, "equal.weight": W}
+    before |= {"q.bias": np.zeros(4, "f4"), "norm.weight": np.ones(4, "f4")}
+    after |= {"q.bias": np.ones(4, "f4"), "norm.weight": np.ones(4, "f4"), "new.weight": W}
+    for name, tensors in (("before", before), ("after", after)):
+        (place / name).mkdir()
+        save_file(tensors, place / name / "model.safetensors")
+    return str(place / "before"), str(place / "after")
 
 
 def zero(tensors):

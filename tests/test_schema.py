@@ -23,6 +23,7 @@ from schema_held import (
     held,
     odd_adapters,
     run,
+    two_models,
 )  # fmt: skip
 from test_cli_similarity import folder
 
@@ -184,6 +185,9 @@ def test_undefined_values(odd):
     run("placement", a, "--base", model, "--json")
     profile = run("placement", a, "--base", model, "--profile", "--json")
     assert {"energy", "sigma", "median", "p"} <= nulls(profile)
+    two = two_models(Path(model).parent)
+    assert {"relative", "energy"} <= nulls(run("diff", *two, "--json"))
+    assert {"kept", "rank"} <= nulls(run("diff", two[0], two[0], "--energy", "0.5", "--json"))
     page = run("report", a, equal, third, "--base", model, "--format", "json")
     assert {"phi", "factor", "sweep"} <= nulls(page)
     assert page["sources"][0]["base_model"] is None

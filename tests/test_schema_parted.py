@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from jsonschema import Draft202012Validator
-from schema_held import KINDS, MAY_BE_MISSING, R8, ROOT, VALIDATOR, held, odd_adapters, run
+from schema_held import (
+    KINDS,
+    MAY_BE_MISSING,
+    R8,
+    ROOT,
+    VALIDATOR,
+    held,
+    odd_adapters,
+    run,
+    two_models,
+)  # fmt: skip
 from tiny_world import write_world
 
 from subspace.results import schema
@@ -148,6 +158,7 @@ def documents(odd, trained):
     yield run("amplification", third, "--base", model, "--no-cache", *few, "--json")
     yield run("amplification", third, equal, "--base", model, "--no-cache", *few, "--json")
     yield run("placement", third, "--base", model, "--profile", *few, "--json")
+    yield run("diff", *two_models(Path(model).parent), "--module", "[qk]", "--json")
     yield run("report", third, equal, "--base", model, *few, "--format", "json")
     yield trained[1]
     yield trained[1]["table"]

@@ -25,6 +25,7 @@ VERBS = (
     "interference",
     "amplification",
     "placement",
+    "diff",
     "report",
     "resize",
     "convert",

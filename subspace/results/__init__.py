@@ -4,6 +4,7 @@ Nothing here computes: measures fill these, figures and the command line read th
 """
 
 from subspace.results.amplification import Amplification, DirectionGain, ModuleAmplification
+from subspace.results.diff import Diff, ModuleDiff, TensorDiff
 from subspace.results.interference import (
     Interference,
     ModuleInterference,
@@ -28,9 +29,11 @@ __all__ = [
     "Asked",
     "Budget",
     "By",
+    "Diff",
     "DirectionGain",
     "Interference",
     "ModuleAmplification",
+    "ModuleDiff",
     "ModuleInterference",
     "ModuleProfile",
     "ModuleRank",
@@ -51,6 +54,7 @@ __all__ = [
     "Spread",
     "SweepRow",
     "Table6",
+    "TensorDiff",
     "TopEnergy",
     "WholePair",
     "schema",
