@@ -109,7 +109,7 @@ def test_a_file_that_holds_no_weights(folder):
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("IA3", r"no low-rank update \(it rescales activations\); merge it .* two checkpoints"),
+        ("IA3", r"no low-rank update \(it rescales activations\); merge it .* subspace diff"),
         ("OFT", r"no low-rank update \(it rotates weights\); merge it"),
         ("BOFT", r"no low-rank update \(it rotates weights\); merge it"),
         ("FOURIERFT", r"no low-rank update \(it adds a sparse spectrum\); merge it"),

@@ -214,7 +214,7 @@ def test_a_method_that_is_no_low_rank_update_is_refused_by_name(tmp_path, algo, 
     save_file(state, tmp_path / "x.safetensors")
     with pytest.raises(FormatError, match=why) as caught:
         subspace.load(tmp_path / "x.safetensors")
-    assert "two checkpoints" in str(caught.value)
+    assert "subspace diff" in str(caught.value)
 
 
 # sd-scripts: networks/lora.py and lora_flux.py, by their layout.

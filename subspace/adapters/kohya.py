@@ -148,7 +148,7 @@ def read(source: Source) -> Adapter:
         why = next(iter(aside.values()))
         raise FormatError(
             f"{source.weights}: nothing in it is a low-rank update that is read ({why}); a merge "
-            "of it and its base are two checkpoints, whose difference can be looked at"
+            "of it is two checkpoints with its base: subspace diff BASE MERGED"
         )
     dora = any(reason == _ASIDE["dora_scale"] for reason in aside.values())
     return assemble(

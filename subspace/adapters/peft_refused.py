@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # What is read, each by a format file of its own.
 METHODS = {"LORA", "ADALORA", "VERA", "LOHA", "LOKR"}
-_MERGE = "merge it into the base (merge_and_unload) and compare two checkpoints"
+_MERGE = "merge it into the base (merge_and_unload) and run subspace diff BASE MERGED"
 _SAME = "it leaves every weight as it was, so there is nothing to compare"
 
 

@@ -54,7 +54,7 @@ def bounded(source: Source, module: str, extent: Extent) -> Extent:
         raise FormatError(
             f"{source.weights}: module {module!r} is {d_out}x{d_in} of rank {extent.rank}: its "
             f"factors would have {values:_} values and at most {LARGEST:_} are laid out; take it "
-            "out of the file, or merge the adapter and compare two checkpoints"
+            "out of the file, or merge the adapter and run subspace diff BASE MERGED"
         )
     return extent
 
