@@ -40,7 +40,8 @@ def test_an_option_of_one_name_is_one_thing_everywhere():
                         kind = (parameter.is_flag, parameter.metavar or "")
                         seen[option].add((kind, name))
     for option, uses in seen.items():
-        if option not in ("--out", "--draw", "--ranks", "--seed"):
+        # --rank of a sweep is a list, as --ranks is.
+        if option not in ("--out", "--draw", "--rank", "--ranks", "--seed"):
             kinds = {kind for kind, _ in uses}
             assert len(kinds) == 1, (option, uses)
 

@@ -159,6 +159,8 @@ def documents(odd, trained):
     yield run("amplification", third, equal, "--base", model, "--no-cache", *few, "--json")
     yield run("placement", third, "--base", model, "--profile", *few, "--json")
     yield run("diff", *two_models(Path(model).parent), "--module", "[qk]", "--json")
+    smaller = Path(model).parent / "smaller"
+    yield run("resize", third, smaller, "--rank", "1", "--overwrite", "--json")
     yield run("report", third, equal, "--base", model, *few, "--format", "json")
     yield trained[1]
     yield trained[1]["table"]

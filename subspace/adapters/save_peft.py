@@ -173,7 +173,7 @@ def _pattern(wanted: Mapping[str, float], default: float) -> dict[str, Any]:
     >>> _pattern({"a.q": 2, "b.a.q": 2, "k": 4}, 4)
     {'a.q': 2, 'b.a.q': 2}
     >>> _pattern({"a.q": 2, "b.a.q": 4, "k": 4}, 4)
-    {'^a\\\\.q': 2}
+    {'^a\\.q': 2}
     """
     special = [module for module, number in wanted.items() if number != default]
     odd = {module for module in special if not _PLAIN.fullmatch(module)}

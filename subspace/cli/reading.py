@@ -29,7 +29,6 @@ _STRICT = click.option(
 _ALPHA = click.option(
     "--alpha",
     type=float,
-    metavar="X",
     expose_value=False,
     callback=_keep,
     help="Of adapters that do not store it, such as loralib's.",
