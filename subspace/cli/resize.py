@@ -32,7 +32,7 @@ HEADER = ("module", "r", "kept", "energy", "error", "parameters")
 @click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--rank", type=int, metavar="R", help="Directions to keep in each module.")
-@click.option("--energy", type=float, metavar="X", help="Share of |dW|^2 to keep, such as 0.99.")
+@click.option("--energy", type=float, metavar="E", help="Share of |dW|^2 to keep, such as 0.99.")
 @click.option("--error", type=float, metavar="E", help="Largest |dW - kept| / |dW|, such as 0.05.")
 @click.option(
     "--budget",

@@ -44,7 +44,9 @@ _ENOUGH = (
 def title_words(rows: Sequence[SweepRow], fits: int) -> str:
     """Say what is drawn, alpha, and what the bars are."""
     counts = [len(row.test) for row in rows if row.test]
-    first = f"Accuracy over rank: test against training texts; {_alpha(rows)}"
+    seen = any(math.isfinite(in_percent(row.train)[0]) for row in rows)
+    which = "test against training texts" if seen else "test texts"
+    first = f"Accuracy over rank: {which}; {_alpha(rows)}"
     least, most = min(counts, default=0), max(counts, default=0)
     if most > 1:
         over = f"{most}" if least == most else f"{least} to {most}"
