@@ -151,7 +151,8 @@ def test_errors_are_one_line(two, tmp_path):
         ((base, tuned, "--overwrite"), "--overwrite is for --out"),
         ((base, tuned, "--module", "*.nothing"), "no module of base 'base' matches"),
         ((base, tuned, "--out", tmp_path / "a.safetensors"), "folder"),
-        ((base, "data/adapters/r8/adapter_model.safetensors"), "an adapter, not a base model"),
+        ((base, "data/adapters/r8"), "base 'base' has no weight of module 'bert.encoder.layer.0"),
+        ((base, "data/adapters/r8/adapter_model.safetensors"), "base 'base' has no weight of"),
     ]
     for words, said in cases:
         done = run(*words, code=2)

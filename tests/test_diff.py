@@ -17,6 +17,7 @@ from subspace.errors import (
     ShapeError,
     UnknownModuleError,
 )
+from subspace.measures import diff_options
 from subspace.pretrained import open_pretrained
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -72,10 +73,8 @@ def test_relative_and_unchanged(tmp_path):
 @pytest.mark.parametrize("way", ["gram", "krylov"])
 def test_an_energy_chooses_each_modules_rank(tmp_path, energy, way, monkeypatch):
     if way == "krylov":
-        import subspace.measures.diff as measure
-
         only_krylov(monkeypatch)
-        monkeypatch.setattr(measure, "_FIRST", 2)
+        monkeypatch.setattr(diff_options, "_FIRST", 2)
         if energy > 0.99:
             pytest.skip("all of a matrix is the Gram's")
     base, tuned = pair(tmp_path, dtype=torch.float64)

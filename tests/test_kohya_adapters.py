@@ -25,6 +25,7 @@ from torch.nn import functional
 import subspace
 from subspace.adapters.load import explain
 from subspace.errors import FormatError
+from subspace.measures.adapted import adapted_weight
 
 lycoris = pytest.importorskip("lycoris")
 
@@ -143,7 +144,11 @@ def test_dora_is_read_by_its_ba_part(tmp_path, algo, on_out):
         ours = adapter[lora.lora_name].delta()
         wanted = wanted.detach().reshape(ours.shape)
         assert (ours - wanted).norm() <= 1e-12 * wanted.norm()
-    assert model is not None
+    for name, (x, wanted) in applied(model).items():  # and so it does with the base given
+        layer = getattr(model, name)
+        W = layer.weight.detach().flatten(1)
+        whole = adapted_weight(W, adapter[f"lycoris_{name}"]) - W
+        assert (added(layer, whole, x) - wanted).norm() <= 1e-6 * wanted.norm(), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

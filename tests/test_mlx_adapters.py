@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import subspace
+from subspace.measures.adapted import adapted_weight
 
 # It exists for Linux on x86 and for macOS alone.
 mx = pytest.importorskip("mlx.core")
@@ -150,7 +152,19 @@ def test_a_dora_has_its_low_rank_part_and_its_magnitude_aside(tmp_path):
         layer.m = mx.linalg.norm(weight, axis=1)
         delta = torch.from_numpy(np.array(layer.fuse().weight - base.weight)).double()
         delta = delta.T if key == "embed" else delta
-        assert torch.allclose(adapter[f"layers.0.{key}"].delta(), delta, atol=3e-6)
+        update = adapter[f"layers.0.{key}"]
+        assert torch.allclose(update.delta(), delta, atol=3e-6)
+        # With another one it is mlx-lm's fused weight that the magnitude makes of the base's.
+        layer.m = mx.random.uniform(1, 3, layer.m.shape)
+        m = torch.from_numpy(np.array(layer.m))
+        m = m[None] if key == "embed" else m[:, None]
+        fused_weight, W = (
+            torch.from_numpy(np.array(x)) for x in (layer.fuse().weight, base.weight)
+        )
+        fused_weight, W = (x.T if key == "embed" else x for x in (fused_weight, W))
+        assert update.magnitude.shape == m.shape
+        found = adapted_weight(W, replace(update, magnitude=m))
+        assert torch.allclose(found, fused_weight.double(), atol=3e-6)
 
 
 def test_experts_whose_a_is_stacked_in_two_dimensions(tmp_path):

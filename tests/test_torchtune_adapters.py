@@ -156,6 +156,20 @@ def test_dora_has_its_low_rank_part(tmp_path):
         "output.magnitude": True,
         "layers.9.magnitude": False,
     }
+    assert torch.equal(adapter["lm_head"].magnitude, torch.ones(30, 1))
+
+
+def test_a_magnitude_goes_with_its_rows(tmp_path):
+    path = "layers.0.attn.q_proj"
+    tensors, stored = state({path: SHAPES[path]}), {}
+    m, name = torch.arange(HEADS * WIDTH).float(), f"{path}.lora_b.weight"
+    stored = tensors | {
+        name: to_torchtune(tensors[name], HEADS),
+        f"{path}.magnitude": to_torchtune(m, HEADS),
+    }
+    adapter = subspace.load(written(tmp_path, stored, config=CONFIG, base=LLAMA))
+    assert torch.equal(adapter[NAMES[path]].magnitude, m[:, None])
+    assert torch.equal(adapter[NAMES[path]].B, tensors[name])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -48,6 +48,10 @@ class LowRankUpdate:
     rounding
         Where B and A are multiplied out of stored numbers: what storing those rounded off, as a
         share of the factor's norm. Zero where their own dtype tells.
+    magnitude : (d_out, 1) or (1, n) tensor, or None
+        Of DoRA (arXiv:2402.09353), which sets the norms of the rows of W + delta W to these, or
+        those of its n blocks of d_in / n columns: a low-rank update no more, whose whole takes the
+        base (`subspace.diff`). What is said of B A leaves it aside.
     """
 
     name: str
@@ -59,6 +63,7 @@ class LowRankUpdate:
     beyond: float = 0.0
     rounding: float = 0.0
     level: float = 0.0
+    magnitude: torch.Tensor | None = None
 
     @property
     def rank(self) -> int:

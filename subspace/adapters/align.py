@@ -221,7 +221,11 @@ def _with_parts(adapter: Adapter, parts: Mapping[str, _Part]) -> Adapter:
         if part is None:
             return adapter[module]
         update = adapter[part.fused]
-        return replace(update, name=module, B=update.B[part.start : part.stop])
+        rows = slice(part.start, part.stop)
+        m = update.magnitude
+        # One of columns speaks of the norms of the fused whole, and of no part's.
+        m = None if m is None or len(m) == 1 else m[rows]
+        return replace(update, name=module, B=update.B[rows], magnitude=m)
 
     note = f"fused projections split into what others hold apart: {some(sorted(fused))}"
     return _made(adapter, updates, initial, read, note)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from subspace.adapters import magnitude
 from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
 from subspace.adapters.order import model_order
 from subspace.adapters.source import some
@@ -57,6 +58,10 @@ class Planned:
         How many stored numbers are multiplied in an entry of B or of A, each of them rounded.
     kernel, groups
         Of a convolution: d_in is its inputs times prod(kernel).
+    magnitude
+        Name of DoRA's magnitude, or none.
+    rows
+        Puts the rows of B, and of the magnitude, in the base's order.
     """
 
     module: str
@@ -70,6 +75,8 @@ class Planned:
     multiplied: int = 1
     kernel: tuple[int, ...] = ()
     groups: int = 1
+    magnitude: str = ""
+    rows: Callable[[torch.Tensor], torch.Tensor] = field(default=lambda rows: rows, repr=False)
 
 
 def assemble(
@@ -105,7 +112,7 @@ def assemble(
     Raises
     ------
     FormatError
-        Two updates are of one module.
+        Two updates are of one module, or a magnitude that fits neither side of its own.
     """
     updates: dict[str, Planned] = {}
     for update in sorted(planned, key=lambda update: model_order(update.module)):
@@ -117,7 +124,10 @@ def assemble(
             )
     tensors = source.tensors
     used = {name for update in updates.values() for name in (*update.tensors, *update.numbers)}
-    reasons = set_aside or {}
+    reasons = dict(set_aside or {})
+    for update in updates.values():
+        if update.magnitude:
+            reasons[update.magnitude] = magnitude.aside(update, source)
     aside = tuple(
         _aside(name, header, reasons.get(name))
         for name, header in tensors.headers.items()
@@ -127,6 +137,7 @@ def assemble(
     def read(module: str) -> LowRankUpdate:
         update = updates[module]
         B, A = update.factors(tensors)
+        B = update.rows(B)
         if (B.shape[0], A.shape[1]) != update.shape or not B.shape[1] == len(A) == update.rank:
             raise AssertionError(f"{module}: planned {update}, made {B.shape} @ {A.shape}")
         return LowRankUpdate(
@@ -136,6 +147,7 @@ def assemble(
             update.scale,
             f"{source.weights} ({some(update.tensors, 4)})",
             rounding=_rounding(update, source),
+            magnitude=magnitude.stored(update, tensors),
         )
 
     return Adapter(

@@ -20,6 +20,7 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from subspace.adapters import magnitude
 from subspace.adapters.assemble import Planned, assemble
 from subspace.adapters.kernels import pair
 from subspace.adapters.peft_config import read_config
@@ -68,7 +69,7 @@ _FACTOR = re.compile(
 )
 _OF_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _REASONS = {
-    "magnitude": "DoRA's magnitude: not low-rank, and not in B @ A",
+    "magnitude": magnitude.REASON,
     "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
 }
 _NORM = "a norm's weight, trained in full"
@@ -127,6 +128,7 @@ def read(source: Source) -> Adapter:
             held.kind,
             numbers=tuple(n for slot, n in modules[module].items() if slot == "alpha"),
             kernel=held.kernel,
+            magnitude=modules[module].get("magnitude", ""),
         )
         for module, held in pairs.items()
     ]

@@ -21,7 +21,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters import hadamard, kronecker
+from subspace.adapters import hadamard, kronecker, magnitude
 from subspace.adapters.assemble import Planned, assemble
 from subspace.adapters.kernels import KINDS, pair
 from subspace.adapters.products import GAUGE, Extent, bounded, with_core
@@ -54,7 +54,7 @@ _ROTATES = "OFT or BOFT: it rotates the weights, no low-rank update"
 _GLORA = "GLoRA: its update depends on the base weights, not read"
 _TLORA = "T-LoRA with an orthogonal start: not read yet"
 _ASIDE = {
-    "dora_scale": "DoRA's magnitude: not low-rank, and not in B @ A",
+    "dora_scale": magnitude.REASON,
     "diff": "a full update of the module (LyCORIS full): not low-rank",
     "diff_b": "an update of the bias: no part of B @ A",
     "w_norm": "an update of a norm's weight: no part of B @ A",
@@ -142,6 +142,7 @@ def read(source: Source) -> Adapter:
                 numbers=alpha,
                 multiplied=held.extent.multiplied,
                 kernel=held.kernel,
+                magnitude=slots.get("dora_scale", ""),
             )
         )
     if not planned and aside:
@@ -150,7 +151,7 @@ def read(source: Source) -> Adapter:
             f"{source.weights}: nothing in it is a low-rank update that is read ({why}); a merge "
             "of it is two checkpoints with its base: subspace diff BASE MERGED"
         )
-    dora = any(reason == _ASIDE["dora_scale"] for reason in aside.values())
+    dora = any(update.magnitude for update in planned)
     return assemble(
         source,
         planned,

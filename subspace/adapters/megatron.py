@@ -14,6 +14,7 @@ group's queries, its key, its value), those of ``linear_fc1`` are gate, then up.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from subspace.adapters.assemble import assemble
@@ -77,9 +78,8 @@ def read(source: Source) -> Adapter:
             continue  # not understood
         factors_there(source, module, slots, "linear_in", "linear_out")
         a, b = slots["linear_in"], slots["linear_out"]
-        planned.append(plain(source, module, a, b, alpha, why=_SHARDS))
-        if "weight_magnitude" in slots:
-            aside[slots["weight_magnitude"]] = "DoRA's magnitude: not low-rank, and not in B @ A"
+        update = plain(source, module, a, b, alpha, why=_SHARDS)
+        planned.append(replace(update, magnitude=slots.get("weight_magnitude", "")))
     notes = []
     fused = [p.module for p in planned if p.module.endswith((".linear_qkv", ".linear_fc1"))]
     if fused:
@@ -88,7 +88,7 @@ def read(source: Source) -> Adapter:
             "then up): norms and the sides A and in are as elsewhere, the sides B and out compare "
             "with Megatron's files alone"
         )
-    dora = any(reason.startswith("DoRA") for reason in aside.values())
+    dora = any(update.magnitude for update in planned)
     return assemble(
         source,
         planned,

@@ -13,6 +13,7 @@ and (experts, d_out, r), not transposed: each expert is a module here (up to 0.2
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.assemble import Planned, assemble
@@ -68,20 +69,24 @@ def read(source: Source) -> Adapter:
     scale, alpha, notes = _scale(source, config)
     modules = by_module(source, _parse)
     planned: list[Planned] = []
-    aside: dict[str, str] = {}
     for module, slots in modules.items():
         if "m" in slots and len(slots) == 1:
             continue  # not understood
         factors_there(source, module, slots, "lora_a", "lora_b")
         planned.extend(_planned(source, module, slots, scale, alpha))
         if "m" in slots:
-            aside[slots["m"]] = "DoRA's magnitude: not low-rank, and not in B @ A"
+            if planned[-1].kind == "expert":
+                raise FormatError(
+                    f"{source.text(slots['m'])}: a magnitude beside factors of experts, which "
+                    "MLX-LM does not train"
+                )
+            planned[-1] = replace(planned[-1], magnitude=slots["m"])
+    dora = any(update.magnitude for update in planned)
     return assemble(
         source,
         planned,
         format=NAME,
-        method="DoRA (BA part)" if aside or kind == "dora" else "LoRA",
-        set_aside=aside,
+        method="DoRA (BA part)" if dora or kind == "dora" else "LoRA",
         notes=notes,
         base_model=config["model"] if isinstance(config.get("model"), str) else None,
     )

@@ -85,12 +85,13 @@ def read(source: Source) -> Adapter:
     experts, expert_aside, expert_notes = of_parameters(source, mine, lora)
     taken = {name for update in experts for name in update.tensors} | set(expert_aside)
     pairs, rest = pairs_of((key for key in mine if key.name not in taken), lora, tensors)
-    linear, notes = _planned(source, pairs, lora)
+    magnitudes = {key.module: key.name for key in rest if key.slot == "magnitude"}
+    linear, notes = _planned(source, pairs, lora, magnitudes)
     planned, layer_notes = base_layers(source, [*linear, *experts], config)
     if not planned:
         notes.append("no low-rank update is in this file")
     _check_initial(source, planned)
-    dora = lora.dora or any(key.slot == "magnitude" for key in rest)
+    dora = lora.dora or bool(magnitudes)
     aside: dict[str, str | SetAside] = {
         **{key.name: set_aside(key, lora, tensors) for key in rest},
         **expert_aside,
@@ -116,13 +117,13 @@ def _of_another(key: Key, tensors: TensorFile) -> SetAside:
 
 
 def _planned(
-    source: Source, pairs: Mapping[str, Pair], lora: LoraConfig
+    source: Source, pairs: Mapping[str, Pair], lora: LoraConfig, magnitudes: Mapping[str, str]
 ) -> tuple[list[Planned], list[str]]:
     """Plan an update for each pair of factors; what is odd about them becomes a note."""
     targets = {module: pair.target for module, pair in pairs.items()}
     alphas, ranks, notes = from_patterns(targets, lora)
     planned = [
-        _update(source.tensors, module, pair, alphas[module], lora)
+        _update(source.tensors, module, pair, alphas[module], lora, magnitudes.get(module, ""))
         for module, pair in pairs.items()
     ]
     disagree = [
@@ -145,7 +146,7 @@ def _planned(
 
 
 def _update(
-    tensors: TensorFile, module: str, pair: Pair, alpha: float, lora: LoraConfig
+    tensors: TensorFile, module: str, pair: Pair, alpha: float, lora: LoraConfig, magnitude: str
 ) -> Planned:
     a, b = tensors.headers[pair.a].shape, tensors.headers[pair.b].shape
     return Planned(
@@ -158,6 +159,7 @@ def _update(
         "embedding" if pair.embedding else _KINDS[len(a)],
         kernel=a[2:],
         groups=pair.groups,
+        magnitude=magnitude,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from subspace.adapters import magnitude
 from subspace.adapters.adapter import SetAside
 from subspace.adapters.source import FLOATS, LONGEST_NAME
 from subspace.errors import FormatError
@@ -198,7 +199,7 @@ def _not_read_yet(key: Key, lora: LoraConfig) -> str | None:
 
 
 _REASONS = {
-    "magnitude": "DoRA's magnitude: not low-rank, and not in B @ A",
+    "magnitude": magnitude.REASON,
     "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
     "tokens": "embeddings of single tokens as they are after training (trainable_token_indices): "
     "their change takes the base",

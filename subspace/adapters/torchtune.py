@@ -13,6 +13,8 @@ where ``config.json`` tells the number of heads.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from subspace.adapters.assemble import assemble
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.assemble import Factors, Planned
+    from subspace.adapters.assemble import Planned
     from subspace.adapters.source import Source
 
 NAME = "torchtune"
@@ -83,7 +85,6 @@ def read(source: Source) -> Adapter:
     alpha = _alpha(source, config)
     heads, unsure = _heads(source)
     planned: list[Planned] = []
-    aside: dict[str, str] = {}
     reordered: list[str] = []
     for path, slots in by_module(source, _parse).items():
         if "magnitude" in slots and len(slots) == 1:
@@ -96,9 +97,7 @@ def read(source: Source) -> Adapter:
             if heads is not None:
                 count = heads.query if module.endswith("q_proj") else heads.key
                 update = _put_back(source, update, count)
-        planned.append(update)
-        if "magnitude" in slots:
-            aside[slots["magnitude"]] = "DoRA's magnitude: not low-rank, and not in B @ A"
+        planned.append(replace(update, magnitude=slots.get("magnitude", "")))
     notes = []
     if reordered and unsure:
         notes.append(
@@ -111,8 +110,7 @@ def read(source: Source) -> Adapter:
         source,
         planned,
         format=NAME,
-        method="DoRA (BA part)" if aside else "LoRA",
-        set_aside=aside,
+        method="DoRA (BA part)" if any(update.magnitude for update in planned) else "LoRA",
         notes=notes,
         base_model=base if isinstance(base, str) else None,
     )
@@ -170,23 +168,17 @@ def _heads(source: Source) -> tuple[_Heads | None, bool]:
 
 
 def _put_back(source: Source, update: Planned, heads: int) -> Planned:
-    from dataclasses import replace
-
-    a, b = update.tensors
+    _, b = update.tensors
     rows = update.shape[0]
     if rows % (2 * heads):
         raise FormatError(
             f"{source.text(b)}: its rows are not those of {heads} heads, which config.json beside "
             "tells; it is not of this adapter's base"
         )
-    return replace(update, factors=_in_order(a, b, heads))
+    return replace(update, rows=partial(_in_order, heads=heads))
 
 
-def _in_order(a: str, b: str, heads: int) -> Factors:
-    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        B = held[b]
-        # torchtune has a head's pairs side by side, transformers has its two halves.
-        pairs = B.reshape(heads, -1, 2, B.shape[1])
-        return pairs.transpose(1, 2).reshape(B.shape), held[a]
-
-    return factors
+def _in_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    # torchtune has a head's pairs side by side, transformers has its two halves.
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return pairs.transpose(1, 2).reshape(rows.shape)

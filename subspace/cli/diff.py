@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options
+from subspace.cli import options, reading
 from subspace.cli.printing import (
     common_path,
     echo_csv,
@@ -19,11 +19,13 @@ from subspace.cli.printing import (
     progress,
     say,
 )
-from subspace.errors import ArgumentError
+from subspace.errors import ArgumentError, FormatError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from subspace.adapters import Adapter
+    from subspace.pretrained import Pretrained
     from subspace.results import Diff
 
 HEADER = (
@@ -51,6 +53,7 @@ _NAMED = 4  # modules or tensors of a list; the others are counted
     help="Write the kept directions as a PEFT adapter of BASE.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an adapter that is there.")
+@reading.reading(several=False)
 @options.DEVICE
 def command(
     base: str,
@@ -73,10 +76,14 @@ def command(
     first would hold all of it, "real" counts those that are no rounding of 16-bit numbers. The
     adapter that --out writes is the nearest of that rank: compare it with LoRA, on side in or out.
 
+    TUNED may be an adapter of BASE: then the weights that it makes of BASE are compared. So DoRA,
+    which scales the rows of B A + W, is decomposed whole; other verbs see its B A alone.
+
     \b
         subspace diff ./base ./tuned
         subspace diff ./base ./tuned --rank 64 --module '*.q_proj' --out runs/full-r64
         subspace similarity runs/lora runs/full-r64 --side in
+        subspace diff ./base runs/dora --rank 64 --out runs/dora-whole
         subspace diff ./base ./tuned --energy 0.9 --json | jq '.modules[] | [.module, .rank]'
     """  # noqa: D301 - click wants the real character
     options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
@@ -85,12 +92,11 @@ def command(
     from subspace.adapters.save import check, save
     from subspace.cli.amplification import open_base
     from subspace.measures.diff import diff
-    from subspace.pretrained import open_pretrained
 
     if out is not None:
         check(out, "peft", overwrite=overwrite)
-    before, after = open_base(base), open_pretrained(tuned)
-    with progress("subtracting", len(before)) as advance:
+    before, after = open_base(base), _opened(tuned)
+    with progress("subtracting", len(after)) as advance:
         result = diff(
             before,
             after,
@@ -114,6 +120,26 @@ def command(
     else:
         show(result)
         ended(out, "--out FOLDER writes an adapter, for subspace similarity LORA FOLDER --side in")
+
+
+def _opened(path: Path) -> Pretrained | Adapter:
+    """Open a checkpoint, or an adapter: a file by its names, a folder by which of them it has."""
+    from subspace.adapters.load import explain
+    from subspace.pretrained import open_pretrained
+
+    if not path.is_dir():
+        try:
+            explain(path, pattern=reading.pattern())
+        except (FormatError, MissingFileError):
+            return open_pretrained(path)
+        return reading.adapter(path)
+    try:
+        return open_pretrained(path)
+    except (FormatError, MissingFileError) as missing:
+        try:
+            return reading.adapter(path)
+        except MissingFileError:
+            raise missing from None
 
 
 def show(result: Diff) -> None:

@@ -70,17 +70,22 @@ def adapter(path: Path) -> Adapter:
     return load(
         path,
         alpha=meta.get("subspace.alpha"),
-        pattern=meta.get("subspace.pattern"),
+        pattern=pattern(),
         strict=meta.get("subspace.strict", False),
     )
+
+
+def pattern() -> str | None:
+    """Return the running verb's ``--pattern``."""
+    found: str | None = click.get_current_context().meta.get("subspace.pattern")
+    return found
 
 
 def reasons(adapter: Adapter) -> dict[str, str]:
     """Say why it was read as it was: format -> the reason, of the one that read it first."""
     from subspace.adapters.load import explain
 
-    pattern = click.get_current_context().meta.get("subspace.pattern")
-    return {} if adapter.path is None else explain(adapter.path, pattern=pattern)
+    return {} if adapter.path is None else explain(adapter.path, pattern=pattern())
 
 
 def adapters(paths: Iterable[Path]) -> list[Adapter]:

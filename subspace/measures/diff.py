@@ -8,7 +8,7 @@ the leading ones are an update like an adapter's: no matrix of that rank is near
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,12 @@ import torch
 
 from subspace import linalg
 from subspace.adapters import Adapter, LowRankUpdate, SetAside
-from subspace.errors import ArgumentError, NonFiniteError
+from subspace.errors import NonFiniteError
 from subspace.measures import diff_notes
+from subspace.measures.adapted import counterparts_of
 from subspace.measures.bases import opened
 from subspace.measures.counterparts import PLAIN, counterparts
+from subspace.measures.diff_options import Options, first, sure
 from subspace.measures.stored_pair import read_pair, tensor_change
 from subspace.pretrained.weight import EMBEDDINGS
 from subspace.results import Diff, ModuleDiff
@@ -32,16 +34,13 @@ if TYPE_CHECKING:
     from subspace.measures.bases import Base
     from subspace.measures.stored_pair import StoredPair
     from subspace.pretrained import Pretrained, Weight
-    from subspace.tensorfiles import TensorHeader
 
 FORMAT = "difference of two checkpoints"
-RANK = 16  # directions, where neither a rank nor an energy is asked for
-_FIRST = 64  # directions that a search for an energy begins with
 
 
 def diff(
     base: Base,
-    tuned: Base,
+    tuned: Base | Adapter,
     *,
     rank: int | None = None,
     energy: float | None = None,
@@ -56,7 +55,8 @@ def diff(
     ----------
     base, tuned
         The model before and after, open or as paths: folders, files or indices of shards, in any
-        float dtype, with or without the prefixes of a head.
+        float dtype, with or without the prefixes of a head. `tuned` may be an adapter of the base:
+        the weights that it makes of it are compared, DoRA's magnitude and all.
     rank
         How many leading directions of each delta W are kept, 16 if nothing is asked for.
     energy
@@ -103,9 +103,18 @@ def diff(
 
     A bias, a norm and whatever else is no module's matrix is in no update: `Diff.tensors` has them.
     """
-    options = Options(_rank(rank, energy), energy, factors, usable(device))
-    base, tuned = opened(base), opened(tuned)
-    both = counterparts(base, tuned, modules)
+    options = Options(first(rank, energy), energy, factors, usable(device))
+    base = opened(base)
+    if isinstance(tuned, Adapter):
+        both, method = counterparts_of(base, tuned, modules), tuned.method.replace("BA part", "all")
+        changes = []
+    else:
+        tuned, method = opened(tuned), "full fine-tuning"
+        both = counterparts(base, tuned, modules)
+        changes = [
+            tensor_change(name, base.tensors[name], tuned.tensors[other])
+            for name, other in both.tensors.items()
+        ]
     results: dict[str, ModuleDiff] = {}
     updates: dict[str, LowRankUpdate] = {}
     equal = []
@@ -119,10 +128,6 @@ def diff(
                 updates[name] = update
         if progress is not None:
             progress(1)
-    changes = [
-        tensor_change(name, base.tensors[name], tuned.tensors[other])
-        for name, other in both.tensors.items()
-    ]
     found = Diff(
         base=base.name,
         tuned=tuned.name,
@@ -137,47 +142,8 @@ def diff(
     )
     if not factors:
         return found
-    return replace(found, adapter=_adapter(found, updates, both.weights, base, tuned))
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `diff` was asked for, checked."""
-
-    rank: int
-    energy: float | None
-    factors: bool
-    device: torch.device
-
-    def enough(self, found: linalg.Leading, k: int, norm: float) -> int | None:
-        """Return how many of the k directions found are to be kept; None: find more.
-
-        Of a value that is not told apart from zero the direction is arbitrary, and none is kept.
-        """
-        told = int((found.error < found.S)[: _sure(found, k)].sum())
-        S = found.S[: _sure(found, k)]
-        if self.energy is None:
-            return min(self.rank, told)
-        held = (S / norm).square().cumsum(0)
-        wanted = int((held < self.energy * (1 - 1e-12)).sum()) + 1
-        if wanted <= told:
-            return wanted
-        return told if found.method == "gram" else None
-
-
-def _sure(found: linalg.Leading, k: int) -> int:
-    """Return how many values are what they are said to be: of block Krylov's, those asked for."""
-    return len(found.S) if found.method == "gram" else min(k, len(found.S))
-
-
-def _rank(rank: int | None, energy: float | None) -> int:
-    if rank is not None and energy is not None:
-        raise ArgumentError(f"rank is {rank} and energy is {energy:g}; one of them decides")
-    if rank is not None and rank < 1:
-        raise ArgumentError(f"rank is {rank}; it is a number of directions, from 1 on")
-    if energy is not None and not 0 < energy <= 1:
-        raise ArgumentError(f"energy is {energy:g}; it is a share of |delta W|^2 in (0, 1]")
-    return rank or (RANK if energy is None else _FIRST)
+    held = _adapter(found, updates, both.weights, base)
+    return replace(found, adapter=replace(held, method=f"{method}, its leading directions"))
 
 
 def _read(name: str, before: Weight, after: Weight, device: torch.device) -> StoredPair:
@@ -202,8 +168,8 @@ def _module(
     S, error = (x.numpy() / D.factor for x in (found.S, found.error))
     # What is stored as a float8 or packed integers was rounded in a way that is not known here.
     known = PLAIN.issuperset((before.dtype, after.dtype))
-    sure = _sure(found, k)
-    real, level = pair.rounding.count(S[:sure].tolist(), error[:sure].tolist(), pair.norm)
+    many = sure(found, k)
+    real, level = pair.rounding.count(S[:many].tolist(), error[:many].tolist(), pair.norm)
     result = ModuleDiff(
         module=name,
         kind=_kind(before, base),
@@ -222,7 +188,7 @@ def _module(
         rounding=pair.rounding.norm if known else math.nan,
         level=level if known else math.nan,
         real=real if known else None,
-        more=known and real == sure < min(before.shape),
+        more=known and real == many < min(before.shape),
     )
     result = replace(result, note=diff_notes.of_module(result, pair.grids))
     if not options.factors or not kept:
@@ -271,7 +237,6 @@ def _adapter(
     updates: dict[str, LowRankUpdate],
     weights: Mapping[str, tuple[Weight, Weight]],
     base: Pretrained,
-    tuned: Pretrained,
 ) -> Adapter:
     """Wrap the kept directions as what a reader, and `save`, takes for an adapter of the base."""
     held = Adapter.from_updates(updates, name=found.tuned)
@@ -281,7 +246,6 @@ def _adapter(
         kind = found[name].kind
         kernel = stored[2:] if kind.startswith("conv") else ()
         infos[name] = replace(info, kind=kind, kernel=kernel)
-    headers = tuned.tensors.headers
     named = base.config.get("_name_or_path")
     turned = any(
         weights[name][0].stored_transposed for name, info in infos.items() if info.kind == "linear"
@@ -289,7 +253,6 @@ def _adapter(
     return replace(
         held,
         format=FORMAT,
-        method="full fine-tuning, its leading directions",
         updates=MappingProxyType(infos),
         metadata=MappingProxyType(
             {
@@ -298,13 +261,14 @@ def _adapter(
             }
         ),
         set_aside=tuple(
-            SetAside(t.tensor, t.shape, _dtype(t.tensor, headers), "changed, but in no update")
+            SetAside(
+                t.tensor,
+                t.shape,
+                base.tensors.headers[t.tensor].dtype,
+                "changed, but in no update",
+            )
             for t in found.tensors
             if t.changed
         ),
         notes=diff_notes.of_adapter(found),
     )
-
-
-def _dtype(tensor: str, headers: Mapping[str, TensorHeader]) -> str:
-    return headers[tensor].dtype if tensor in headers else ""
