@@ -120,10 +120,36 @@ def test_a_model_that_is_built_otherwise_does_not_pass():
     assert widths({}, widest=8) == {}
 
 
-def test_projections_that_were_not_saved_are_not_drawn_again(tmp_path):
-    wrapped = made(tiny_bert(), target_modules=["query"], save_projection=False)
-    with pytest.raises(subspace.SubspaceError, match=r"\(vera_A, vera_B\) are not in it .*save_as"):
-        subspace.load(written(wrapped, tmp_path))
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [
+        (tiny_llama, "all-linear"),
+        (tiny_llama, ["q_proj", "v_proj", "o_proj"]),
+        (tiny_bert, r".*encoder\.layer.*(query|key|value|dense)"),
+    ],
+)
+def test_projections_that_were_not_saved_are_drawn_again(model, targets, tmp_path):
+    options = {"save_projection": False, "projection_prng_key": 11, "r": 5}
+    wrapped = made(model(), target_modules=targets, **options)
+    adapter = subspace.load(written(wrapped, tmp_path), strict=True)
+    assert len(load_file(tmp_path / "adapter_model.safetensors")) == 2 * len(adapter)
+    assert_same_update(adapter, merged_deltas(wrapped, VeraLayer))
+    assert any("drawn again from projection_prng_key" in note for note in adapter.notes)
+    other = subspace.load(edited(tmp_path, projection_prng_key=12))
+    for name, update in adapter.items():
+        assert not torch.allclose(update.delta(), other[name].delta())
+
+
+def test_drawn_projections_take_what_the_file_tells(tmp_path):
+    wrapped = made(tiny_bert(), target_modules=["query", "value"], save_projection=False)
+    # The width of the stream is that of a layer that writes to it, and none is here.
+    folder = written(wrapped, tmp_path)
+    with pytest.raises(subspace.SubspaceError, match=r"does not store a layer's d_in.*rank=3\)"):
+        subspace.load(folder)
+    folder = written(made(tiny_llama(), target_modules="all-linear", save_projection=False),
+                     tmp_path / "llama")  # fmt: skip
+    with pytest.raises(subspace.SubspaceError, match="projection_prng_key = 'x' is not a seed"):
+        subspace.load(edited(folder, projection_prng_key="x"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -184,7 +210,7 @@ QUERY = f"{PREFIX}bert.encoder.layer.0.attention.self.query."
         ("base_model.vera_A", (2, 12), "have different ranks, 2 and 3"),
         ("base_model.vera_B", (5, 3), "do not fit the projections"),
         (f"{QUERY}vera_lambda_d", None, "lacks vera_lambda_d"),
-        ("base_model.vera_B", None, r"\(vera_B\) are not in it"),
+        ("base_model.vera_B", None, "of VeRA's two projections vera_B is not in it"),
     ],
 )
 def test_what_does_not_fit_is_named(folder, name, shape, words):

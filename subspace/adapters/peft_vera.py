@@ -6,8 +6,8 @@ Layout as peft 0.21.2 writes it, ``tuners/vera/``: ``<path>.vera_lambda_b`` (d_o
 ``(lambda_b * vera_B[:d_out]) @ (lambda_d * vera_A[:, :d_in])``; there is no alpha. The method:
 arXiv:2310.11454.
 
-A layer's d_in is not stored: see `peft_vera_widths`. Projections that were not saved are not drawn
-again: their shape is not stored either, and PEFT warns that the numbers depend on the system.
+A layer's d_in is not stored: see `peft_vera_widths`. Projections that were not saved are drawn
+again (`peft_vera_drawn`) where every layer's d_in follows from the others, and so their shape.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters.assemble import Planned, assemble
 from subspace.adapters.peft_config import read_config
 from subspace.adapters.peft_methods import claimed, config_of, modules_of, rest_aside, split
+from subspace.adapters.peft_vera_drawn import NOTE, drawn, seed_of
 from subspace.adapters.peft_vera_widths import widths
 from subspace.adapters.source import factors_there, matrix, some
 from subspace.errors import FormatError
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 NAME = "PEFT VeRA"
 WANTS = "NAME.vera_lambda_b and NAME.vera_lambda_d, base_model.vera_A and base_model.vera_B"
 ENDS = (".vera_lambda_", ".vera_A", ".vera_B")
-READS = "with its saved projections, where each layer's d_in follows from names and other layers"
+READS = (
+    "with its saved projections or those of its seed, where each layer's d_in follows from names "
+    "and other layers"
+)
 PROOF = "tests/test_peft_vera_adapters.py"
 _LAMBDAS = ("vera_lambda_b", "vera_lambda_d")
 _PROJECTIONS = ("vera_A", "vera_B")
@@ -57,22 +61,32 @@ def read(source: Source) -> Adapter:
     MissingFileError
         There is no config.
     FormatError
-        No projections, a layer whose d_in is unknown, a vector without its partner, shapes that do
-        not fit.
+        A layer whose d_in is unknown, a vector without its partner, shapes that do not fit, one of
+        the two projections alone.
     """
     config = config_of(source, why="what was trained")
     lora = read_config(config, source.where, alpha=None, also=_FIELDS)
     modules = modules_of(source, _LAMBDAS)
     projections, shared = _shared(source)
-    rank, columns = matrix(source, projections["vera_A"])
-    rows, width = matrix(source, projections["vera_B"])
-    if width != rank:
-        raise FormatError(
-            f"{source.text(projections['vera_A'])} and {source.text(projections['vera_B'])} have "
-            f"different ranks, {rank} and {width}"
-        )
+    if projections:
+        rank, columns = matrix(source, projections["vera_A"])
+        rows, width = matrix(source, projections["vera_B"])
+        if width != rank:
+            raise FormatError(
+                f"{source.text(projections['vera_A'])} and {source.text(projections['vera_B'])} "
+                f"have different ranks, {rank} and {width}"
+            )
+        d_ins, both = _widths(source, modules.slots, columns), _stored(projections)
+    else:
+        d_ins = _widths(source, modules.slots, None)
+        rank, columns, rows = _drawn_shape(source, modules.slots, d_ins)
+        seed = seed_of(config, source, (rank, columns, rows))
+
+        def both(_: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+            return drawn(seed, rank, columns, rows)
+
     planned = []
-    for module, d_in in _widths(source, modules.slots, columns, rank).items():
+    for module, d_in in d_ins.items():
         slots = modules.slots[module]
         (d_out,), (given,) = (matrix(source, slots[slot], (1,)) for slot in _LAMBDAS)
         if given != rank or d_out > rows:
@@ -80,16 +94,15 @@ def read(source: Source) -> Adapter:
                 f"{source.text(slots['vera_lambda_b'])} and {slots['vera_lambda_d']!r} ({given},) "
                 f"do not fit the projections, {rank} x {columns} and {rows} x {rank}"
             )
-        held = {**slots, **projections}
-        tensors = tuple(held[slot] for slot in (*_LAMBDAS, *_PROJECTIONS))
-        planned.append(
-            Planned(module, (d_out, d_in), rank, 1.0, tensors, _factors(held, d_in), multiplied=2)
-        )
+        tensors = (*(slots[slot] for slot in _LAMBDAS), *projections.values())
+        factors = _factors(slots, both, d_in)
+        planned.append(Planned(module, (d_out, d_in), rank, 1.0, tensors, factors, multiplied=2))
     notes = [
         *lora.notes,
         "VeRA's projections are random and frozen: adapters of one projection_prng_key share their "
         "directions before any training",
         "a layer's d_in is not stored; it is taken from the layers' names and the others' d_out",
+        *([] if projections else [NOTE]),
     ]
     used = {name for update in planned for name in update.tensors} | set(shared)
     return assemble(
@@ -105,12 +118,12 @@ def read(source: Source) -> Adapter:
 
 
 def _shared(source: Source) -> tuple[dict[str, str], dict[str, str]]:
-    """Find the two projections; the copies that a live state dict holds for each layer are aside.
+    """Find the two projections, or neither; the copies that a live state dict holds are aside.
 
     Raises
     ------
     FormatError
-        They were not saved.
+        One of them is missing.
     """
     found: dict[str, str] = {}
     aside = {}
@@ -123,17 +136,16 @@ def _shared(source: Source) -> tuple[dict[str, str], dict[str, str]]:
         else:
             found[key.slot] = name
     missing = [slot for slot in _PROJECTIONS if slot not in found]
-    if missing:
+    if found and missing:
         raise FormatError(
-            f"{source.weights}: VeRA's projections ({', '.join(missing)}) are not in it "
-            f"(save_projection), and drawing them again is not sure to give the same; {_CONVERT}"
-            "rank=r), or train with save_projection=True"
+            f"{source.weights}: of VeRA's two projections {missing[0]} is not in it; the file is "
+            "incomplete"
         )
-    return found, aside
+    return {slot: found[slot] for slot in _PROJECTIONS if found}, aside
 
 
 def _widths(
-    source: Source, modules: Mapping[str, Mapping[str, str]], widest: int, rank: int
+    source: Source, modules: Mapping[str, Mapping[str, str]], widest: int | None
 ) -> dict[str, int]:
     """Give each module's d_in.
 
@@ -151,14 +163,34 @@ def _widths(
     if unknown:
         raise FormatError(
             f"{source.weights}: VeRA does not store a layer's d_in, and that of {some(unknown)} "
-            f"does not follow from the others; {_CONVERT}rank={rank})"
+            f"does not follow from the others; {_CONVERT}rank={_rank(source, modules)})"
         )
     return found
 
 
-def _factors(held: Mapping[str, str], d_in: int) -> Factors:
+def _rank(source: Source, modules: Mapping[str, Mapping[str, str]]) -> int:
+    return max(matrix(source, slots["vera_lambda_d"], (1,))[0] for slots in modules.values())
+
+
+def _drawn_shape(
+    source: Source, modules: Mapping[str, Mapping[str, str]], d_ins: Mapping[str, int]
+) -> tuple[int, int, int]:
+    """Return r, the widest d_in and the widest d_out of what is adapted."""
+    d_outs = (matrix(source, slots["vera_lambda_b"], (1,))[0] for slots in modules.values())
+    return _rank(source, modules), max(d_ins.values()), max(d_outs)
+
+
+def _stored(projections: Mapping[str, str]) -> Factors:
+    return lambda tensors: (
+        tensors[projections["vera_A"]].double(),
+        tensors[projections["vera_B"]].double(),
+    )
+
+
+def _factors(slots: Mapping[str, str], both: Factors, d_in: int) -> Factors:
     def factors(tensors: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        b, d, A, B = (tensors[held[slot]].double() for slot in (*_LAMBDAS, *_PROJECTIONS))
-        return b[:, None] * B[: len(b)], d[:, None] * A[:, :d_in]
+        b, d = (tensors[slots[slot]].double() for slot in _LAMBDAS)
+        A, B = both(tensors)
+        return b[:, None] * B[: len(b)].double(), d[:, None] * A[:, :d_in].double()
 
     return factors

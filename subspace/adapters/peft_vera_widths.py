@@ -45,7 +45,7 @@ _WRITES = tuple(
 _CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention|EncDecAttention", re.IGNORECASE)
 
 
-def widths(d_outs: Mapping[str, int], widest: int) -> dict[str, int]:
+def widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int]:
     """Give each module's d_in; those of which it does not follow are left out.
 
     Parameters
@@ -53,7 +53,8 @@ def widths(d_outs: Mapping[str, int], widest: int) -> dict[str, int]:
     d_outs
         Module path -> d_out, of all adapted modules.
     widest
-        The largest d_in of them.
+        The largest d_in of them; None where the file does not tell, and then nothing is taken for
+        it: what reads the residual stream needs another layer that writes to it.
 
     >>> widths({"h.0.q_proj": 12, "h.0.k_proj": 4, "h.0.o_proj": 8}, widest=12)
     {'h.0.o_proj': 12, 'h.0.q_proj': 8, 'h.0.k_proj': 8}
@@ -74,12 +75,12 @@ def widths(d_outs: Mapping[str, int], widest: int) -> dict[str, int]:
                 found[module] = given[0]
         elif _reads(module):
             readers.setdefault(module.rpartition(".")[2], set()).add(d_out)
-    if not streams and all(len(each) == 1 for each in readers.values()):
+    if widest is not None and not streams and all(len(each) == 1 for each in readers.values()):
         streams.add(widest)
     if len(streams) == 1:
         (stream,) = streams
         found |= {m: stream for m in d_outs if not _sources(m) and _reads(m)}
-    return found if found and max(found.values()) == widest else {}
+    return found if found and widest in (None, max(found.values())) else {}
 
 
 def _reads(module: str) -> bool:
