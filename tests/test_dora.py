@@ -17,7 +17,16 @@ from subspace.adapters import LowRankUpdate
 from subspace.cli import main
 from subspace.errors import FormatError, NonFiniteError, ShapeError
 from subspace.measures.adapted import adapted_weight
-from tests.adapters_made import PREFIX, made, merged_deltas, tiny_gpt2, two_linears, written
+from tests.adapters_made import (
+    PREFIX,
+    edited,
+    made,
+    merged_deltas,
+    tiny_bert,
+    tiny_gpt2,
+    two_linears,
+    written,
+)
 
 
 def mixed() -> torch.nn.Module:
@@ -161,3 +170,31 @@ def test_what_is_neither_a_checkpoint_nor_an_adapter_is_told_as_a_checkpoint(tmp
               tmp_path / "x.safetensors")  # fmt: skip
     # An adapter, of which alpha is missing: not taken for a checkpoint.
     assert "--alpha 16" in run(base, tmp_path / "x.safetensors", code=2).stderr
+
+
+def test_tokens_that_were_trained_beside(tmp_path):
+    """Of k tokens the embedding's update has rank k, in the columns of these alone."""
+    plain = tiny_bert(1)
+    base = base_of(plain, tmp_path / "base.safetensors")
+    indices = {"word_embeddings": [3, 5, 9]}
+    wrapped = made(plain, target_modules=["query"], trainable_token_indices=indices)
+    folder = written(wrapped, tmp_path / "run")
+    adapter = subspace.load(folder)
+    result = subspace.diff(base, adapter, energy=1.0)
+    name = "bert.embeddings.word_embeddings"
+    assert set(result) == {*adapter, name}
+    layer = wrapped.get_submodule(f"base_model.model.{name}")
+    with torch.no_grad():
+        wanted = (layer(torch.arange(31)) - load_file(base)[f"{name}.weight"]).T.double()
+    assert set(wanted.abs().sum(0).nonzero().flatten().tolist()) == {3, 5, 9}
+    update = result.adapter[name]
+    torch.testing.assert_close(update.delta(), wanted, rtol=1e-5, atol=1e-6)
+    assert (update.rank, result[name].kind) == (3, "embedding")
+    assert not any("no matrix's update" in note for note in result.notes)
+    assert list(subspace.diff(base, adapter, modules="*embeddings")) == [name]
+    for field in ({"word_embeddings": [3]}, [1, 2], None, {"other": [3, 5, 9]}):
+        with pytest.raises(FormatError, match="does not say which tokens the 3 of"):
+            subspace.diff(base, subspace.load(edited(folder, trainable_token_indices=field)))
+    edited(folder, trainable_token_indices={"word_embeddings": [3, 5, 40]})
+    with pytest.raises(ShapeError, match="tokens 3, 5, 40 of 12 numbers are not of"):
+        subspace.diff(base, subspace.load(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters import magnitude
+from subspace.adapters import magnitude, peft_tokens
 from subspace.adapters.adapter import SetAside
 from subspace.adapters.source import FLOATS, LONGEST_NAME
 from subspace.errors import FormatError
@@ -201,8 +201,7 @@ def _not_read_yet(key: Key, lora: LoraConfig) -> str | None:
 _REASONS = {
     "magnitude": magnitude.REASON,
     "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
-    "tokens": "embeddings of single tokens as they are after training (trainable_token_indices): "
-    "their change takes the base",
+    "tokens": peft_tokens.REASON,
     "saved": "a full copy of the module (modules_to_save)",
     "sampler": "MonteCLoRA's distribution around A, not read",
     "arrow": "Arrow's router, not read",

@@ -1,24 +1,30 @@
 """The weights that an adapter makes of its base, one dense matrix at a time.
 
-For what is no low-rank update although an adapter's file holds it: DoRA scales the rows of the
-adapted weight (arXiv:2402.09353, eq. 5), so that ``delta W = m (W + s B A) / |W + s B A| - W`` has
-full rank.
+For what an adapter's file holds and is no B and A of it: DoRA scales the rows of the adapted weight
+(arXiv:2402.09353, eq. 5), so that ``delta W = m (W + s B A) / |W + s B A| - W`` has full rank; and
+the embeddings of single tokens that were trained beside are stored as they became.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from subspace.adapters.magnitude import REASON
+from subspace.adapters.peft_tokens import trained_tokens
+from subspace.errors import ShapeError
 from subspace.measures.bases import fitted
 from subspace.measures.counterparts import Counterparts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from subspace.adapters import Adapter, LowRankUpdate
+    from subspace.adapters.peft_tokens import Tokens
     from subspace.pretrained import Pretrained, Weight
 
 
@@ -55,22 +61,52 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     ShapeError
         A module has another shape.
     """
-    chosen = fitted(adapter, base, glob)
-    weights = {}
-    for name, info in chosen.updates.items():
+    tokens = {
+        module: held
+        for module, held in trained_tokens(adapter).items()
+        if module not in adapter and (glob is None or fnmatchcase(module, glob))
+    }
+    updates = {}
+    if not tokens or glob is None or any(fnmatchcase(module, glob) for module in adapter):
+        updates = dict(fitted(adapter, base, glob).updates)
+    reads: dict[str, tuple[Weight, Callable[[], torch.Tensor]]] = {}
+    for name, info in updates.items():
         before = base.get(name, shape=info.shape)
-        read = partial(_read, before, chosen, name)
-        source = f"{adapter.path or adapter.name} on {before.source}"
-        after = replace(before, source=source, dtype="float64", _read=read)
-        weights[name] = before, after
+        reads[name] = before, partial(_read, before, adapter, name)
+    for name, held in tokens.items():
+        before = base.get(name)
+        reads[name] = before, partial(_with_tokens, before, adapter, held)
+    source = adapter.path or adapter.name
+    weights = {
+        name: (
+            before,
+            replace(before, source=f"{source} on {before.source}", dtype="float64", _read=read),
+        )
+        for name, (before, read) in reads.items()
+    }
     notes = [f"{adapter.name} is an adapter: the weights it makes of {base.name} are compared"]
     scaled = {tensor.module for tensor in adapter.set_aside if tensor.reason == REASON}
-    if not scaled & set(chosen):
+    if updates and not scaled & set(updates):
         notes.append("it has no magnitude, so that B A is all of the update and takes no base")
-    other = [tensor for tensor in adapter.set_aside if tensor.reason != REASON]
+    read_here = {held.tensor for held in tokens.values()}
+    other = [t for t in adapter.set_aside if t.reason != REASON and t.name not in read_here]
     if other:
         notes.append(f"{len(other)} tensors of its file are in no matrix's update")
     return Counterparts(weights, {}, (), (), tuple(notes))
+
+
+def _with_tokens(before: Weight, adapter: Adapter, tokens: Tokens) -> torch.Tensor:
+    """Put trained embeddings (k, dim) in their columns of an embedding's map (dim, vocab)."""
+    whole = before.W.double().clone()
+    values = adapter.tensor(tokens.tensor).double()
+    if values.shape[1] != len(whole) or max(tokens.indices, default=0) >= whole.shape[1]:
+        raise ShapeError(
+            f"{adapter.path}: tokens {', '.join(map(str, tokens.indices[:4]))} of "
+            f"{values.shape[1]} numbers are not of {before.source}, {len(whole)} x "
+            f"{whole.shape[1]}; is this the adapter's base model?"
+        )
+    whole[:, list(tokens.indices)] = values.mT
+    return whole
 
 
 def _read(before: Weight, adapter: Adapter, name: str) -> torch.Tensor:
