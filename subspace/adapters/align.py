@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from subspace.adapters.flux_names import in_diffusers
 from subspace.adapters.order import model_order
 from subspace.adapters.source import some
 from subspace.errors import ArgumentError, UnknownModuleError
@@ -146,7 +147,8 @@ def _key(name: str) -> tuple[str, str]:
         if name.startswith(start):
             model, rest = called, name.removeprefix(start)
             break
-    parts = rest.split(".")
+    flux = in_diffusers(name)
+    parts = (flux[0] if len(flux) == 1 else rest).split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         del parts[0]
     path = "_".join(parts)
@@ -176,8 +178,7 @@ def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
             whole.add(_key(name))
     parts: dict[str, _Part] = {}
     for name, info in adapter.updates.items():
-        parent, _, last = name.rpartition(".")
-        named = [f"{parent}.{part}".removeprefix(".") for part in _FUSED.get(last, ())]
+        named = _parts_of(name)
         known = [rows.get(_key(part)) for part in named]
         if not any(known) or _key(name) in whole:
             continue
@@ -189,10 +190,23 @@ def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
     return _with_parts(adapter, parts) if parts else adapter
 
 
+def _parts_of(name: str) -> list[str]:
+    """Name the modules that a fused one holds; none if it is not one."""
+    flux = in_diffusers(name)
+    if len(flux) > 1:
+        return list(flux)
+    parent, _, last = name.rpartition(".")
+    return [f"{parent}.{part}".removeprefix(".") for part in _FUSED.get(last, ())]
+
+
 def _sizes(known: Sequence[int | None], total: int) -> list[int] | None:
     """Return the rows of every part: keys have as many as values, gate as many as up."""
     if len(known) == 2:
         sizes: list[int] = [total // 2] * 2
+    elif len(known) == 4:  # Flux's linear1: q, k and v are as wide as the stream
+        *heads, mlp = known
+        width = max(n or 0 for n in heads) or (total - (mlp or 0)) // 3
+        sizes = [width, width, width, total - 3 * width]
     else:
         q, k, v = known
         side = k or v or (None if q is None else (total - q) // 2)
