@@ -339,8 +339,9 @@ def test_a_target_set_without_a_run_is_open():
         (several([1, 1], first=0.6, p=1e-30), "agrees"),
         ([module("a", first=0.6), module("b")], "agrees"),  # half of them
         ([module("a", first=0.6), module("b"), module("c")], "does not"),
-        (several([1, 1], first=0.1, p=1e-9), "in part"),
-        ([module("a", first=0.1, p=1e-9), module("b")], "in part"),
+        ([module("a", first=0.6, p=1e-9), *several([1, 1], first=0.1, p=1e-9)], "in part"),
+        (several([1, 1], first=0.1, p=1e-9), "does not"),  # beyond chance, and above 0.5 in none
+        ([module("a", first=0.1, p=1e-9), module("b")], "does not"),
         (several([0] * 4, p=0.004), "does not"),  # 0.01 of one module, not of four
         (several([0, 0]), "does not"),
         ([module("a", first=0.6), untrained("b"), untrained("c")], "agrees"),  # of those defined
@@ -361,7 +362,8 @@ def test_a_control_that_agrees_as_much_takes_the_finding_away():
     assert "with the control 'shuffled' the count is a median of 0 of 8" in top.here
     low = compared(*several([0, 0], first=0.02), names=("r8", "shuffled"))
     assert of_ranks(*several([1, 1], first=0.6), control=low)[0].verdict == "agrees"
-    assert of_ranks(*several([1, 1], first=0.1, p=1e-9), control=low)[0].verdict == "in part"
+    some = [module("x", first=0.6, p=1e-9), *several([1, 1], first=0.1, p=1e-9)]
+    assert of_ranks(*some, control=low)[0].verdict == "in part"
     gone = compared(untrained(), names=("r8", "shuffled"))
     top, _ = of_ranks(*several([1, 1], first=0.6), control=gone)
     assert top.verdict == "agrees"
@@ -595,7 +597,7 @@ MORE, LESS, INSIDE = 10.0, 40.0, 20.0
         ([[LESS] * 4], "does not"),
         ([[INSIDE] * 4], "does not"),
         ([[MORE] + [INSIDE] * 11], "does not"),  # as chance puts one of twelve there
-        ([[MORE] * 2 + [INSIDE] * 10], "agrees"),
+        ([[MORE] * 2 + [INSIDE] * 10], "in part"),  # too many, but the median is not clearly more
         ([[MORE] * 3, [NAN]], "agrees"),  # of those defined
     ],
 )

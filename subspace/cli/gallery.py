@@ -29,6 +29,7 @@ class Numbers:
 
     table: Table6
     ranks: Similarity  # two ranks, two seeds, and a control
+    moved: Similarity  # the same pair, side delta-A
     seeds: Similarity  # two seeds of the larger rank, and a control
     placed: tuple[Similarity, Similarity]  # of the smaller and of the larger rank
     table7: tuple[Amplification, Amplification]  # likewise
@@ -73,6 +74,7 @@ def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
     return Numbers(
         table=table6(trained),
         ranks=similarity(small, large, control=runs.control_of_ranks),
+        moved=similarity(small, large, side="delta-A"),
         seeds=similarity(runs.other, runs.twin, control=runs.control_of_seeds),
         placed=(placement(small, base), placement(large, base)),
         table7=(one, other),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from subspace.cli.gallery_inherited import inherited
 from subspace.cli.printing import markdown_table, markdown_text
 
 if TYPE_CHECKING:
@@ -14,10 +15,21 @@ if TYPE_CHECKING:
     from subspace.adapters import Adapter
     from subspace.cli.gallery import Drawn, Numbers
     from subspace.cli.gallery_runs import Runs
-    from subspace.results import Amplification, Side, Similarity, SweepRow
+    from subspace.results import Amplification, SweepRow
     from subspace.training.sweep import Cell
 
-_COMPARED: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
+# What a task's texts are and whose; a user's own file is called by its name alone.
+_TASKS = {
+    "icd10": "`icd10` sorts a diagnosis text into its chapter of ICD-10-CM (a work of the US "
+    "government)",
+    "icd10-pairs": "`icd10-pairs` tells how two diagnosis titles stand in ICD-10-CM's hierarchy",
+    "wikisql-agg": "`wikisql-agg`, a stand-in for text-to-SQL, tells the aggregation operator that "
+    "a question of WikiSQL (Zhong et al. 2017, arXiv:1709.00103; BSD-3-Clause) asks for",
+    "wikisql-sql": "`wikisql-sql` writes the query that a question of WikiSQL (Zhong et al. 2017, "
+    "arXiv:1709.00103; BSD-3-Clause) asks for, from the question and the columns",
+    "snli": "`snli` tells entailment, neutral and contradiction in pairs of SNLI (Bowman et al. "
+    "2015, arXiv:1508.05326; CC BY-SA 4.0)",
+}
 
 
 def write_page(
@@ -39,7 +51,17 @@ def write_page(
         "seeds": [seeds, *ranked(numbers.real)],
         "amplified": [amplified(numbers.table7)],
     }
-    held = claims(numbers.table, numbers.ranks, numbers.seeds, numbers.placed, numbers.table7)
+    held = claims(
+        numbers.table,
+        numbers.ranks,
+        numbers.seeds,
+        numbers.placed,
+        numbers.table7,
+        moved=numbers.moved,
+    )
+    header, rows, said = inherited(runs)
+    writes = _writes(trained)
+    shared_by_seed = "the order of texts" if writes else "their head's start and the order of texts"
     pages = (
         _head(trained, runs, command),
         _section(
@@ -63,9 +85,10 @@ def write_page(
         _section(
             "Learned or inherited?",
             "Medians over modules of φ(1, 1) and of the leading directions that agree beyond "
-            "chance. Runs of one seed share their head's start and the order of texts"
+            f"chance. Runs of one seed share {shared_by_seed}"
             + ("; runs on shuffled labels saw the texts, not the task." if runs.controls else "."),
-            markdown_table(*_inherited(runs)),
+            markdown_table(header, rows),
+            markdown_text(said),
             _moved(runs.large),
         ),
         _section("What does the update amplify? (Table 7, Figure 8)", _list(found["amplified"])),
@@ -114,6 +137,8 @@ def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
         f"thread{'' if threads == '1' else 's'} a run, torch "
         f"{_said((record.get('versions') or {}).get('torch') for record in records)}"
     )
+    known = dict.fromkeys(_TASKS.get(cell.config.data.partition(":")[0]) for cell in trained)
+    about = "; ".join(text for text in known if text)
     yield (
         f"wrote this page and every file beside it: {markdown_text(made)}. "
         f"Run again, it trains nothing that is there. The figures are drawn from the runs in "
@@ -122,6 +147,8 @@ def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
         "command under each but `table6.png` runs within this folder, and MODEL, where one says "
         "so, is the base checkpoint."
     )
+    if about:
+        yield f"{about}."
 
 
 def _said(values: Iterable[Any]) -> str:
@@ -135,8 +162,8 @@ def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> I
     yield _list(enough)
     yield markdown_table(*table6_cells(numbers.table))
     yield (
-        f"Test accuracy in percent, mean ± standard deviation over seeds; alpha is "
-        f"{_alpha(trained)}. Nearly enough is the smallest rank whose mean is "
+        f"{_metric(trained)} in percent, mean ± standard deviation over seeds; alpha is "
+        f"{_alpha(trained)}{_only_rate(trained)}. Nearly enough is the smallest rank whose mean is "
         "within one standard error of the best, paired over seeds. The paper's figures are of "
         "GPT-3 on other tasks: what can be compared is how little the rows depend on r."
     )
@@ -153,6 +180,29 @@ def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> I
                 f"At an end of what was tried, so that a better one may lie beyond: "
                 f"{'; '.join(map(markdown_text, edges))}."
             )
+
+
+def _writes(trained: Sequence[Cell]) -> bool:
+    """Whether the task is to write a text, and accuracy the share that is written exactly."""
+    return any("token_accuracy" in (cell.record or {}).get("after", {}) for cell in trained)
+
+
+def _metric(trained: Sequence[Cell]) -> str:
+    if not _writes(trained):
+        return "Test accuracy"
+    texts = _said((cell.record or {}).get("after", {}).get("generated") for cell in trained)
+    losses = [
+        f"r = {cell.config.rank}, seed {cell.config.seed}: {cell.record['after']['loss']:.3f}"
+        for cell in trained
+        if cell.record is not None and not cell.config.shuffle_labels
+        if cell.record["after"].get("loss") is not None
+    ]
+    return f"Loss on test texts: {'; '.join(losses)}. Exact matches among {texts} test texts"
+
+
+def _only_rate(trained: Sequence[Cell]) -> str:
+    rates = {cell.config.learning_rate for cell in trained}
+    return f", the learning rate {rates.pop():g}" if len(rates) == 1 else ""
 
 
 def _adapted(row: SweepRow) -> str:
@@ -194,39 +244,6 @@ def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
         name = row.targets if row.rank is not None else f"{row.method} (reference)"
         lines.append([row.data, name, "-" if row.rank is None else str(row.rank), *cells])
     return header, lines
-
-
-def _inherited(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Compare runs on every side: two ranks, two seeds, and with shuffled labels where there are.
-
-    The first pair of ranks is of two seeds, the second of one if both have it.
-    """
-    from subspace.measures.similarity import similarity
-
-    pairs = [(runs.small, runs.large), (runs.small, runs.twin), (runs.large, runs.twin)]
-    if runs.control_of_seeds is not None:
-        pairs.append((runs.other, runs.control_of_seeds))
-    if len(runs.controls) > 1:
-        pairs.append((runs.controls[0], runs.controls[1]))
-    header = ["runs", *(f"side {side}" for side in _COMPARED), "initial A"]
-    rows = []
-    for a, b in pairs:
-        cells, start = [], "-"
-        for side in _COMPARED:
-            result = similarity(a, b, side=side)
-            cells.append(_medians(result))
-            if result.initial is not None:
-                start = _medians(result.initial)
-        rows.append([f"{a.name} and {b.name}", *cells, start])
-    return header, rows
-
-
-def _medians(result: Similarity) -> str:
-    phi = [m.phi[0, 0] for m in result.values() if m.phi[0, 0] == m.phi[0, 0]]
-    agree = [m.agreeing for m in result.values() if m.agreeing is not None]
-    if not phi:
-        return "undefined"
-    return f"{median(phi):.3f}" + (f"; {median(agree):g}" if agree else "")
 
 
 def _moved(adapter: Adapter) -> str:

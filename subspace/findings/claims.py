@@ -27,6 +27,7 @@ def claims(
     seeds: Similarity,
     placed: Sequence[Similarity],
     table7: Sequence[Amplification],
+    moved: Similarity | None = None,
 ) -> tuple[Claim, ...]:
     """Hold what the paper says of rank, subspaces and amplification against one's own runs.
 
@@ -42,6 +43,8 @@ def claims(
         `subspace.measures.placement` of adapters of ascending rank.
     table7
         Table 7 of adapters of ascending rank, each module at its full rank.
+    moved
+        As `ranks` on side delta-A, without the start of A; None if that is not known.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def claims(
     found = [
         *claims_table6.of_rank(table),
         claims_subspaces.top_directions(ranks),
-        claims_subspaces.further_directions(ranks),
+        claims_subspaces.further_directions(ranks, moved),
         claims_subspaces.two_seeds(seeds),
         *claims_subspaces.query_against_value(seeds),
         claims_subspaces.within_w(placed),

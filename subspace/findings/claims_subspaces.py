@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # Excess over chance of phi between W's top directions and all of an update's, up to which these are
 # hardly in it: the paper's 0.2, where a tenth of W's directions gives 0.1 by chance.
 HARDLY = excess(FIGURE8, FIGURE8_TOP)
+# Pairs of a query and a value of which the query has more, over those of which it has fewer.
+OFTEN = 2.0
 # So much more excess at the largest rank than at the smallest, and it takes in more of W's own.
 TAKES_IN = NEAR_CHANCE
 
@@ -42,8 +44,9 @@ TAKES_IN = NEAR_CHANCE
 def top_directions(ranks: Similarity) -> Claim:
     """Figure 3: the first directions of two ranks agree, phi(1, 1) > 0.5.
 
-    Agrees where that holds in half of the modules and a control has less; in part where phi(1, 1)
-    is in half of them beyond chance (Bonferroni over modules), and above the control's median.
+    Agrees where that holds in half of the modules and a control has less; in part where it does in
+    some, and phi(1, 1) is in half of them beyond chance (Bonferroni over modules) and above the
+    control's median.
 
     >>> from subspace.results import Similarity
     >>> top_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
@@ -65,7 +68,7 @@ def top_directions(ranks: Similarity) -> Claim:
         "agrees"
         if far >= enough and not middle <= base
         else "in part"
-        if beyond >= enough
+        if beyond >= enough and far
         else "does not"
     )
     a, b = names(ranks)
@@ -77,12 +80,14 @@ def top_directions(ranks: Similarity) -> Claim:
     return _closed("Figure 3", paper, here, verdict, ranks, found)
 
 
-def further_directions(ranks: Similarity) -> Claim:
+def further_directions(ranks: Similarity, moved: Similarity | None = None) -> Claim:
     """Figure 3: the directions after the first that agree are not shared.
 
     By the median excess over chance of their overlap: agrees up to `NEAR_CHANCE`, in part below
     `AGREE_TOO`; in part too where those that agree are half of them in half of the modules, for
     then most are not noise. A module where all of several directions agree counts as shared.
+    `moved` is the same pair on side delta-A: where that shares half of its directions in half of
+    the modules, it is in part at most.
 
     >>> from subspace.results import Similarity
     >>> further_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
@@ -115,6 +120,14 @@ def further_directions(ranks: Similarity) -> Claim:
         else f"all directions of {a} agree with {b} in {modules(full)}"
     )
     here = f"{share}; {whole(ranks, found)}"
+    learned = defined(moved) if moved is not None else []
+    if learned:
+        whole_too = sum((m.agreeing or 0) >= MOST * m.numerical_rank_a for m in learned)
+        here += f"; of what A moved by (side delta-A) they share {spread(learned)}"
+        if verdict == "agrees" and whole_too >= MOST * len(learned):
+            # Side A holds the start that each run keeps: what is noise there may be that alone.
+            verdict = "in part"
+            here += ", so that what they do not share is their start rather than noise of training"
     return _closed("Figure 3", paper, here, verdict, ranks, found)
 
 
@@ -145,8 +158,9 @@ def two_seeds(seeds: Similarity) -> Claim:
 def query_against_value(seeds: Similarity) -> list[Claim]:
     """Figure 4: two seeds share more directions of Wq than of Wv; empty where there is neither.
 
-    Agrees where the median count of the query modules is higher by `AS_MANY`, in part where it is
-    higher by less. Open where both medians are 0.
+    Agrees where the median count of the query modules is higher by `AS_MANY` and a query has more
+    than a value in `OFTEN` times as many pairs as it has fewer, in part where the median is higher
+    alone. Open where both medians are 0.
 
     >>> from subspace.results import Similarity
     >>> query_against_value(Similarity(("r64", "r64-seed1"), "A", {}, 0.01))
@@ -162,13 +176,16 @@ def query_against_value(seeds: Similarity) -> list[Claim]:
         return [Claim("Figure 4", paper, f"Undefined: {both}, so that none compare", "open")]
     more = median(counts(q)) - median(counts(v))
     pairs = [(one, other) for one in counts(q) for other in counts(v)]
+    above, below = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
     here = (
         f"shared leading directions of queries: {spread(q)}; of values: {spread(v)}; a query has "
-        f"more than a value in {sum(a > b for a, b in pairs)}, fewer in "
-        f"{sum(a < b for a, b in pairs)} of {len(pairs)} pairs of modules (chance gives 0 to each, "
-        f"level {seeds.level:g})"
+        f"more than a value in {above}, fewer in {below} of {len(pairs)} pairs of modules (chance "
+        f"gives 0 to each, level {seeds.level:g})"
     )
-    verdict: Verdict = "agrees" if more >= AS_MANY else "in part" if more > 0 else "does not"
+    often = above >= OFTEN * below
+    verdict: Verdict = (
+        "agrees" if more >= AS_MANY and often else "in part" if more > 0 else "does not"
+    )
     if not median(counts(q)) and not median(counts(v)):
         here, verdict = f"both medians are 0, too few to rank them: {here}", "open"
     return [_closed("Figure 4", paper, here, verdict, seeds, found)]
