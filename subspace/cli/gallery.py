@@ -113,7 +113,7 @@ def _figures(numbers: Numbers, runs: Runs, command: str, base: str) -> Iterator[
 
     yield Drawn(
         "table6.png",
-        "Accuracy over rank, on test texts and on training texts.",
+        "Accuracy over rank, on test texts, and on training texts where these are measured alike.",
         command,
         lambda: accuracy_figure(numbers.table),
     )

@@ -28,7 +28,7 @@ _TASKS = {
     "wikisql-sql": "`wikisql-sql` writes the query that a question of WikiSQL (Zhong et al. 2017, "
     "arXiv:1709.00103; BSD-3-Clause) asks for, from the question and the columns",
     "snli": "`snli` tells entailment, neutral and contradiction in pairs of SNLI (Bowman et al. "
-    "2015, arXiv:1508.05326; CC BY-SA 4.0)",
+    "2015, arXiv:1508.05326; CC BY-SA 4.0), which the bundled MiniLM was itself trained on",
 }
 
 
