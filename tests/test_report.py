@@ -13,13 +13,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 from made import adapter, gaussian
+from safetensors.torch import save_file
+from test_accuracy_chart import row
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.cli import main
 from subspace.errors import ArgumentError
-from subspace.findings import ranked
+from subspace.findings import findings, ranked
 from subspace.reports import html, report
+from subspace.reports.page import SCRIPTS
 from subspace.reports.payload import payload
 
 DATA = Path(__file__).parent.parent / "data" / "adapters"
@@ -97,8 +100,10 @@ def test_every_anchor_is_there(page):
 
 def test_the_script_is_small():
     scripts = list((Path(subspace.__file__).parent / "reports").glob("*.js"))
-    assert len(scripts) == 2
-    assert sum(script.stat().st_size for script in scripts) < 20_000
+    assert sorted(script.name for script in scripts) == sorted(SCRIPTS)
+    sizes = {script.name: script.stat().st_size for script in scripts}
+    assert sizes["explorer.js"] + sizes["charts.js"] < 23_000
+    assert sizes["accuracy.js"] < 3_000
 
 
 def test_the_page_is_small_and_always_the_same(found, page):
@@ -188,7 +193,12 @@ def test_runs_of_one_configuration_have_a_replicable_rank():
     wanted = subspace.rank(runs[1:], side="delta-A")  # their start is stored
     assert both.to_dict() == wanted.to_dict()
     assert found.to_dict()["replicable"] == [wanted.to_dict()]
-    assert found.findings[2] == ranked(wanted)[0]  # where no base leaves a place
+    two_seeds = findings(found.pairs[0], found.pairs[2])[2]
+    assert found.findings[2] == two_seeds
+    assert two_seeds.startswith("Two seeds at rank 64 ('r64' and 'r64-seed1') agree beyond chance")
+    assert report(runs[1:]).findings[2] == ranked(wanted)[0]  # a pair of seeds is the first pair
+    (_, _, third) = report(runs[:2]).findings
+    assert third.startswith("No replicable rank: it takes two runs of one configuration")
     text = " ".join("".join(Page(html(found)).words).split())
     for sentence in ranked(wanted):
         assert sentence in text
@@ -213,6 +223,67 @@ def test_what_is_not_one_configuration_is_not_compared_as_seeds():
     begun = [same_but("a", start=True), same_but("b", seed=1, start=True)]
     assert report(begun).replicable[0].side == "delta-A"
     assert report([begun[0], same_but("b", seed=1)]).replicable[0].side == "in"
+
+
+def test_the_last_lines_name_every_file_that_was_read_and_the_seeds(tmp_path):
+    from hashlib import sha256
+
+    from subspace.results import Table6
+
+    model = tmp_path / "model.safetensors"
+    save_file({"q.weight": torch.ones(30, 20)}, model)
+    sweep = Table6((row(1, (0.6, 0.5)), row(4, (0.7, 0.6))), ())
+    one = subspace.load(DATA / "r8")
+    small = adapter(gaussian(20, 30, 2), name="made")
+    assert [name for name, _ in report([one]).sources[0].files] == [
+        "adapter_model.safetensors", "adapter_config.json", "initial_A.safetensors"
+    ]  # fmt: skip
+    page = " ".join("".join(Page(html(report([one], sweep=sweep))).words).split())
+    assert "seeds of the trainings: r8 2." in page
+    assert "4 × training.json" in page
+    with_base = report([small], tmp_path)
+    page = " ".join("".join(Page(html(with_base)).words).split())
+    assert f"SHA-256 {sha256(model.read_bytes()).hexdigest()}" in page
+    assert f"model.safetensors ({model.stat().st_size} bytes)" in page
+    assert "seeds of the trainings" not in page  # made in memory
+
+
+def test_a_large_base_is_known_by_its_headers(tmp_path, monkeypatch):
+    from subspace.pretrained import open_pretrained
+    from subspace.reports import provenance
+
+    monkeypatch.setattr(provenance, "_WHOLE", 100)
+    save_file({"q.weight": torch.ones(30, 20)}, tmp_path / "model.safetensors")
+    ((name, first),) = provenance.base_files(open_pretrained(tmp_path))
+    assert name.startswith("model.safetensors (")
+    assert first.startswith("SHA-256 of the files' names, sizes and headers ")
+    save_file({"k.weight": torch.ones(30, 20)}, tmp_path / "model.safetensors")
+    assert provenance.base_files(open_pretrained(tmp_path))[0][1] != first
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"options": {"seed": "<b>"}}', "[" * 100_000])
+def test_a_strangers_training_record_costs_no_report(tmp_path, text):
+    from shutil import copytree
+
+    from subspace.reports.provenance import trained_from
+
+    folder = copytree(DATA / "r8", tmp_path / "r8")
+    (folder / "training.json").write_text(text)
+    assert trained_from([subspace.load(folder)]) == ""
+
+
+def test_a_column_of_one_value_is_said_in_the_caption():
+    from subspace.reports.tables import of_table6
+    from subspace.results import Table6
+
+    table = of_table6(Table6((row(1, (0.6, 0.5)), row(4, (0.7, 0.6))), ()))
+    names = [name for name, _ in table.header]
+    assert names[:3] == ["adapted", "r", "accuracy"]
+    assert "data" not in names
+    assert "; data " in table.caption
+    several = of_table6(Table6((row(1, (0.6,), data="a"), row(4, (0.7, 0.6), data="b")), ()))
+    assert [name for name, _ in several.header][-1] == "data"
+    assert "seeds" in [name for name, _ in several.header]
 
 
 def run(*words):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from browsing import IN_BROWSER, chromium, shown
 from made import gaussian
+from selenium.webdriver.support.wait import WebDriverWait
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
@@ -143,19 +144,78 @@ def test_keys_walk_the_map_and_a_click_on_the_heatmap_moves_both_sliders(page):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    first = page.find_element("css selector", "#map button")
-    first.send_keys(Keys.ARROW_RIGHT, Keys.NULL)
+    stops = page.find_elements("css selector", "#map button[tabindex='0']")
+    assert [stop.get_attribute("title") for stop in stops] == [
+        page.find_element("id", "module-name").text
+    ]  # Tab enters the map once
+    page.execute_script("document.getElementById('cut').focus()")
+    ActionChains(page).send_keys(Keys.TAB).perform()
+    first = page.switch_to.active_element
+    assert first == stops[0]
+    first.send_keys(Keys.ARROW_LEFT, Keys.NULL)
     at = page.switch_to.active_element
+    assert len(page.find_elements("css selector", "#map button[tabindex='0']")) == 1
+    assert at.get_attribute("tabindex") == "0"
+    assert page.execute_script("return scrollY") < page.find_element("id", "map").rect["y"]
     assert at.get_attribute("title") != first.get_attribute("title")
     at.send_keys(Keys.ENTER)
     assert page.find_element("id", "module-name").text == at.get_attribute("title")
     heat = page.find_element("id", "heat")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", heat)
     wide, high = heat.size["width"], heat.size["height"]
     ActionChains(page).move_to_element_with_offset(
         heat, wide // 2 - 3, high // 2 - 3
     ).click().perform()
     assert page.find_element("id", "i-value").text == "8"
     assert page.find_element("id", "j-value").text == "64"
+
+
+def test_on_a_phone_a_choice_brings_the_module_into_sight(page):
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 200, "deviceScaleFactor": 1, "mobile": True},
+    )
+    try:
+        place = "return document.getElementById('module').getBoundingClientRect().top"
+        button = page.find_element("css selector", "#map button")
+        page.execute_script("arguments[0].scrollIntoView()", button)
+        assert page.execute_script(place) > 0
+        page.execute_script("arguments[0].click()", button)
+        WebDriverWait(page, 5).until(lambda b: abs(b.execute_script(place)) < 100)
+        assert page.find_element("link text", "back to the map").is_displayed()
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_print_says_what_the_map_and_the_heatmap_show(page):
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        move(page, "cut", 4)
+        assert (
+            page.find_element("id", "in-force").text == "Coloured by φ(k, k) of r8 and r64, k = 4."
+        )
+        assert page.find_element("id", "pair-in-force").text == "Adapters r8 and r64."
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_the_heatmap_has_ticks_and_says_what_is_outlined(page, found):
+    assert page.find_element("id", "i-axis").text == "i of r8"
+    assert [s.text for s in page.find_elements("css selector", "#j-ticks span")] == [
+        "1", "16", "32", "48", "64"
+    ]  # fmt: skip
+    said = set()
+    for button in page.find_elements("css selector", "#map button"):
+        button.click()
+        m = found.pairs[0][button.get_attribute("title")]
+        beyond, text = int((m.pvalue <= 0.01).sum()), page.find_element("id", "beyond").text
+        counted = re.search(r"\((\d+) of 512 cells\)", text)
+        said.add(text.partition(" ")[0])
+        if text.startswith("Outlined"):
+            assert int(counted[1]) == pytest.approx(beyond, abs=2)  # the page's p is rounded
+        else:
+            assert beyond in (0, 512)
+    assert "Outlined:" in said
 
 
 def test_no_request_leaves_and_the_console_stays_empty(page):

@@ -133,7 +133,7 @@ def _panel(
     octave = (RIGHT - LEFT) / (last - first + 2 * _EDGE)
     at = [LEFT + octave * (math.log2(rank) - first + _EDGE) for rank in ranks]
     nearest = min((b - a for a, b in pairwise(at)), default=octave)
-    step = min(_ASIDE, 0.5 * nearest / len(sets)) if sets else 0.0
+    step = min(_ASIDE, 0.6 * nearest / len(sets)) if sets else 0.0
     found = []
     for targets, curve in curves.items():
         k = sets.index(targets)

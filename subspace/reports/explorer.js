@@ -4,7 +4,6 @@
 
 const byId = (id) => document.getElementById(id);
 const DATA = JSON.parse(byId("data").textContent);
-const SVG = "http://www.w3.org/2000/svg";
 
 async function unpacked() {
   const packed = Uint8Array.from(atob(byId("grids").textContent.trim()), (c) => c.charCodeAt(0));
@@ -17,7 +16,7 @@ async function unpacked() {
 }
 
 function explorer(grids) {
-  const state = { module: 0, measure: null, cut: 1, pair: 0, i: 1, j: 1 };
+  const state = { module: 0, stop: 0, measure: null, cut: 1, pair: 0, i: 1, j: 1 };
 
   // Numbers
 
@@ -32,8 +31,6 @@ function explorer(grids) {
       p: p === DATA.undefined ? null : 10 ** (-p / DATA.p_steps),
     };
   }
-
-  const three = (x) => x === null || x === undefined ? "–" : Number(x.toPrecision(3)).toString();
 
   function probability(p) {
     if (p === null) return "–";
@@ -106,18 +103,14 @@ function explorer(grids) {
 
   const buttons = new Map();
 
-  function element(tag, text, attributes = {}) {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
-  }
-
   function buildMap() {
     const table = byId("map"), head = element("thead"), body = element("tbody");
     const top = head.appendChild(element("tr"));
     top.append(element("td"));
-    for (const column of DATA.columns) top.append(element("th", column, { scope: "col" }));
+    for (const column of DATA.columns) {
+      const name = top.appendChild(element("th", "", { scope: "col" }));
+      name.append(...column.split(/(?<=[._])/).flatMap((part, n) => n ? [element("wbr"), part] : [part]));
+    }
     DATA.rows.forEach((row, r) => {
       const line = body.appendChild(element("tr"));
       line.append(element("th", row, { scope: "row" }));
@@ -125,8 +118,8 @@ function explorer(grids) {
         const place = line.appendChild(element("td"));
         const m = DATA.modules.findIndex((held) => held[1] === r && held[2] === c);
         if (m < 0) return;
-        const button = place.appendChild(element("button", "", { type: "button" }));
-        button.addEventListener("click", () => { state.module = m; show(); });
+        const button = place.appendChild(element("button", "", { type: "button", tabindex: -1 }));
+        button.addEventListener("click", () => { state.module = m; stopAt(m); show(); reveal(); });
         buttons.set(m, button);
       });
     });
@@ -134,7 +127,21 @@ function explorer(grids) {
     body.addEventListener("keydown", walk);
   }
 
-  // Arrow keys go from cell to cell, as in a grid.
+  // Tab enters the map once, at the cell where it was left; arrow keys go from cell to cell.
+  function stopAt(m) {
+    buttons.get(state.stop).setAttribute("tabindex", -1);
+    state.stop = m;
+    buttons.get(m).setAttribute("tabindex", 0);
+  }
+
+  // On a phone the module lies below the map: a choice brings it into sight.
+  function reveal() {
+    const { top, bottom } = byId("module").getBoundingClientRect();
+    if (top < innerHeight * 0.6 && bottom > innerHeight * 0.3) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    byId("module").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  }
+
   function walk(event) {
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!step) return;
@@ -147,6 +154,7 @@ function explorer(grids) {
       const m = DATA.modules.findIndex((held) => held[1] === r && held[2] === c);
       if (m < 0) continue;
       event.preventDefault();
+      stopAt(m);
       buttons.get(m).focus();
       return;
     }
@@ -161,9 +169,9 @@ function explorer(grids) {
       byId("cut").value = state.cut;
       byId("cut-value").textContent = state.cut;
     }
+    byId("in-force").textContent = `Coloured by ${measure.label}${measure.cuts ? `, k = ${state.cut}` : ""}.`;
     byId("low").textContent = colours.defined ? three(colours.low) : "undefined";
     byId("high").textContent = colours.defined ? three(colours.high) : "";
-    byId("bar").style.background = `linear-gradient(to right, ${DATA.colours.join(",")})`;
     for (const [m, button] of buttons) {
       const value = measure.of(m), known = value !== null && value !== undefined;
       const colour = known ? colours.colour(value) : "";
@@ -185,8 +193,9 @@ function explorer(grids) {
     byId("phi").hidden = !m;
     byId("module-note").textContent = m ? m.note : "";
     if (m) paintPhi(pair, m);
-    paintSpectra();
-    paintCurve();
+    const held = DATA.adapters.map((modules) => modules[state.module]);
+    spectraOf(held);
+    curveOf(held);
   }
 
   function paintPhi(pair, m) {
@@ -211,6 +220,11 @@ function explorer(grids) {
       image.data[at + 3] = 255;
     }
     heat.getContext("2d").putImageData(image, 0, 0);
+    byId("pair-in-force").textContent = `Adapters ${pair.names.join(" and ")}.`;
+    byId("i-axis").textContent = `i of ${pair.names[0]}`;
+    byId("j-axis").textContent = `j of ${pair.names[1]}`;
+    gridTicks(byId("i-ticks"), m.a, "top");
+    gridTicks(byId("j-ticks"), m.b, "left");
     heat.setAttribute("aria-label", `φ(i, j) of ${pair.names.join(" and ")}, ${m.a} by ${m.b}`);
     outline(m);
     paintValue();
@@ -223,8 +237,9 @@ function explorer(grids) {
       return p !== null && p <= DATA.level;
     };
     const path = [];
-    let beyond = 0;
+    let beyond = 0, undefinedCells = 0;
     for (let i = 1; i <= m.a; i++) for (let j = 1; j <= m.b; j++) {
+      undefinedCells += cell(m, i, j).phi === null;
       if (!inside(i, j)) continue;
       beyond++;
       if (i > 1 && !inside(i - 1, j)) path.push(`M${j - 1} ${i - 1}h1`);
@@ -235,7 +250,10 @@ function explorer(grids) {
     const svg = byId("contour");
     svg.setAttribute("viewBox", `0 0 ${m.b} ${m.a}`);
     svg.firstElementChild.setAttribute("d", path.join(""));
-    byId("beyond").textContent = `${beyond} of ${m.a * m.b} cells`;
+    const all = m.a * m.b, level = `p at or below ${DATA.level}`;
+    byId("beyond").textContent = (beyond === all ? `Every cell has ${level}`
+      : beyond ? `Outlined: ${level} (${beyond} of ${all} cells)` : `No cell has ${level}`)
+      + (undefinedCells ? "; hatched: undefined." : ".");
   }
 
   function paintValue() {
@@ -243,7 +261,7 @@ function explorer(grids) {
     const { phi, why, chance, p } = cell(m, state.i, state.j);
     byId("value").textContent = phi === null
       ? `φ(${state.i}, ${state.j}) is undefined: ${why}`
-      : `φ(${state.i}, ${state.j}) = ${phi.toFixed(3)}; chance ${chance.toFixed(3)}; p ${probability(p)}`;
+      : `φ(${state.i}, ${state.j}) = ${phi < 0.01 ? three(phi) : phi.toFixed(3)}; chance ${three(chance)}; p ${probability(p)}`;
     const cursor = byId("cursor").style;
     cursor.left = `${(100 * (state.j - 1)) / m.b}%`;
     cursor.top = `${(100 * (state.i - 1)) / m.a}%`;
@@ -251,78 +269,6 @@ function explorer(grids) {
     cursor.height = `${100 / m.a}%`;
     byId("i-value").textContent = state.i;
     byId("j-value").textContent = state.j;
-  }
-
-  // Charts of 320 x 200: x and y are functions from numbers to places.
-
-  function shape(svg, tag, attributes, text) {
-    const made = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    if (text !== undefined) made.textContent = text;
-    return svg.appendChild(made);
-  }
-
-  function frame(svg, xs, ys, word) {
-    svg.replaceChildren();
-    const [x0, x1, y0, y1] = [44, 312, 172, 10];
-    const log = (v) => Math.log10(v);
-    const x = (v) => x0 + (xs[1] > xs[0] ? (log(v) - log(xs[0])) / (log(xs[1]) - log(xs[0])) : 0.5) * (x1 - x0);
-    const y = (v) => y0 + (ys[1] > ys[0] ? (log(v) - log(ys[0])) / (log(ys[1]) - log(ys[0])) : 0.5) * (y1 - y0);
-    shape(svg, "path", { class: "axis", d: `M${x0} ${y1}V${y0}H${x1}` });
-    for (const v of xs[1] > xs[0] ? xs : [xs[0]]) {
-      shape(svg, "text", { x: x(v), y: y0 + 13, "text-anchor": "middle" }, three(v));
-    }
-    for (const v of ys[1] > ys[0] ? ys : [ys[0]]) {
-      shape(svg, "text", { x: x0 - 4, y: y(v) + 3, "text-anchor": "end" }, three(v));
-    }
-    shape(svg, "text", { x: (x0 + x1) / 2, y: 197, "text-anchor": "middle" }, word);
-    return [x, y];
-  }
-
-  const line = (points) => points.map(([a, b], n) => `${n ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
-
-  function paintSpectra() {
-    const svg = byId("spectra"), held = DATA.adapters.map((a) => a[state.module]);
-    const all = held.flatMap((m) => m ? m.S : []).filter((s) => s > 0);
-    if (!all.length) {
-      svg.replaceChildren();
-      shape(svg, "text", { x: 160, y: 100, "text-anchor": "middle" }, "nothing was trained here");
-      svg.setAttribute("aria-label", "no singular values");
-      return;
-    }
-    const most = Math.max(...held.map((m) => m ? m.S.length : 1));
-    const [x, y] = frame(svg, [1, most], [Math.min(...all), Math.max(...all)], "k");
-    held.forEach((m, n) => {
-      if (!m || !m.S.length) return;
-      const points = m.S.map((s, k) => [x(k + 1), y(s)]);
-      if (points.length === 1) shape(svg, "circle", { cx: points[0][0], cy: points[0][1], r: 3, class: `c${n % 5}` });
-      shape(svg, "path", { class: `line c${n % 5}`, d: line(points) });
-      shape(svg, "text", { class: `t${n % 5}`, x: 308, y: 20 + 12 * n, "text-anchor": "end" }, DATA.sources[n]);
-    });
-    svg.setAttribute("aria-label", held.map((m, n) => m && m.S.length
-      ? `${DATA.sources[n]}: ${m.S.length} singular values from ${three(m.S[0])} to ${three(m.S.at(-1))}` : "").join("; "));
-  }
-
-  function paintCurve() {
-    const svg = byId("curve"), held = DATA.adapters.map((a) => a[state.module] && a[state.module].curve);
-    const rows = held.flatMap((c) => c || []).filter((row) => row.slice(1, 3).every((v) => v !== null));
-    byId("curve-figure").hidden = !rows.length;
-    if (!rows.length) return;
-    const values = rows.flatMap((row) => row.slice(1)).filter((v) => v !== null && v > 0);
-    const ks = rows.map((row) => row[0]);
-    const [x, y] = frame(svg, [Math.min(...ks), Math.max(...ks)], [Math.min(...values), Math.max(...values)], "k");
-    held.forEach((curve, n) => {
-      const known = (curve || []).filter((row) => row.slice(1).every((v) => v !== null));
-      if (known.length && n === held.findIndex((c) => c && c.length === Math.max(...held.map((h) => h ? h.length : 0)))) {
-        const up = known.map(([k, , , low]) => [x(k), y(low)]), down = known.map(([k, , , , high]) => [x(k), y(high)]);
-        shape(svg, "path", { class: "band", d: `${line(up)}L${line(down.reverse()).slice(1)}Z` });
-      }
-      shape(svg, "path", { class: "line dash", d: line(known.map(([k, , chance]) => [x(k), y(chance)])) });
-      shape(svg, "path", { class: `line c${n % 5}`, d: line(known.map(([k, factor]) => [x(k), y(factor)])) });
-      shape(svg, "text", { class: `t${n % 5}`, x: 308, y: 20 + 12 * n, "text-anchor": "end" }, DATA.sources[n]);
-    });
-    svg.setAttribute("aria-label", held.map((curve, n) => curve && curve.length
-      ? `${DATA.sources[n]}: factor ${three(curve.at(-1)[1])} at k = ${curve.at(-1)[0]}, by chance ${three(curve.at(-1)[2])}` : "").join("; "));
   }
 
   function show() {
@@ -355,8 +301,10 @@ function explorer(grids) {
   });
 
   state.measure = 0;
-  state.module = Math.floor((DATA.modules.length - 1) / 2);
+  state.module = state.stop = Math.floor((DATA.modules.length - 1) / 2);
   buildMap();
+  stopAt(state.module);
+  for (const id of ["bar", "phi-bar"]) byId(id).style.background = `linear-gradient(to right, ${DATA.colours.join(",")})`;
   byId("explorer").hidden = false;
   document.querySelector(".noscript").hidden = true;
   show();

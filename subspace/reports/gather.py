@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError
-from subspace.results import Report, Source
+from subspace.reports.provenance import TracedReport, adapter_files, base_files, trained_from
+from subspace.results import Source
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import torch
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
-    from subspace.results import Amplification, Side, Table6
+    from subspace.results import Amplification, Rank, Report, Side, Similarity, Table6
 
 MOST_PAIRS = 10
 """Pairs that one report compares: all of five adapters. Of more, the first with each other."""
 
 MOST_SENTENCES = 3
+_NO_RUNS = (
+    "No replicable rank: it takes two runs of one configuration that differ in their seed, and no "
+    "two of these adapters are such; the table of ranks has each spectrum alone."
+)
 _PACKAGES = ("lora-subspace", "torch", "numpy", "scipy")
 
 
@@ -86,7 +89,6 @@ def report(
     ((2, 2), 0)
     """
     from subspace.adapters import align
-    from subspace.findings import amplified, findings, ranked
     from subspace.measures.amplification import amplifications
     from subspace.measures.rank import rank
     from subspace.measures.similarity import similarity
@@ -120,11 +122,9 @@ def report(
             )
         )
         whole = tuple(_at_own_rank(*each) for each in zip(chosen, curves, strict=True))
-    said = list(findings(compared[0], compared[0])[:2]) if compared else []
-    said += [amplified(whole)] if whole else []
-    if len(said) < MOST_SENTENCES:
-        said += ranked((*seeds, ranks[0])[0])[: MOST_SENTENCES - len(said)]
-    return Report(
+    said = _sentences(compared, whole, seeds, ranks)
+    opened = _opened(base) if base is not None else ()
+    return TracedReport(
         sources=tuple(_source(adapter) for adapter in chosen),
         side=side,
         level=level,
@@ -132,14 +132,44 @@ def report(
         ranks=ranks,
         replicable=seeds,
         singular=singular,
-        findings=tuple(said),
+        findings=said,
         base=whole[0].base if whole else "",
         amplifications=whole,
         curves=curves,
         sweep=sweep,
         command=command,
         versions=_versions(),
+        base_files=opened,
+        trained=trained_from(chosen),
     )
+
+
+def _sentences(
+    compared: Sequence[Similarity],
+    whole: Sequence[Amplification],
+    seeds: Sequence[Rank],
+    ranks: Sequence[Rank],
+) -> tuple[str, ...]:
+    """Choose what is said first: the first pair, two seeds of one configuration, Table 7, ranks."""
+    from subspace.findings import amplified, findings, ranked
+
+    said = list(findings(compared[0], compared[0])[:2]) if compared else []
+    runs = [set(each.adapters) for each in seeds]
+    of_seeds = next((p for p in compared if any(set(p.adapters) <= one for one in runs)), None)
+    if of_seeds is not None and of_seeds is not compared[0]:
+        said.append(findings(compared[0], of_seeds)[2])
+    said += [amplified(whole)] if whole else []
+    if len(said) >= MOST_SENTENCES:
+        return tuple(said)
+    if len(ranks) > 1 and not seeds:
+        return (*said, _NO_RUNS)
+    return (*said, *ranked((*seeds, ranks[0])[0])[: MOST_SENTENCES - len(said)])
+
+
+def _opened(base: Pretrained | str | os.PathLike[str]) -> tuple[tuple[str, str], ...]:
+    from subspace.pretrained import Pretrained, open_pretrained
+
+    return base_files(base if isinstance(base, Pretrained) else open_pretrained(base))
 
 
 def _check(adapters: Sequence[Adapter]) -> None:
@@ -180,28 +210,9 @@ def _source(adapter: Adapter) -> Source:
         modules=len(ranks),
         parameters=sum(info.parameters for info in adapter.updates.values()),
         ranks=(min(ranks), max(ranks)),
-        files=_hashes(adapter.path),
+        files=adapter_files(adapter),
         notes=adapter.notes,
     )
-
-
-def _hashes(path: Path | None) -> tuple[tuple[str, str], ...]:
-    """Hash the files that were read: the weights, and the configuration beside them."""
-    if path is None:
-        return ()
-    from subspace.adapters.load import find
-
-    found = find(path)
-    files = [found.weights, *([found.config] if found.config is not None else [])]
-    return tuple((file.name, _sha256(file)) for file in files)
-
-
-def _sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING, Any
 from subspace.errors import printable
 from subspace.reports.definitions import DEFINITIONS
 from subspace.reports.payload import payload
-from subspace.reports.tables import of_amplification, of_matrix, of_pair, of_ranks, of_replicable
+from subspace.reports.provenance import TracedReport
+from subspace.reports.tables import (
+    of_amplification,
+    of_files,
+    of_matrix,
+    of_pair,
+    of_ranks,
+    of_replicable,
+    of_sources,
+    of_table6,
+)
 
 if TYPE_CHECKING:
     from subspace.results import Report, Table6
+
+
+SCRIPTS = ("explorer.js", "charts.js", "accuracy.js")
 
 
 def html(report: Report, *, title: str = "") -> str:
@@ -39,7 +52,7 @@ def html(report: Report, *, title: str = "") -> str:
     from subspace.findings import ranked
 
     plain, grids = payload(report)
-    script, style = _text("explorer.js") + _text("accuracy.js"), _text("page.css")
+    script, style = "".join(map(_text, SCRIPTS)), _text("page.css")
     environment = Environment(
         loader=PackageLoader("subspace.reports", "."),
         autoescape=True,
@@ -56,6 +69,9 @@ def html(report: Report, *, title: str = "") -> str:
         style=style,
         data=_embedded(plain),
         grids=grids,
+        compared=of_sources(report),
+        read=of_files(report),
+        trained=report.trained if isinstance(report, TracedReport) else "",
         pairs=[of_pair(pair) for pair in report.pairs],
         matrix=of_matrix(report),
         ranks=of_ranks(report.ranks),
@@ -102,21 +118,5 @@ def _sweep(table: Table6) -> dict[str, Any]:
         "right": chart.RIGHT,
         "top": chart.TOP,
         "bottom": chart.BOTTOM,
-        "rows": _rows(table),
+        "table": of_table6(table),
     }
-
-
-def _rows(table: Table6) -> list[list[str]]:
-    rows = []
-    for row in table:
-        spread = f"{100 * row.mean:.1f}" if row.test else "failed"
-        spread += f" ± {100 * row.std:.1f}" if len(row.test) > 1 else ""
-        rows.append(
-            [
-                row.data, row.targets or f"{row.method} (reference)",
-                "–" if row.rank is None else str(row.rank),
-                "–" if row.alpha is None else f"{row.alpha:g}", f"{row.learning_rate:g}",
-                str(len(row.test)), spread,
-            ]
-        )  # fmt: skip
-    return rows

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from subspace.reports.provenance import TracedReport, records
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from subspace.results import Amplification, ModuleRank, Rank, Report, Similarity
+    from subspace.results import Amplification, ModuleRank, Rank, Report, Similarity, Table6
 
 
 class Table(NamedTuple):
@@ -17,6 +19,62 @@ class Table(NamedTuple):
     above: str  # the path that all modules share, left out of their names
     header: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[str]]
+    row_id: str = ""  # with a number after it, each row's anchor
+
+
+def of_sources(report: Report) -> Table:
+    """Say what was compared, one row an adapter."""
+    names = ("adapter", "rank", "modules", "parameters", "format", "trained on")
+    rows = [
+        [
+            source.name, "–".join(map(str, dict.fromkeys(source.ranks))), str(source.modules),
+            f"{source.parameters:,}", f"{source.format}, {source.method}",
+            source.base_model or "not said",
+        ]
+        for source in report.sources
+    ]  # fmt: skip
+    return Table("What was compared", "", [(name, "") for name in names], rows)
+
+
+def of_table6(table: Table6) -> Table:
+    """Table 6; a column that says one thing in every row goes into the caption."""
+    names = ("adapted", "r", "accuracy", "seeds", "learning rate", "alpha", "data")
+    rows = []
+    for row in table:
+        spread = f"{100 * row.mean:.1f}" if row.test else "failed"
+        spread += f" ± {100 * row.std:.1f}" if len(row.test) > 1 else ""
+        rows.append(
+            [
+                ", ".join(row.targets.split("+")) if row.targets else f"{row.method} (reference)",
+                "–" if row.rank is None else str(row.rank), spread, str(len(row.test)),
+                f"{row.learning_rate:g}", "–" if row.alpha is None else f"{row.alpha:g}", row.data,
+            ]
+        )  # fmt: skip
+    same = [n for n in (6, 5, 3) if len({row[n] for row in rows if row[n] != "–"}) == 1]
+    kept = [n for n in range(len(names)) if n not in same]
+    told = "".join(f"; {names[n]} {next(r[n] for r in rows if r[n] != '–')}" for n in same)
+    return Table(
+        f"Test accuracy in percent, mean ± standard deviation over seeds{told}",
+        "",
+        [(names[n], "") for n in kept],
+        [[row[n] for n in kept] for row in rows],
+        "row",
+    )
+
+
+def of_files(report: Report) -> Table:
+    """All files that were read, and what identifies each."""
+    rows = [
+        [source.name, name, f"SHA-256 {digest}"]
+        for source in report.sources
+        for name, digest in source.files
+    ]
+    if isinstance(report, TracedReport):
+        rows += [[f"{report.base} (base)", *each] for each in report.base_files]
+    if report.sweep is not None:
+        rows.append(["sweep (--runs)", *records(report.sweep)])
+    header = [("what was read", ""), ("file", ""), ("what identifies it", "")]
+    return Table("Files that were read", "", header, rows)
 
 
 def of_pair(pair: Similarity) -> Table:

@@ -1,0 +1,103 @@
+"""Which files a report rests on, and what identifies each: hashes, and of a large base its headers.
+
+A base of 13 GB is not hashed whole: what its files say of themselves (name, size, every tensor's
+name, type and shape) tells one checkpoint from another of other shapes or files; the numbers of W
+that were used are on the page.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from subspace.results import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from subspace.adapters import Adapter
+    from subspace.pretrained import Pretrained
+    from subspace.results import Table6
+
+_INITIAL = "initial_A.safetensors"
+_RECORD = "training.json"
+_WHOLE = 200_000_000  # bytes; a larger file of the base is known by its headers
+_MOST_RECORD = 5_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class TracedReport(Report):
+    """A report that also knows which base was read, and from which seeds its adapters came."""
+
+    base_files: tuple[tuple[str, str], ...] = ()  # (name and size, what identifies it)
+    trained: str = ""  # the seeds of the trainings, where a record beside the weights says them
+
+
+def adapter_files(adapter: Adapter) -> tuple[tuple[str, str], ...]:
+    """Hash what was read of an adapter: weights, configuration, A before training."""
+    if adapter.path is None:
+        return ()
+    from subspace.adapters.load import find
+
+    found = find(adapter.path)
+    files = [found.weights, *([found.config] if found.config is not None else [])]
+    initial = found.weights.parent / _INITIAL
+    if adapter.initial and initial.is_file():
+        files.append(initial)
+    return tuple((file.name, _sha256(file)) for file in files)
+
+
+def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
+    """Identify the files of a checkpoint: the whole of a small one, the headers of a large one."""
+    tensors = base.tensors
+    sharded: dict[str, Path] = getattr(tensors, "files", {})  # tensor name to its file
+    paths = sorted(set(sharded.values()) or {tensors.path})
+    sizes = [path.stat().st_size for path in paths]
+    if sum(sizes) <= _WHOLE:
+        return tuple(
+            (f"{path.name} ({size} bytes)", f"SHA-256 {_sha256(path)}")
+            for path, size in zip(paths, sizes, strict=True)
+        )
+    said = [(path.name, size) for path, size in zip(paths, sizes, strict=True)]
+    headers = sorted((name, h.dtype, h.shape) for name, h in tensors.headers.items())
+    digest = sha256(repr((said, headers)).encode()).hexdigest()
+    files = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+    what = f"SHA-256 of the files' names, sizes and headers {digest}"
+    return ((f"{files} ({sum(sizes)} bytes)", what),)
+
+
+def trained_from(adapters: Sequence[Adapter]) -> str:
+    """Say each adapter's training seed, of those whose folder holds the record of its training."""
+    seeds = [(adapter.name, _seed(adapter.path)) for adapter in adapters]
+    return ", ".join(f"{name} {seed}" for name, seed in seeds if seed is not None)
+
+
+def records(table: Table6) -> tuple[str, str]:
+    """Count the training records of a sweep, and identify what they say by one hash."""
+    count = sum(len(row.seeds) for row in table)
+    said = json.dumps(table.to_dict(), sort_keys=True)
+    return f"{count} × {_RECORD}", f"SHA-256 of Table 6 {sha256(said.encode()).hexdigest()}"
+
+
+def _seed(path: Path | None) -> int | None:
+    if path is None:
+        return None
+    record = (path if path.is_dir() else path.parent) / _RECORD
+    try:
+        if record.stat().st_size > _MOST_RECORD:
+            return None
+        seed = json.loads(record.read_text(encoding="utf-8"))["options"]["seed"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # another program's file, or none: the report needs it not
+    return seed if isinstance(seed, int) else None
+
+
+def _sha256(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
