@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from subspace.cli import main
 from subspace.errors import ArgumentError, FormatError
 from subspace.training import TASKS, TrainConfig, load_data, train
 from subspace.training.completion import _batches, exact_match, normalised, token_means, token_sums
@@ -340,3 +342,33 @@ def test_a_users_own_prompts(world, tmp_path):
     run = train(own, tmp_path / "run")
     assert run.record["data"]["sha256"] == data.digest
     assert run.record["after"]["loss"] < run.record["before"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"), [("llama", ["q_proj", "v_proj"]), ("gpt2", ["c_attn"])]
+)
+def test_a_users_own_prompts_and_model_are_two_options(world, tmp_path, name, targets):
+    """A file of prompts and completions says so itself; what is adapted follows from the model."""
+    path = tmp_path / "mine.jsonl"
+    rows = [{"prompt": a, "completion": b} for a, b in ROWS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
+    words = ["--data", str(path), "--model", str(world / name), "--steps", "2", "--warmup", "0"]
+    done = CliRunner().invoke(main, ["train", *words, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert record["options"]["targets"] == targets
+    assert "test before  after  loss before  after  seconds" in done.output
+    assert f"{record['after']['loss']:.3f}" in done.output
+    assert "test: texts that are written exactly, loss" in done.output
+
+
+def test_an_own_classifier_is_two_options_too(world, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"text": a, "label": str(k % 2)} for k, (a, _) in enumerate(ROWS * 3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--data", str(path), "--model", str(world / "llama"), "--steps", "2", "--warmup", "0"]
+    done = CliRunner().invoke(main, ["train", *words, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert "loss" not in done.output
+    bad = CliRunner().invoke(main, ["train", *words, "--label-column", "kind"])
+    assert "no column 'kind' (it has 'text', 'label'); --text-column" in bad.output

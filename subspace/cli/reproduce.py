@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # 8 and 64 are among the ranks, for they are compared.
 QUICK = "--ranks 1,8,64 --seeds 0,1 --reference head --steps 120 --warmup 10 --eval-every 60"
 WHOLE = "--ranks 1,2,4,8,64 --seeds 0,1,2 --reference head --steps 300 --warmup 20 --eval-every 100"
-_TRAINING = ("model", "data", "targets", "lr", "max_length")
+_COLUMNS = ("text_column", "label_column", "pair_column", "completion_column")
+_TRAINING = ("model", "data", "targets", "lr", "max_length", "alpha", *_COLUMNS)
 
 
 @click.command()
@@ -41,11 +42,16 @@ _TRAINING = ("model", "data", "targets", "lr", "max_length")
 @click.option("--model", default="minilm", show_default=True, help="As in train.")
 @click.option("--base", metavar="MODEL", help="The checkpoint that --model names.  [default: it]")
 @click.option("--data", default="icd10", show_default=True, help="As in train.")
-@click.option("--targets", default="query,value", show_default=True, help="As in train.")
+@click.option("--targets", help="As in train.")
 @click.option(
     "--lr", metavar="[METHOD:]X[,X…]", default="4e-3", show_default=True, help="As in train."
 )
 @click.option("--max-length", default=32, show_default=True, help="Tokens a text is cut to.")
+@click.option("--alpha", help="As in train.")
+@click.option("--text-column", help="Of a file of --data, as in train; likewise the next three.")
+@click.option("--label-column")
+@click.option("--pair-column")
+@click.option("--completion-column")
 @click.option(
     "--compare",
     metavar="TARGETS",

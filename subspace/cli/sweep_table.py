@@ -18,6 +18,8 @@ def show_cells(cells: Sequence[Cell]) -> None:
     """Write a table of the runs, one a line, and the errors of those that failed."""
     from subspace.training.sweep import seen
 
+    # A text that is written is right where it is right to the end; on the way, tokens are counted.
+    writes = any("token_accuracy" in (cell.record or {}).get("after", {}) for cell in cells)
     header = ("run", "rank", "alpha", "seed", "lr", "steps", "train", "validation", "test before")
     rows = []
     for cell in cells:
@@ -31,17 +33,20 @@ def show_cells(cells: Sequence[Cell]) -> None:
             str(config.steps),
         ]
         if record is None:
-            rows.append([str(cell.folder), *numbers, "-", "-", "-", "-", "failed"])
+            rows.append([str(cell.folder), *numbers, *["-"] * (6 if writes else 4), "failed"])
             continue
         shown = [
             percent(seen(record, "train")),
             percent(seen(record, "validation")),
             percent(record["before"]["accuracy"]),
             percent(record["after"]["accuracy"]),
+            *(f"{record[when]['loss']:.3f}" for when in ("before", "after") if writes),
         ]
         how = "reused" if cell.reused else f"{record['seconds']:.0f}"
         rows.append([str(cell.folder), *numbers, *shown, how])
-    echo_table((*header, "after", "seconds"), rows)
+    echo_table((*header, "after", *(["loss before", "after"] if writes else []), "seconds"), rows)
+    if writes:
+        say("train, validation: tokens that are right; test: texts that are written exactly, loss")
     for cell in cells:
         if cell.record is None:
             say(f"failed: {cell.folder}: {cell.error}")
@@ -57,7 +62,8 @@ def echo_cells_csv(cells: Sequence[Cell]) -> None:
     from subspace.training.sweep import seen
 
     header = ("folder", "data", "method", "targets", "rank", "alpha", "seed", "learning_rate",
-              "searched", "train", "validation", "before", "after", "error")  # fmt: skip
+              "searched", "train", "validation", "before", "after", "loss_before", "loss_after",
+              "error")  # fmt: skip
     rows: list[list[object]] = []
     for cell in cells:
         config, record = cell.config, cell.record or {}
@@ -70,7 +76,9 @@ def echo_cells_csv(cells: Sequence[Cell]) -> None:
                 config.learning_rate, cell.searched,
                 *("" if a != a else a for a in (seen(record, "train"), seen(record, "validation"))),
                 record.get("before", {}).get("accuracy", ""),
-                record.get("after", {}).get("accuracy", ""), cell.error,
+                record.get("after", {}).get("accuracy", ""),
+                record.get("before", {}).get("loss", ""), record.get("after", {}).get("loss", ""),
+                cell.error,
             ]
         )  # fmt: skip
     echo_csv(header, rows)

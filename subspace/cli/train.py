@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 @click.option(
     "--targets",
     multiple=True,
-    default=("query,value",),
-    show_default=True,
-    help="Ends of module names, or all-linear, or re:PATTERN; repeat it for several sets.",
+    help="Ends of module names, or all-linear, or re:PATTERN; repeat it for several sets.  "
+    "[default: the model's query and value projections, as peft names them]",
 )
 @click.option(
     "--data",
@@ -233,12 +232,16 @@ def _sweep(
     from subspace.training.grid import Sweep
 
     rates = {"lora": (4e-3,), "full": (1e-4,), "head": (4e-3,)} | lr
-    sets = tuple(
+    sets: tuple[Any, ...] = tuple(
         text
         if text.startswith("re:") or text == "all-linear"
         else tuple(part.strip() for part in text.split(","))
         for text in targets
     )
+    if not sets:
+        from subspace.training.models import default_targets
+
+        sets = (default_targets(shared.get("model", "minilm")),)
     first = TrainConfig(data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **shared)
     return Sweep(first, tuple(data), sets, tuple(ranks), tuple(seeds), tuple(references), rates)
 

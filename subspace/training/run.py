@@ -233,10 +233,11 @@ def _adapt(model: Any, config: TrainConfig, data: Dataset) -> Any:  # noqa: ANN4
     except Exception as error:  # a pattern that is no regex, a module of another kind, no match
         linear = {
             n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)
-        }
+        } - {"score", "classifier", "lm_head"}  # heads, which are trained anyway
         raise ArgumentError(
-            f"targets {config.targets!r} cannot be adapted in {type(model).__name__}: "
-            f"its linear modules end in {', '.join(sorted(linear))}"
+            f"targets {config.targets!r} cannot be adapted in {type(model).__name__}: its linear "
+            f"modules end in {', '.join(sorted(linear))}; name some of them, such as --targets "
+            f"{','.join(sorted(linear)[:2])}, or all of them: --targets all-linear"
         ) from error
 
 

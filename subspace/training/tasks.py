@@ -17,7 +17,7 @@ from subspace.training.hub import hub_records, is_hub_name
 from subspace.training.icd10 import icd10
 from subspace.training.icd10_pairs import icd10_pairs
 from subspace.training.snli import snli
-from subspace.training.textfiles import SUFFIXES, Columns, read_rows, row_of
+from subspace.training.textfiles import SUFFIXES, Columns, read_records, read_rows, row_of
 from subspace.training.wikisql import wikisql_agg, wikisql_sql
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ def load_data(
         raise ArgumentError("a pair column and a completion column: a task has one or the other")
     columns = Columns(text_column, label_column, pair_column, completion_column)
     if path.is_dir():
+        columns = _as_prompts(_split_file(path, "train"), columns)
         rows = {s: list(read_rows(_split_file(path, s), columns)) for s in SPLITS}
     elif path.is_file():
+        columns = _as_prompts(path, columns)
         rows = _split_rows(list(read_rows(path, columns)))
     elif is_hub_name(data) and not data.endswith(SUFFIXES):
         rows = _hub_rows(data, columns)
@@ -115,6 +117,15 @@ def _dataset(name: str, rows: dict[str, list[Row]], columns: Columns) -> Dataset
         pairs = {s: [(r.text, r.pair, index[r.label]) for r in rows[s]] for s in SPLITS}
         return paired(name, labels, pairs)
     return labelled(name, labels, {s: [(r.text, index[r.label]) for r in rows[s]] for s in SPLITS})
+
+
+def _as_prompts(path: Path, columns: Columns) -> Columns:
+    """Take a file of prompts and completions for one, where no column was asked for."""
+    if columns != Columns():
+        return columns
+    _, first = next(iter(read_records(path)), ("", {}))
+    prompts = {"prompt", "completion"} <= first.keys() and columns.text not in first
+    return Columns(text="prompt", completion="completion") if prompts else columns
 
 
 def _split_file(folder: Path, split: str) -> Path:

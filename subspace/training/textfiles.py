@@ -91,7 +91,10 @@ def text_of(where: str, record: Mapping[str, object], column: str) -> str:
 def _value(where: str, record: Mapping[str, object], column: str) -> object:
     if column not in record:
         have = ", ".join(map(repr, list(record)[:6])) or "nothing"
-        raise FormatError(f"{where}: no column {column!r} (it has {have})")
+        raise FormatError(
+            f"{where}: no column {column!r} (it has {have}); --text-column, --label-column, "
+            "--pair-column and --completion-column name what it has"
+        )
     return record[column]
 
 
