@@ -327,7 +327,9 @@ def test_the_legend_names_the_level_and_stripes_only_where_they_are():
     def said(figure):
         return [t.get_text() for t in figure.legends[0].get_texts()]
 
-    assert said(figure3(compared(), p=0.05)) == ["outline: p ≤ 0.05 against random subspaces"]
+    assert said(figure3(compared(), p=0.05)) == [
+        "outline: p ≤ 0.05 against random subspaces, each cell by itself"
+    ]
     assert said(figure3(compared(), p=None)) == []
     assert "undefined" in said(figure3(compared(real=(5, 5))))[1]
 

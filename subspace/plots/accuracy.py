@@ -190,7 +190,9 @@ def accuracy(
     for targets, curve in curves.items():
         k = sets.index(targets)
         step = octaves_between(ranks, len(sets), inches[0])
-        at = [rank * 2 ** (step * (k - (len(sets) - 1) / 2)) for rank in ranks]
+        # Beside those that this panel has: one alone stands at its rank.
+        beside = sum(other in curves for other in sets[:k]) - (len(curves) - 1) / 2
+        at = [rank * 2 ** (step * beside) for rank in ranks]
         _draw([curve.get(rank) for rank in ranks], at, ax=ax, style=curve_style(k))
         if len(sets) <= CROWD:
             _draw_seeds([curve.get(rank) for rank in ranks], at, ax, step, COLOURS[k])

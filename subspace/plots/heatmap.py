@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from subspace.errors import ArgumentError, ShapeError
 from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, hatch, outline
-from subspace.plots.names import literal, module_label
+from subspace.plots.names import in_two_lines, literal, module_label
 from subspace.results import ModuleSimilarity, Side
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def phi_heatmap(
     most_ticks : (y, x)
         At most about so many tick labels on each axis.
     most_characters
-        A longer name or title is shortened in its middle.
+        A longer name takes two lines; what is longer still is shortened in its middle.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def phi_heatmap(
     ax.set_xticks(ticks(m, most_ticks[1]))
     ax.set_yticks(ticks(k, most_ticks[0]))
     ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
-    a, b = (literal(name, most_characters) for name in names)
+    a, b = (in_two_lines(name, most_characters) for name in names)
     ax.set_ylabel(f"i ({a})", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     ax.set_xlabel(f"j ({b})", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     if title is None and isinstance(phi, ModuleSimilarity):
@@ -165,7 +165,7 @@ def legend_handles(*, p: float | None, undefined: bool) -> list[Artist]:
     """Return what a legend needs to say: the outline's level, and the hatch where it is drawn."""
     handles: list[Artist] = []
     if p is not None:
-        label = f"outline: p ≤ {p:g} against random subspaces"
+        label = f"outline: p ≤ {p:g} against random subspaces, each cell by itself"
         handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
     if undefined:
         handles.append(

@@ -49,6 +49,21 @@ def literal(name: object, most: int = 60) -> str:
     return "".join(pieces).replace("$", r"\$")
 
 
+def in_two_lines(name: object, most: int = 60) -> str:
+    r"""Return `literal`, of a longer name with a line break behind its last hyphen that fits.
+
+    >>> in_two_lines("r64-seed1-shuffled", 12)
+    'r64-seed1-\nshuffled'
+    >>> in_two_lines("r64", 12), in_two_lines("averylongname", 9)
+    ('r64', 'aver…name')
+    """
+    text = str(name)
+    cut = max(text.rfind(mark, 0, most) for mark in "-_./") + 1
+    if len(text) <= most or not 0 < cut < len(text):
+        return literal(text, most)
+    return f"{literal(text[:cut], most)}\n{literal(text[cut:], most)}"
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a module sits: ``encoder.layer.3.attention.self.query`` -> encoder.layer, 3, the rest.
