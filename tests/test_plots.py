@@ -25,6 +25,7 @@ from subspace.plots.figure4 import figure4
 from subspace.plots.heatmap import ORIGIN, phi_heatmap, ticks
 from subspace.plots.layers import layers_figure
 from subspace.plots.names import default_modules, kind_labels, literal, module_label, place, shorten
+from subspace.plots.panels import scale_end
 from subspace.plots.save import save
 from subspace.results import ModuleSimilarity, Similarity
 
@@ -332,6 +333,17 @@ def test_the_legend_names_the_level_and_stripes_only_where_they_are():
     ]
     assert said(figure3(compared(), p=None)) == []
     assert "undefined" in said(figure3(compared(real=(5, 5))))[1]
+
+
+@pytest.mark.parametrize(("phi", "end"), [(0.11, 0.15), (0.25, 0.25), (0.26, 1.0), (0.0, 1.0)])
+def test_where_all_is_faint_the_scale_ends_above_it_and_says_so(phi, end):
+    figure = Figure()
+    axes = [figure.add_subplot(1, 2, k) for k in (1, 2)]
+    images = [
+        ax.imshow(np.ma.masked_invalid([[x, np.nan]]))
+        for ax, x in zip(axes, (phi, 0.0), strict=True)
+    ]
+    assert scale_end(images) == end
 
 
 def test_one_column_of_a_page_has_two_panels_a_row():

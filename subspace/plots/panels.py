@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from numpy.typing import NDArray
 
     from subspace.results import ModuleSimilarity, Similarity
 
@@ -35,6 +38,7 @@ NARROW = 5.0  # inches: below this a figure is one column of a journal page
 EM = 0.58
 HEAD_SIZE = 8.0  # points
 FRAME = "#b0b0b0"
+FAINT = 0.25  # of phi: where no cell has more, 0 to 1 would be one dark colour
 _FINE = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)  # of a decade
 
 
@@ -205,9 +209,15 @@ def finish(
     """Add the colour bar that all panels share, the title, the legend and the notes."""
     width = figure.get_figwidth()
     images = [ax.images[0] for ax in axes if ax.images]
+    end = 1.0 if above_chance else scale_end(images)
+    if end < 1:
+        for image in images:
+            image.set_clim(0, end)
     bar = figure.colorbar(images[0], ax=axes, fraction=0.04, pad=0.01, aspect=25)
     bar.set_label(
-        "φ(i, j) − chance" if above_chance else "φ(i, j)",
+        "φ(i, j) − chance"
+        if above_chance
+        else "φ(i, j)" + (f", a scale that ends at {end:g}" if end < 1 else ""),
         fontsize=LABEL_SIZE,
         usetex=False,
     )
@@ -226,6 +236,17 @@ def finish(
         for spine in ax.spines.values():
             # Grey: a panel that passes as a whole has a black outline where others have none.
             spine.set(linewidth=0.6, edgecolor=FRAME)
+
+
+def scale_end(images: Sequence[AxesImage]) -> float:
+    """Return where the scale of phi ends: 1, or above the largest value where all are faint."""
+    largest = 0.0
+    for image in images:
+        values: NDArray[np.float64] = np.ma.filled(
+            np.ma.asarray(image.get_array(), dtype=float), np.nan
+        )
+        largest = max(largest, float(np.nanmax(values, initial=0.0)))
+    return math.ceil(20 * largest) / 20 if 0 < largest <= FAINT else 1.0
 
 
 def legend_below(
