@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_figure
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
@@ -202,9 +203,7 @@ def _check_figure(
             raise ArgumentError("--figure is for a figure: give --out FIG too")
         options.refuse_look("--out")
         return
-    from subspace.plots.save import check
-
-    check(out)
+    check_figure(out)
     if len(paths) > 1:
         raise ArgumentError(f"--out draws one adapter, {len(paths)} were given; call it for each")
     if figure == "curve" and len(ranks or ()) < 2:

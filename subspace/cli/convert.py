@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_place
 from subspace.cli.printing import echo_table, ended, say
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def command(
     """  # noqa: D301 - click wants the real character
     from subspace.adapters.save import check, save
 
+    check_place(out)
     check(out, to, overwrite=overwrite)
     adapter = reading.adapter(path).select(modules)
     written = save(adapter, out, to, updates_only=updates_only, overwrite=overwrite)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from subspace.cli.places import check_folder
 from subspace.cli.printing import training_progress
 
 
@@ -29,6 +30,7 @@ def command(out: Path) -> None:
         pip install 'lora-subspace[demo]'
         subspace demo --out subspace-demo
     """  # noqa: D301 - click wants the real character
+    check_folder(out)
     from subspace.adapters import load
     from subspace.cli.amplification import open_base
     from subspace.cli.amplification_table import show as show_table7

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_figure
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
@@ -63,9 +64,7 @@ def command(
     options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     by = None if weights is None else _numbers(weights)
     if out is not None:
-        from subspace.plots.save import check
-
-        check(out)
+        check_figure(out)
     else:
         options.refuse_look("--out")
     from subspace.cli.interference_table import show, table

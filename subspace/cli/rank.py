@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_figure
 from subspace.cli.printing import (
     common_path,
     echo_csv,
@@ -82,9 +83,7 @@ def command(
     """  # noqa: D301 - click wants the real character
     options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     if out is not None:
-        from subspace.plots.save import check
-
-        check(out)
+        check_figure(out)
     else:
         options.refuse_look("--out")
     from subspace.measures.rank import rank

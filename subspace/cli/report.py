@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_file
 from subspace.cli.printing import echo_json, progress, say
 from subspace.cli.similarity import SIDE_WORDS
-from subspace.errors import ArgumentError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +92,7 @@ def command(
     """  # noqa: D301 - click wants the real character
     target = out if out is not None or form == "json" else Path("report.html")
     if target is not None:
-        _check(target)
+        check_file(target)
     from contextlib import ExitStack
 
     from subspace.cache import default_folder
@@ -133,16 +132,6 @@ def command(
     for sentence in found.findings:
         say(sentence)
     click.echo(f"wrote {target}", err=True)
-
-
-def _check(path: Path) -> None:
-    """Refuse a place that cannot be written before any work starts."""
-    if path.is_dir():
-        raise ArgumentError(f"--out {path}: a folder; give a file in it, such as report.html")
-    if not path.parent.is_dir():
-        raise MissingFileError(f"cannot write {path}: there is no folder {str(path.parent)!r}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ArgumentError(f"cannot write {path}: the folder does not let you")
 
 
 def _table6(runs: Path) -> Table6:

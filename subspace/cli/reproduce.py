@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace.cli import options
+from subspace.cli.places import check_folder, check_runs
 from subspace.cli.printing import say, sweep_progress
 from subspace.errors import ArgumentError
 
@@ -95,6 +96,7 @@ def command(
     from subspace.cli.gallery_runs import adapters_of, compared
     from subspace.training.folder import read_record
 
+    check_folder(out)
     words = options.command_line("jobs")
     wanted = None if compare is None else "+".join(part.strip() for part in compare.split(","))
     if folders:
@@ -111,6 +113,7 @@ def command(
         base = base or sweeps[0][0].options.model
         checkpoint = open_base(base)
         _refuse_before_training(sweeps, wanted)
+        check_runs(sweeps)
         runs: dict[TrainConfig, Cell] = {}
         for sweep, place in sweeps:
             for cell in _run(sweep, place, jobs):

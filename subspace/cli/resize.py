@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_place
 from subspace.cli.printing import (
     common_path,
     echo_csv,
@@ -97,6 +98,7 @@ def command(
     from subspace.adapters.save import check, own_format, save
     from subspace.measures.resize import resize
 
+    check_place(out)
     adapter = reading.adapter(path)
     to = to or own_format(adapter)
     check(out, to, overwrite=overwrite)

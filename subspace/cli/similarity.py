@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_figure
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
 
@@ -198,9 +199,7 @@ def check_two(paths: tuple[Path, ...]) -> None:
 def check_output(out: Path | None) -> None:
     """Refuse what could not be drawn, before the work is done."""
     if out is not None:
-        from subspace.plots.save import check
-
-        check(out)
+        check_figure(out)
     else:
         ignored = [name for name in OF_FIGURES if options.given(name[2:].replace("-", "_"))]
         if ignored:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_figure
 from subspace.cli.printing import (
     echo_csv,
     echo_json,
@@ -97,9 +98,7 @@ def check(adapters: int, out: Path | None) -> None:
             "out, or compare two at a time"
         )
     if out is not None:
-        from subspace.plots.save import check as writable
-
-        writable(out)
+        check_figure(out)
     else:
         options.refuse_look("--out")
 

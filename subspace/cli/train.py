@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace.cli import options
+from subspace.cli.places import check_figure, check_runs
 from subspace.cli.printing import echo_json, ended, sweep_progress
 from subspace.cli.sweep_options import read_file, read_numbers, read_rates
 from subspace.errors import ArgumentError
@@ -181,9 +182,7 @@ def command(
     """  # noqa: D301 - click wants the real character
     options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     if draw is not None:
-        from subspace.plots.save import check
-
-        check(draw)
+        check_figure(draw)
         if len(data) > 4 or len(targets) > 7:
             raise ArgumentError("--draw shows up to 4 data sets of up to 7 target sets")
     else:
@@ -191,6 +190,7 @@ def command(
     from subspace.training.sweep import run_sweep
 
     sweep = _sweep(ranks, seeds, targets, data, references, lr, shared)
+    check_runs([(sweep, out)], overwrite=overwrite)
     with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
         cells = run_sweep(
             sweep,
