@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from subspace import findings as findings
+    from subspace import plots as plots
     from subspace.adapters import Adapter as Adapter
     from subspace.adapters import LowRankUpdate as LowRankUpdate
     from subspace.adapters import align as align
@@ -57,6 +59,8 @@ _HOME = {
     "Spectrum": "subspace.spectra",
     "spectrum": "subspace.spectra",
 }
+_ROOMS = ("findings", "plots")
+"""Packages that are names of this one, so that `subspace.plots.figure3(result)` needs no import."""
 
 __all__ = [
     "Adapter",
@@ -68,9 +72,11 @@ __all__ = [
     "amplification",
     "amplifications",
     "diff",
+    "findings",
     "interference",
     "load",
     "placement",
+    "plots",
     "profile",
     "rank",
     "report",
@@ -83,14 +89,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'subspace' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _ROOMS:
+        return import_module(f"subspace.{name}")  # which makes it an attribute
+    if name not in _HOME:
+        raise AttributeError(f"module 'subspace' has no attribute {name!r}")
     value: object = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, *_ROOMS})

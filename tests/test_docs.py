@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import subspace
 from docs.refresh import (
     NOTEBOOKS,
     PAGES,
@@ -123,6 +124,14 @@ def test_the_table_of_formats_is_the_registrys(page):
 def test_every_verb_is_in_the_readme():
     for verb in VERBS:
         assert f"subspace {verb}" in README
+
+
+def test_the_reference_has_every_public_function():
+    text = (ROOT / "docs" / "api.md").read_text()
+    told = {name.split(".")[-1] for name in re.findall(r"^::: (\S+)$", text, flags=re.MULTILINE)}
+    for room in (subspace.plots, subspace.findings):
+        functions = {name for name in room.__all__ if name.islower()}
+        assert functions <= told, room.__name__
 
 
 def test_the_site_builds_without_a_warning(tmp_path):

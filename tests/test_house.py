@@ -230,6 +230,7 @@ def test_import_subspace_is_light_until_a_name_is_used():
     assert not modules_after("import subspace") & set(HEAVY)
     assert "torch" in modules_after("import subspace; subspace.similarity")
     assert "torch" not in modules_after("import subspace; subspace.load")
+    assert not modules_after("import subspace; dir(subspace.plots); dir(subspace)") & set(HEAVY)
 
 
 def test_the_lightness_test_can_fail():
@@ -279,6 +280,42 @@ def test_public_names_resolve():
     assert set(subspace.__all__) <= set(dir(subspace))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = subspace.nothing
+
+
+def test_figures_are_names_of_plots_whichever_of_its_files_were_imported():
+    """A file and its function have one name, and the import of a file sets that name."""
+    import subspace
+
+    for name in subspace.plots.__all__:
+        assert callable(getattr(subspace.plots, name)), name
+    assert set(subspace.plots.__all__) <= set(dir(subspace.plots))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = subspace.plots.nothing
+    files_first = (
+        "from subspace.plots.save import save; import subspace.plots.figure4; "
+        "from subspace.plots.figure3 import figure3; import subspace; "
+        "assert subspace.plots.figure3 is figure3 and subspace.plots.save is save; "
+        "assert callable(subspace.plots.figure4)"
+    )
+    assert "matplotlib" in modules_after(files_first)
+    assert "matplotlib.pyplot" not in modules_after("import subspace; subspace.plots.figure3")
+
+
+def test_every_figure_of_a_result_is_public():
+    """What takes a result and returns a figure is a name of `subspace.plots`."""
+    import subspace
+
+    for path in (ROOT / "plots").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                first = node.args.args[:1]
+                kind = ast.unparse(first[0].annotation) if first and first[0].annotation else ""
+                if node.returns and ast.unparse(node.returns) == "Figure" and kind in RESULTS:
+                    assert node.name in subspace.plots.__all__, path
+
+
+RESULTS = {"Amplification", "Interference", "Profile", "Rank", "Similarity", "SimilarityMatrix",
+           "Table6"}  # fmt: skip
 
 
 def test_an_unexpected_exception_calls_itself_a_bug(monkeypatch):
