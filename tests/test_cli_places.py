@@ -47,6 +47,7 @@ VERBS = {
     "report json": ("x.json", ["report", NOT_THERE, "--format", "json", "--out"]),
     "resize": ("x", ["resize", NOT_THERE, "--rank", "2"]),
     "convert": ("x", ["convert", NOT_THERE, "--to", "peft"]),
+    "diff": ("x", ["diff", NOT_THERE, NOT_THERE, "--out"]),
     "train --draw": ("x.png", ["train", "--model", NOT_THERE, "--draw"]),
 }
 MAKING = {

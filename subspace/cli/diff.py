@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli import options, reading
+from subspace.cli.places import check_place
 from subspace.cli.printing import (
     common_path,
     echo_csv,
@@ -94,6 +95,7 @@ def command(
     from subspace.measures.diff import diff
 
     if out is not None:
+        check_place(out)
         check(out, "peft", overwrite=overwrite)
     before, after = open_base(base), _opened(tuned)
     with progress("subtracting", len(after)) as advance:
