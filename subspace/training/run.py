@@ -231,9 +231,11 @@ def _adapt(model: Any, config: TrainConfig, data: Dataset) -> Any:  # noqa: ANN4
     try:
         return get_peft_model(model, lora)
     except Exception as error:  # a pattern that is no regex, a module of another kind, no match
-        linear = {
-            n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)
-        } - {"score", "classifier", "lm_head"}  # heads, which are trained anyway
+        from transformers.pytorch_utils import Conv1D
+
+        kinds = torch.nn.Linear, Conv1D
+        linear = {n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, kinds)}
+        linear -= {"score", "classifier", "lm_head"}  # heads, which are trained anyway
         raise ArgumentError(
             f"targets {config.targets!r} cannot be adapted in {type(model).__name__}: its linear "
             f"modules end in {', '.join(sorted(linear))}; name some of them, such as --targets "
