@@ -23,9 +23,10 @@ def inherited(runs: Runs) -> tuple[list[str], list[list[str]], str]:
     """
     from subspace.measures.similarity import similarity
 
+    pairs = {(a.name, b.name): (a, b) for a, b in _pairs(runs)}  # of two seeds `other` is `large`
     held = {
-        (a.name, b.name): {side: similarity(a, b, side=side) for side in SIDES}
-        for a, b in _pairs(runs)
+        names: {side: similarity(*pair, side=side) for side in SIDES}
+        for names, pair in pairs.items()
     }
     header = ["runs", *(f"side {side}" for side in SIDES), "initial A"]
     rows = []

@@ -17,7 +17,6 @@ import torch
 from subspace.adapters.magnitude import REASON
 from subspace.adapters.peft_tokens import trained_tokens
 from subspace.errors import ShapeError
-from subspace.measures.bases import fitted
 from subspace.measures.counterparts import Counterparts
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     }
     updates = {}
     if not tokens or glob is None or any(fnmatchcase(module, glob) for module in adapter):
-        updates = dict(fitted(adapter, base, glob).updates)
+        updates = dict(adapter.select(glob).updates)
     reads: dict[str, tuple[Weight, Callable[[], torch.Tensor]]] = {}
     for name, info in updates.items():
         before = base.get(name, shape=info.shape)
@@ -97,7 +96,7 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
 
 def _with_tokens(before: Weight, adapter: Adapter, tokens: Tokens) -> torch.Tensor:
     """Put trained embeddings (k, dim) in their columns of an embedding's map (dim, vocab)."""
-    whole = before.W.double().clone()
+    whole = before.W.to(torch.float64, copy=True)
     values = adapter.tensor(tokens.tensor).double()
     if values.shape[1] != len(whole) or max(tokens.indices, default=0) >= whole.shape[1]:
         raise ShapeError(

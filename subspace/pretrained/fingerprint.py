@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from subspace.tensorfiles import ShardedFile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import torch
 
     from subspace.pretrained.weight import Weight
@@ -27,12 +30,10 @@ class Fingerprints:
     """
 
     def __init__(self, tensors: TensorFile) -> None:
-        files = tensors.files.values() if isinstance(tensors, ShardedFile) else [tensors.path]
-        self._paths = sorted(set(files))
+        self._paths = files_of(tensors)
         stats = [(path.name, path.stat()) for path in self._paths]
         said = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-        headers = sorted((name, h.dtype, h.shape) for name, h in tensors.headers.items())
-        self._files = sha256(repr((said, headers)).encode()).hexdigest()
+        self._files = headers_digest(tensors, said)
 
     def key(self, weight: Weight, W: torch.Tensor) -> str:
         """Identify one module's W, whose tensor is given."""
@@ -44,6 +45,18 @@ class Fingerprints:
             source = source.replace(str(path), path.name)
         place = (source, weight.shape, weight.stored_transposed, weight.dtype)
         return sha256(repr((self._files, place, stripes.hexdigest())).encode()).hexdigest()
+
+
+def files_of(tensors: TensorFile) -> list[Path]:
+    """Return the files of a checkpoint, in the order of their paths."""
+    files = tensors.files.values() if isinstance(tensors, ShardedFile) else [tensors.path]
+    return sorted(set(files))
+
+
+def headers_digest(tensors: TensorFile, said: Sequence[tuple[object, ...]]) -> str:
+    """Hash what a checkpoint says of its tensors, and what is `said` of its files."""
+    headers = sorted((name, h.dtype, h.shape) for name, h in tensors.headers.items())
+    return sha256(repr((said, headers)).encode()).hexdigest()
 
 
 def digest(W: torch.Tensor) -> str:

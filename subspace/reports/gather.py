@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError
-from subspace.reports.provenance import TracedReport, adapter_files, base_files, trained_from
-from subspace.results import Source
+from subspace.reports.provenance import adapter_files, base_files, trained_from
+from subspace.results import Report, Source
 
 if TYPE_CHECKING:
     import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
-    from subspace.results import Amplification, Rank, Report, Side, Similarity, Table6
+    from subspace.results import Amplification, Rank, Side, Similarity, Table6
 
 MOST_PAIRS = 10
 """Pairs that one report compares: all of five adapters. Of more, the first with each other."""
@@ -90,6 +90,7 @@ def report(
     """
     from subspace.adapters import align
     from subspace.measures.amplification import amplifications
+    from subspace.measures.bases import opened
     from subspace.measures.rank import rank
     from subspace.measures.similarity import similarity
     from subspace.reports.seeds import replicable, runs_of_one
@@ -114,7 +115,9 @@ def report(
     )
     whole: tuple[Amplification, ...] = ()
     curves: tuple[Amplification, ...] = ()
+    read: tuple[tuple[str, str], ...] = ()
     if base is not None:
+        base = opened(base)  # once, for Table 7 and for what identifies it
         at = tell("projecting the base")
         curves = tuple(
             amplifications(
@@ -122,9 +125,9 @@ def report(
             )
         )
         whole = tuple(_at_own_rank(*each) for each in zip(chosen, curves, strict=True))
+        read = base_files(base)
     said = _sentences(compared, whole, seeds, ranks)
-    opened = _opened(base) if base is not None else ()
-    return TracedReport(
+    return Report(
         sources=tuple(_source(adapter) for adapter in chosen),
         side=side,
         level=level,
@@ -139,7 +142,7 @@ def report(
         sweep=sweep,
         command=command,
         versions=_versions(),
-        base_files=opened,
+        base_files=read,
         trained=trained_from(chosen),
     )
 
@@ -164,12 +167,6 @@ def _sentences(
     if len(ranks) > 1 and not seeds:
         return (*said, _NO_RUNS)
     return (*said, *ranked((*seeds, ranks[0])[0])[: MOST_SENTENCES - len(said)])
-
-
-def _opened(base: Pretrained | str | os.PathLike[str]) -> tuple[tuple[str, str], ...]:
-    from subspace.pretrained import Pretrained, open_pretrained
-
-    return base_files(base if isinstance(base, Pretrained) else open_pretrained(base))
 
 
 def _check(adapters: Sequence[Adapter]) -> None:

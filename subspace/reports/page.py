@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from subspace.errors import printable
 from subspace.reports.definitions import DEFINITIONS
 from subspace.reports.payload import payload
-from subspace.reports.provenance import TracedReport
 from subspace.reports.tables import (
     of_amplification,
     of_files,
@@ -71,7 +70,7 @@ def html(report: Report, *, title: str = "") -> str:
         grids=grids,
         compared=of_sources(report),
         read=of_files(report),
-        trained=report.trained if isinstance(report, TracedReport) else "",
+        trained=report.trained,
         pairs=[of_pair(pair) for pair in report.pairs],
         matrix=of_matrix(report),
         ranks=of_ranks(report.ranks),

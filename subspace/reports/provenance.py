@@ -8,11 +8,8 @@ that were used are on the page.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
-
-from subspace.results import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,14 +23,6 @@ _INITIAL = "initial_A.safetensors"
 _RECORD = "training.json"
 _WHOLE = 200_000_000  # bytes; a larger file of the base is known by its headers
 _MOST_RECORD = 5_000_000
-
-
-@dataclass(frozen=True, eq=False)
-class TracedReport(Report):
-    """A report that also knows which base was read, and from which seeds its adapters came."""
-
-    base_files: tuple[tuple[str, str], ...] = ()  # (name and size, what identifies it)
-    trained: str = ""  # the seeds of the trainings, where a record beside the weights says them
 
 
 def adapter_files(adapter: Adapter) -> tuple[tuple[str, str], ...]:
@@ -52,9 +41,9 @@ def adapter_files(adapter: Adapter) -> tuple[tuple[str, str], ...]:
 
 def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
     """Identify the files of a checkpoint: the whole of a small one, the headers of a large one."""
-    tensors = base.tensors
-    sharded: dict[str, Path] = getattr(tensors, "files", {})  # tensor name to its file
-    paths = sorted(set(sharded.values()) or {tensors.path})
+    from subspace.pretrained.fingerprint import files_of, headers_digest
+
+    paths = files_of(base.tensors)
     sizes = [path.stat().st_size for path in paths]
     if sum(sizes) <= _WHOLE:
         return tuple(
@@ -62,8 +51,7 @@ def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
             for path, size in zip(paths, sizes, strict=True)
         )
     said = [(path.name, size) for path, size in zip(paths, sizes, strict=True)]
-    headers = sorted((name, h.dtype, h.shape) for name, h in tensors.headers.items())
-    digest = sha256(repr((said, headers)).encode()).hexdigest()
+    digest = headers_digest(base.tensors, said)
     files = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
     what = f"SHA-256 of the files' names, sizes and headers {digest}"
     return ((f"{files} ({sum(sizes)} bytes)", what),)

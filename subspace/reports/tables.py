@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.reports.provenance import TracedReport, records
+from subspace.reports.provenance import records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,8 +69,7 @@ def of_files(report: Report) -> Table:
         for source in report.sources
         for name, digest in source.files
     ]
-    if isinstance(report, TracedReport):
-        rows += [[f"{report.base} (base)", *each] for each in report.base_files]
+    rows += [[f"{report.base} (base)", *each] for each in report.base_files]
     if report.sweep is not None:
         rows.append(["sweep (--runs)", *records(report.sweep)])
     header = [("what was read", ""), ("file", ""), ("what identifies it", "")]

@@ -53,6 +53,8 @@ class Report:
     sweep: Table6 | None = None
     command: str = ""  # that makes it again
     versions: Mapping[str, str] = field(default_factory=dict)
+    base_files: tuple[tuple[str, str], ...] = ()  # (name and size, what identifies it)
+    trained: str = ""  # the seeds of the trainings, where a record beside the weights says them
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python for strict JSON, schema version 1."""
