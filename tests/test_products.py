@@ -37,7 +37,8 @@ def extent_of(kind, tensors):
 def made(kind, tensors):
     """Return (B, A), held to what the headers said of them."""
     extent = extent_of(kind, tensors)
-    B, A = kind.factors({name: name for name in tensors})(tensors)
+    factors = kind.factors({name: name for name in tensors})(tensors)
+    B, A = factors.multiplied() if kind is kronecker else factors
     assert (B.shape[0], A.shape[1]) == extent.shape
     assert B.shape[1] == A.shape[0] == extent.rank <= min(extent.shape)
     assert B.dtype == A.dtype == torch.float64

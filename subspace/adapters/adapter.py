@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    Factors = tuple[torch.Tensor, torch.Tensor]
+
 
 @dataclass(frozen=True, eq=False)
 class LowRankUpdate:
@@ -52,6 +54,9 @@ class LowRankUpdate:
         Of DoRA (arXiv:2402.09353), which sets the norms of the rows of W + delta W to these, or
         those of its n blocks of d_in / n columns: a low-rank update no more, whose whole takes the
         base (`subspace.diff`). What is said of B A leaves it aside.
+    blocks : ((B_1, A_1), (B_2, A_2)) or None
+        Of a Kronecker product, ``B = kron(B_1, B_2)`` and ``A = kron(A_1, A_2)``: its singular
+        vectors are the products of these two small ones' (`subspace.spectra`).
     """
 
     name: str
@@ -64,6 +69,7 @@ class LowRankUpdate:
     rounding: float = 0.0
     level: float = 0.0
     magnitude: torch.Tensor | None = None
+    blocks: tuple[Factors, Factors] | None = None
 
     @property
     def rank(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters import magnitude
 from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
+from subspace.adapters.kronecker import Kronecker
 from subspace.adapters.order import model_order
 from subspace.adapters.source import some
 from subspace.errors import FormatError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from subspace.adapters.source import Source
     from subspace.tensorfiles import TensorHeader
 
-    Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
+    Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor] | Kronecker]
 
 
 _UNIT_ROUNDOFF = {
@@ -49,7 +50,8 @@ class Planned:
     tensors
         Names of all tensors that it is made of.
     factors
-        From tensor name -> tensor to B (d_out, r) and A (r, d_in).
+        From tensor name -> tensor to B (d_out, r) and A (r, d_in), or to the two blocks of a
+        Kronecker product of them.
     kind
         ``"linear"``, ``"embedding"``, ``"conv2d"``, ``"expert"``, ….
     numbers
@@ -136,8 +138,10 @@ def assemble(
 
     def read(module: str) -> LowRankUpdate:
         update = updates[module]
-        B, A = update.factors(tensors)
-        B = update.rows(B)
+        made = update.factors(tensors)
+        # Whoever puts the rows of B in another order leaves no product of blocks.
+        stored, A = made.multiplied() if isinstance(made, Kronecker) else made
+        B = update.rows(stored)
         if (B.shape[0], A.shape[1]) != update.shape or not B.shape[1] == len(A) == update.rank:
             raise AssertionError(f"{module}: planned {update}, made {B.shape} @ {A.shape}")
         return LowRankUpdate(
@@ -148,6 +152,9 @@ def assemble(
             f"{source.weights} ({some(update.tensors, 4)})",
             rounding=_rounding(update, source),
             magnitude=magnitude.stored(update, tensors),
+            blocks=(made.first, made.second)
+            if isinstance(made, Kronecker) and B is stored
+            else None,
         )
 
     return Adapter(

@@ -18,6 +18,7 @@ The kernel stays innermost: the first matrix acts on channels alone.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from subspace.adapters.products import Extent, bounded, thin, with_core
@@ -34,6 +35,19 @@ if TYPE_CHECKING:
 
 _CORE = "lokr_t2"
 SLOTS = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", _CORE)
+
+
+@dataclass(frozen=True, eq=False)
+class Kronecker:
+    """The factors of ``kron(B_1, B_2) @ kron(A_1, A_2)``, block by block."""
+
+    first: tuple[torch.Tensor, torch.Tensor]  # B_1 (a, s), A_1 (s, b)
+    second: tuple[torch.Tensor, torch.Tensor]  # B_2 (k, t), A_2 (t, n)
+
+    def multiplied(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """B (a * k, s * t) and A (s * t, b * n)."""
+        (B1, A1), (B2, A2) = self.first, self.second
+        return _kron(B1, B2), _kron(A1, A2)
 
 
 def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
@@ -112,15 +126,14 @@ def _block(
 
 
 def factors(slots: Mapping[str, str]) -> Factors:
-    """Return what makes B (d_out, rank) and A (rank, d_in) of the tensors, in float64."""
+    """Return what makes the two blocks of the tensors, in float64."""
     return lambda held: _factors(
         {slot: held[slots[slot]].double() for slot in SLOTS if slot in slots}
     )
 
 
-def _factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    (B1, A1), (B2, A2) = (_thin(held, n) for n in "12")
-    return _kron(B1, B2), _kron(A1, A2)
+def _factors(held: Mapping[str, torch.Tensor]) -> Kronecker:
+    return Kronecker(_thin(held, "1"), _thin(held, "2"))
 
 
 def _kron(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:

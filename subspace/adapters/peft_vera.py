@@ -24,13 +24,15 @@ from subspace.adapters.source import factors_there, matrix, some
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import torch
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.assemble import Factors
     from subspace.adapters.source import Source
+
+    _Both = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
 
 NAME = "PEFT VeRA"
 WANTS = "NAME.vera_lambda_b and NAME.vera_lambda_d, base_model.vera_A and base_model.vera_B"
@@ -180,14 +182,14 @@ def _drawn_shape(
     return _rank(source, modules), max(d_ins.values()), max(d_outs)
 
 
-def _stored(projections: Mapping[str, str]) -> Factors:
+def _stored(projections: Mapping[str, str]) -> _Both:
     return lambda tensors: (
         tensors[projections["vera_A"]].double(),
         tensors[projections["vera_B"]].double(),
     )
 
 
-def _factors(slots: Mapping[str, str], both: Factors, d_in: int) -> Factors:
+def _factors(slots: Mapping[str, str], both: _Both, d_in: int) -> Factors:
     def factors(tensors: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         b, d = (tensors[slots[slot]].double() for slot in _LAMBDAS)
         A, B = both(tensors)

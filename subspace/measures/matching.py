@@ -159,7 +159,7 @@ def start(name: str, A0: torch.Tensor, adapter: str) -> LowRankUpdate:
 def same_start(initial: Solved, a: int, b: int) -> bool:
     """Whether two initial A span one space: phi(r_a, r_b) far above its chance, max(r_a, r_b)/d."""
     i, j = (initial.directions[n].rank for n in (a, b))
-    chance = max(i, j) / initial.directions[a].columns.shape[0]
+    chance = max(i, j) / initial.directions[a].dimension
     if not i or not j or chance >= 1:
         return False
     phi = float(initial.overlap(a, b)[:i, :j].square().sum()) / min(i, j)

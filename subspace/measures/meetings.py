@@ -98,7 +98,7 @@ class Meeting:
 def _overlap(solved: Solved, pair: Pair, zero: Sequence[bool]) -> SpaceOverlap:
     """Return phi of all real directions on one side."""
     a, b = (0 if zero[n] else solved.directions[n].rank for n in pair)
-    d = solved.directions[0].columns.shape[0]
+    d = solved.directions[0].dimension
     if not a or not b:
         return SpaceOverlap(math.nan, math.nan, math.nan, math.nan)
     phi, error, _ = (grid[a - 1, b - 1] for grid in cells(solved, pair, (a, b)))

@@ -66,7 +66,7 @@ class Pairing:
         """
         ranks = [0 if none else x.rank for x, none in zip(solved.directions, zero, strict=True)]
         local = list(itertools.combinations(range(len(held)), 2))
-        d = solved.directions[0].columns.shape[0]
+        d = solved.directions[0].dimension
         values = np.full(len(local), np.nan)
         overlaps: list[Overlaps] = []
         p, by_chance = values, 0.0

@@ -203,7 +203,7 @@ def _found(
     zero: list[bool],
     pairs: Sequence[tuple[int, int]],
 ) -> _Found:
-    d = solved.directions[0].columns.shape[0]
+    d = solved.directions[0].dimension
     bounds = [x.angle_errors().numpy() for x in solved.directions]
     real = [0 if none else x.rank for x, none in zip(solved.directions, zero, strict=True)]
     overlaps = [

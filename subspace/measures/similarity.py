@@ -179,7 +179,7 @@ def _assemble(
     angles: bool,
 ) -> ModuleSimilarity:
     first, second = solved.directions
-    d = first.columns.shape[0]
+    d = first.dimension
     r_a, r_b = len(first.S), len(second.S)
     rank_a, rank_b = (0 if u else x.rank for x, u in zip(solved.directions, untrained, strict=True))
     i, j = np.ogrid[1 : r_a + 1, 1 : r_b + 1]

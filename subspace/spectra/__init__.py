@@ -22,8 +22,9 @@ from __future__ import annotations
 
 from subspace.spectra.batches import equal_chunks, over_chunks, usable
 from subspace.spectra.decomposition import Spectrum, spectra, spectrum
-from subspace.spectra.directions import CELL_BOUND, Directions, Solved, is_zero, solve, solve_sides
+from subspace.spectra.directions import is_zero, solve, solve_sides
 from subspace.spectra.factors import require_finite
+from subspace.spectra.solved import CELL_BOUND, Directions, Solved
 
 __all__ = [
     "CELL_BOUND",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from subspace.spectra.batches import equal_chunks, over_chunks, usable
-from subspace.spectra.directions import Directions, solve
+from subspace.spectra.directions import solve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from subspace.adapters import Adapter, LowRankUpdate
+    from subspace.spectra.solved import Directions
 
 
 @dataclass(frozen=True, eq=False)

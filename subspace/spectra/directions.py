@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,76 +14,14 @@ from torch import Tensor
 from subspace import linalg
 from subspace.errors import ArgumentError
 from subspace.results import SIDES, Side
+from subspace.spectra import kronecker
 from subspace.spectra.factors import Core, Device, Factor, Splitter, moved
+from subspace.spectra.solved import CELL_BOUND, Directions, Solved, angle_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from subspace.adapters import LowRankUpdate
-
-CELL_BOUND = 1e-6  # a rung whose error bound on some phi(i, j) is larger is left for the next
-
-
-@dataclass(frozen=True, eq=False)
-class Directions:
-    """The leading directions of one side of one module: ``U = columns @ coefficients``."""
-
-    columns: Tensor  # (d, m): the stored factor, or an orthonormal basis of its span
-    coefficients: Tensor  # (m, r) float64; zero columns where r > d
-    S: Tensor  # (r,) float64 on the CPU, descending; zeros where r > d
-    rank: int  # numerical: singular values above both `level` and `error`
-    level: float  # what the rounding of the stored factors can make of a zero singular value
-    error: float  # bound on the absolute error of S that this rung leaves
-    rung: int  # of the ladder in `subspace.linalg`; 0 for a zero factor
-    beyond: float = 0.0  # the singular value behind the last one of S
-
-    def form(self) -> Tensor:
-        """Return the directions as (d, min(r, d)) float64 on the CPU, orthonormal columns."""
-        d, r = self.columns.shape[0], len(self.S)
-        if self.rung == 0:
-            return torch.eye(d, min(r, d), dtype=torch.float64)
-        return linalg.orthonormal(self.columns, self.coefficients[:, : min(r, d)]).cpu()
-
-    def angle_errors(self) -> Tensor:
-        """Bound sin(Theta) of the leading i directions, for i = 1 ... r (Wedin 1972, BIT 12).
-
-        ``e / (g_i - e)`` with g_i = sigma_i - sigma_(i+1), g_r = sigma_r - `beyond`; infinite where
-        e >= g_i / 2, since such an i cuts a cluster of singular values. All d directions of R^d
-        are always known.
-        """
-        return self._angle_errors
-
-    @cached_property
-    def _angle_errors(self) -> Tensor:
-        error = self.S.new_tensor(self.error)  # once: each of N adapters is asked N times
-        return _angle_errors(self.S, error, self.columns.shape[0], self.beyond)
-
-
-def _angle_errors(S: Tensor, error: Tensor, d: int, beyond: float = 0.0) -> Tensor:
-    gaps = S - torch.nn.functional.pad(S[..., 1:], (0, 1), value=beyond)
-    error = error.to(S)[..., None]
-    bound = torch.where(2 * error < gaps, error / (gaps - error), torch.inf)
-    bound[..., d - 1 :] = 0.0
-    return bound
-
-
-@dataclass(frozen=True, eq=False)
-class Solved:
-    """One module and side of N adapters: their directions and how these overlap."""
-
-    directions: tuple[Directions, ...]
-    partners: tuple[Directions, ...]  # in/out: the other side's directions of each adapter
-    overlaps: Tensor  # (R, R) float64: U_a.T @ U_b of all pairs, adapters side by side
-
-    def overlap(self, a: int, b: int) -> Tensor:
-        """``U_a.T @ U_b``, (r_a, r_b) float64 on the CPU."""
-        rows, columns = self._places[a], self._places[b]
-        return self.overlaps[rows, columns]
-
-    @cached_property
-    def _places(self) -> list[slice]:
-        ends = [0, *accumulate(len(each.S) for each in self.directions)]
-        return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def is_zero(update: LowRankUpdate) -> bool:
@@ -182,9 +117,13 @@ def _climb(
     device: Device,
     split: Splitter,
 ) -> list[Solved]:
-    """Solve on the first rung; hand on to the next what it cannot vouch for."""
+    """Solve on the first rung, but for Kronecker products; hand on what it cannot vouch for."""
     results: dict[int, Solved] = {}
-    todo = list(range(len(modules)))
+    if far is not None:
+        for n, row in enumerate(modules):
+            if kronecker.alike(row):
+                results[n] = kronecker.solve(row, near[n][0].which, device)
+    todo = [n for n in range(len(modules)) if n not in results]
     cuda = torch.device(device).type == "cuda"
     rungs: tuple[linalg.Rung, ...] = (1, 2, 3) if cuda else (1, 3)
     for rung in rungs:
@@ -243,7 +182,7 @@ def _on_rung(
         ranks[empty] = 0
         d = len(here.parts[n].columns[0])
         # No other rung can mend what the update itself leaves open.
-        unsure = _angle_errors(core.S, core.error, d) > CELL_BOUND / 2
+        unsure = angle_errors(core.S, core.error, d) > CELL_BOUND / 2
         unsure &= torch.arange(core.S.shape[1]) < ranks[:, None]
         sound &= empty | (core.sound & ~unsure.any(-1))
         facts = zip(
@@ -256,15 +195,22 @@ def _on_rung(
             strict=True,
         )
         for at, each in enumerate(facts):
-            found[at][0].append(Directions(here.parts[n].columns[at], mixed[n][at], *each))
+            columns = here.parts[n].columns[at]
+            found[at][0].append(Directions(len(columns), _mixed(columns, mixed[n][at]), *each))
             if turned is not None and there is not None:
-                found[at][1].append(Directions(there.parts[n].columns[at], turned[at], *each))
+                columns = there.parts[n].columns[at]
+                found[at][1].append(Directions(len(columns), _mixed(columns, turned[at]), *each))
     return [
         (Solved(tuple(directions), tuple(partners), overlap), certain)
         for (directions, partners), overlap, certain in zip(
             found, overlaps, sound.tolist(), strict=True
         )
     ]
+
+
+def _mixed(columns: Tensor, coefficients: Tensor) -> Callable[[int], Tensor]:
+    """Say how ``columns @ coefficients`` is formed: a stored factor's columns, or a basis's."""
+    return lambda k: linalg.orthonormal(columns, coefficients[:, :k])
 
 
 def _levels(factors: Sequence[Factor], norms: Tensor) -> Tensor:
