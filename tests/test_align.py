@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import loralib
 import pytest
 import torch
 
@@ -92,6 +93,7 @@ def test_renamed_on_request():
     [
         ("a.qkv_proj", {"a.q_proj": 6, "a.k_proj": 2, "a.v_proj": 2}),
         ("a.gate_up_proj", {"a.gate_proj": 4, "a.up_proj": 4}),
+        ("a.c_attn", {"a.c_attn.q": 4, "a.c_attn.k": 4, "a.c_attn.v": 4}),
     ],
 )
 def test_a_fused_projection_is_split_as_another_adapter_holds_its_parts(host, parts, fused_first):
@@ -109,6 +111,26 @@ def test_a_fused_projection_is_split_as_another_adapter_holds_its_parts(host, pa
         assert "fused projections split" in " ".join(split.notes)
         shared = [name for name in split if name in whole]
         assert len(shared) == len(held)
+
+
+def test_peft_and_loralib_meet_on_gpt2(tmp_path):
+    """The whole of PEFT's c_attn, and q and v of loralib's: their rows of one update are one."""
+    whole = update("h.0.attn.c_attn", d_out=15)
+    merged = loralib.MergedLinear(5, 15, r=2, lora_alpha=1, enable_lora=[True, False, True])
+    with torch.no_grad():
+        merged.lora_A.copy_(torch.cat([whole.A, whole.A]))
+        merged.lora_B.copy_(torch.cat([whole.B[:5], whole.B[10:]]))
+    state = {f"h.0.attn.c_attn.{k}": v for k, v in loralib.lora_state_dict(merged).items()}
+    torch.save(state, tmp_path / "gpt2.pt")
+    blocks = subspace.load(tmp_path / "gpt2.pt", alpha=1)
+    names = {"h.0.attn.c_attn.0": "h.0.attn.c_attn.q", "h.0.attn.c_attn.1": "h.0.attn.c_attn.v"}
+    pair = (Adapter.from_updates({whole.name: whole}, name="peft"), blocks)
+    pair = align(pair, names)
+    found = subspace.similarity(*pair, side="out")
+    assert sorted(found.modules) == ["h.0.attn.c_attn.q", "h.0.attn.c_attn.v"]
+    for module in found.modules.values():
+        assert module.phi[-1, -1] == pytest.approx(1, abs=1e-12)
+        assert torch.equal(pair[0][module.module].delta(), pair[1][module.module].delta())
 
 
 def split_names(split, parts):

@@ -52,6 +52,8 @@ _MODELS = {
 _FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
+    # GPT-2's is cut by loralib's MergedLinear alone, into blocks of equal size, named with --map.
+    "c_attn": ("c_attn.q", "c_attn.k", "c_attn.v"),
 }
 
 
