@@ -73,7 +73,7 @@ def test_shared_directions_carry_their_numbers_and_chance():
     first, _, _ = findings(compared(several([2] * 11 + [0], phi11=0.25, p=1e-30)), seeds([1] * 12))
     assert first == (
         "In 11 of 12 modules 'r8' and 'r64' share leading directions beyond chance (level 0.01): "
-        "a median of 2 of 8 (range 0 to 2), and the median φ(1,1) is 0.25, where chance gives "
+        "a median of 2 of 8 (range 0 to 2). The median φ(1,1) is 0.25, where chance gives "
         "0.0026 (median p < 1e-12)."
     )
 
@@ -98,7 +98,7 @@ def test_first_directions_that_lean_together_are_not_called_nothing():
     assert first.startswith(
         "In none of 3 modules do 'r8' and 'r64' share a whole leading direction"
     )
-    assert "though the first ones lean together beyond chance in 3: " in first
+    assert "though the first ones lean together beyond chance in 3. The median" in first
     third = findings(compared(leaning), seeds([0, 0], phi11=0.07, p=1e-7))[2]
     assert "agree in a whole direction in none of 2 modules, though the first ones lean" in third
     barely = several([0] * 4, p=0.004)  # 0.01 of one module, not of four
@@ -137,7 +137,9 @@ def test_second_sentence_counts_modules_above_chance_as_a_whole():
 
 def test_no_rest_is_left_over():
     second = findings(compared(several([8, 8])), seeds([0]))[1]
-    assert second.startswith("No direction of 'r8' is left over: all of them agree with 'r64';")
+    assert second.startswith(
+        "No direction of 'r8' is left over: all of them agree with 'r64'. All against all"
+    )
     second = findings(compared(several([8, 2])), seeds([0]))[1]
     assert "(1 module with none left not counted)" in second
 
@@ -195,44 +197,44 @@ def test_no_module_is_left_out_in_silence():
     ranks = compared([module("a", agreeing=1), untrained("b"), untrained("c")])
     first, second, third = findings(ranks, ranks)
     for sentence in (first, second, third):
-        assert "left out as undefined: 2 of 3 modules" in sentence
+        assert "Left out as undefined: 2 of 3 modules" in sentence
     masked = module("d", agreeing=1)
     masked.phi[0, 0] = masked.pvalue[0, 0] = np.nan  # tied singular values
     first = findings(compared([module("a", agreeing=1), masked]), ranks)[0]
-    assert "the median φ(1,1) is 0.003 (undefined in 1)" in first
+    assert "The median φ(1,1) is 0.003 (undefined in 1)" in first
     first = findings(compared([masked]), ranks)[0]
-    assert "the median φ(1,1) is undefined in every module, where chance gives 0.0026." in first
+    assert "The median φ(1,1) is undefined in every module, where chance gives 0.0026." in first
 
 
 def test_the_initial_a_is_shown_and_a_common_start_is_cautioned_against():
     apart = compared(several([0, 0], phi11=0.004))
     first = findings(compared(several([1, 1]), initial=apart), seeds([1]))[0]
-    assert first.endswith("; between the initial A the median φ(1,1) was 0.004.")
+    assert first.endswith(" Between the initial A the median φ(1,1) was 0.004.")
     one = compared([module("a", phi11=1.0), module("b", phi11=0.004)])
     first = findings(compared(several([1, 1]), initial=one), seeds([1]))[0]
-    assert "caution: in 1 of 2 modules both began with the same A" in first
+    assert "Caution: in 1 of 2 modules both began with the same A" in first
 
 
 def test_a_start_that_agrees_as_a_whole_alone_is_cautioned_against():
     """One seed at two ranks draws the same rows: phi(r_a, r_b) is 1 where phi(1, 1) is not."""
     nested = compared(several([0], phi11=0.01, phi_end=1.0))
     first = findings(compared(several([1]), initial=nested), seeds([1]))[0]
-    assert "caution: in 1 of 1 module both began with the same A" in first
+    assert "Caution: in 1 of 1 module both began with the same A" in first
     full = compared(several([0], phi11=0.01, r_b=D, phi_end=1.0))  # there chance gives 1
-    assert "caution" not in findings(compared(several([1]), initial=full), seeds([1]))[0]
+    assert "Caution" not in findings(compared(several([1]), initial=full), seeds([1]))[0]
 
 
 def test_undefined_initial_and_control_are_said():
     gone = compared([untrained("a")], ("r8", "shuffled"))
     first = findings(compared(several([1]), initial=gone, control=gone), seeds([1]))[0]
-    assert "; the control 'shuffled' is undefined; the initial A is undefined." in first
+    assert " The control 'shuffled' is undefined. The initial A is undefined." in first
 
 
 def test_the_control_stands_beside():
     control = compared(several([0, 0], phi11=0.015, p=0.2), ("r8", "shuffled"))
     first = findings(compared(several([2, 2], phi11=0.25), control=control), seeds([1]))[0]
     assert (
-        "; with the control 'shuffled' the count is a median of 0 of 8 (range 0 to 0), "
+        " With the control 'shuffled' the count is a median of 0 of 8 (range 0 to 0), "
         "and the median φ(1,1) is 0.01" in first
     )
 

@@ -426,7 +426,7 @@ def test_one_zero_module_among_others_is_left_out_and_counted():
     result = interference([a, b])
     assert result.pairs[0].modules == 1
     assert not math.isnan(result.pairs[0].cosine)
-    assert "left out as undefined: 1 of 2 modules" in interfering(result)[1]
+    assert "Left out as undefined: 1 of 2 modules." in interfering(result)[1]
 
 
 def test_ranks_below_the_stored_one_are_counted_and_said():

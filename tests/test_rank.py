@@ -460,7 +460,7 @@ def test_the_sentence_names_the_modules_that_need_more():
     said, not_shown = ranked(result)
     assert said.startswith("In 3 of 4 modules 3 runs share leading directions beyond chance")
     assert "a median of 2 (range 0 to 6; side in, level 0.01)" in said
-    assert "rank 3 is enough for what they share in 3 of them (not in h.3.q 6)" in said
+    assert "Rank 3 is enough for what they share in 3 of them (not in h.3.q 6)" in said
     assert "not shown: that this rank does for the task" in not_shown.lower()
 
 
@@ -473,7 +473,7 @@ def test_the_sentence_where_nothing_is_shared():
 def test_modules_without_a_count_are_counted_in_the_sentence():
     said, _ = ranked(of(module("h.0.q", 3), module("h.1.q", None), module("h.2.q", 0)))
     assert "In 1 of 2 modules" in said
-    assert "left out as undefined: 1 of 3 modules" in said
+    assert "Left out as undefined: 1 of 3 modules." in said
     assert "Only in 1 of 3" in ranked(of(*(module(f"h.{n}.q", n // 2) for n in range(3))))[0]
 
 

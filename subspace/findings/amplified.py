@@ -1,4 +1,4 @@
-"""One sentence on what adapters amplify, written from the comparison with chance alone.
+"""One finding on what adapters amplify, written from the comparison with chance alone.
 
 Table 7 of Hu et al. 2021, arXiv:2106.09685: a factor above 1 is what any small random update has,
 so that the words rest on how many modules lie outside chance, never on the factor.
@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import modules, tail
+from subspace.findings.numbers import modules, tail, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ TOO_MANY = 0.05
 
 
 def amplified(results: Sequence[Amplification]) -> str:
-    """Say in one sentence whether updates meet more or less of W than random ones would.
+    """Say in one finding whether updates meet more or less of W than random ones would.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def amplified(results: Sequence[Amplification]) -> str:
         close = "nothing was added, so there is nothing to amplify"
     else:
         close = "large as the factors are, a random update of that size has the same"
-    return printable(f"Of W's directions, {'; '.join(parts)}: {close}.")
+    return printable(told(f"of W's directions, {parts[0]}", *parts[1:], close))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Three sentences on a merge before it is made: whether it adds, cancels or leaves alone.
+"""Three findings on a merge before it is made: whether it adds, cancels or leaves alone.
 
 All follow from the energy of the weighted sum, its parts and their cosines, by the constants of
 this file; every number stands beside what independent random updates give.
@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import modules, number
+from subspace.findings.numbers import modules, number, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ LOUD = 0.9
 
 
 def interfering(result: Interference) -> tuple[str, str, str]:
-    """Say in three sentences what a merge does, where, and what that does not show.
+    """Say in three findings what a merge does, where, and what that does not show.
 
     Parameters
     ----------
@@ -94,9 +94,9 @@ def _merge(result: Interference) -> str:
         for name, k, w in zip(result.adapters, result.kept, result.weights, strict=True)
         if not math.isnan(k)
     )
-    return (
-        f"Merged, {what}: the energy of the sum is {level}, {close}; along each one's own update "
-        f"it goes {along}{_loud(result)}."
+    return told(
+        f"merged, {what}: the energy of the sum is {level}, {close}",
+        f"along each one's own update it goes {along}{_loud(result)}",
     )
 
 
@@ -132,14 +132,15 @@ def _modules(result: Interference) -> str:
     low, high = energies[0], energies[-1]
     cancelling = sum(verdict(e) == "cancels" for e, _ in energies)
     adding = sum(verdict(e) == "adds up" for e, _ in energies)
-    said += (
-        f"; the energy falls below {1 - ALONE:g} in {cancelling} and exceeds {1 + ALONE:g} in "
+    energy = (
+        f"the energy falls below {1 - ALONE:g} in {cancelling} and exceeds {1 + ALONE:g} in "
         f"{adding} of {modules(len(energies))}"
     )
     if len(energies) > 1:
-        said += f", from {number(low[0])} ({low[1]}) to {number(high[0])} ({high[1]})"
+        energy += f", from {number(low[0])} ({low[1]}) to {number(high[0])} ({high[1]})"
     out = sum(all(math.isnan(pair.cosine) for pair in m.pairs) for m in result.values())
-    return said + (f"; left out as undefined: {out} of {modules(len(result))}" if out else "") + "."
+    left = f"left out as undefined: {out} of {modules(len(result))}" if out else ""
+    return told(said, energy, left)
 
 
 def _named(pair: WholePair) -> str:

@@ -1,4 +1,4 @@
-"""Two sentences on how many directions are real: the rank that follows, and what it leaves open.
+"""Two findings on how many directions are real: the rank that follows, and what it leaves open.
 
 The replicable rank is the number of leading directions that runs of one configuration share
 (section 7.2 of Hu et al. 2021, arXiv:2106.09685). The words follow from the constants of this file.
@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import modules
+from subspace.findings.numbers import modules, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ NAMED = 3
 
 
 def ranked(result: Rank) -> tuple[str, str]:
-    """Say in two sentences which rank follows from the directions that runs share, and what not.
+    """Say in two findings which rank follows from the directions that runs share, and what not.
 
     Parameters
     ----------
@@ -74,11 +74,11 @@ def _result(result: Rank) -> str:
         said = (
             f"{only} {some} of {modules(len(known))} {runs} share leading directions beyond "
             f"chance: a median of {median(counts):g} (range {min(counts):g} to {max(counts):g}; "
-            f"{at}), while {_spectrum(known)}; {_recommended(result, known)}"
+            f"{at}), while {_spectrum(known)}"
         )
     out = len(result) - len(known)
-    left = f"; left out as undefined: {out} of {modules(len(result))}" if out else ""
-    return f"{said}{left}."
+    left = f"left out as undefined: {out} of {modules(len(result))}" if out else ""
+    return told(said, _recommended(result, known) if some else "", left)
 
 
 def _spectrum(known: Iterable[ModuleRank]) -> str:

@@ -1,4 +1,4 @@
-"""Three sentences on what two comparisons show, chosen from the numbers by stated thresholds.
+"""Three findings on what two comparisons show, chosen from the numbers by stated thresholds.
 
 The comparisons are those of section 7.2 of Hu et al. 2021, arXiv:2106.09685: two ranks (Figure 3)
 and two seeds of one rank (Figure 4). Every number stands beside what chance gives.
@@ -24,7 +24,7 @@ from subspace.findings.comparison import (
     undefined,
     whole,
 )
-from subspace.findings.numbers import Middle, modules
+from subspace.findings.numbers import Middle, modules, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ AS_MANY = 1.0
 
 
 def findings(ranks: Similarity, seeds: Similarity) -> tuple[str, str, str]:
-    """Say in three sentences what two ranks share, whether the rest agrees, and what seeds share.
+    """Say in three findings what two ranks share, whether the rest agrees, and what seeds share.
 
     Parameters
     ----------
@@ -83,21 +83,20 @@ def _shared(ranks: Similarity) -> str:
     if not some and (lean := near(ranks, found)):
         said = (
             f"In none of {modules(len(found))} do {a} and {b} share a whole leading direction "
-            f"(level {ranks.level:g}), though the first ones lean together beyond chance in "
-            f"{lean}: {first(found)}"
+            f"(level {ranks.level:g}), though the first ones lean together beyond chance in {lean}"
         )
     elif not some:
         said = (
             f"Nothing beyond chance: in none of {modules(len(found))} do {a} and {b} share a "
-            f"leading direction (level {ranks.level:g}), and {first(found)}"
+            f"leading direction (level {ranks.level:g})"
         )
     else:
         only = "Only in" if some < MOST * len(found) else "In"
         said = (
             f"{only} {some} of {modules(len(found))} {a} and {b} share leading directions "
-            f"beyond chance (level {ranks.level:g}): {spread(found)}, and {first(found)}"
+            f"beyond chance (level {ranks.level:g}): {spread(found)}"
         )
-    return said + control(ranks) + start(ranks) + left_out(ranks, found) + "."
+    return told(said, first(found), control(ranks), start(ranks), left_out(ranks, found))
 
 
 def _rest(ranks: Similarity) -> str:
@@ -105,10 +104,10 @@ def _rest(ranks: Similarity) -> str:
     if not found:
         return "Undefined: without directions to compare there is no rest that could agree."
     a, b = names(ranks)
-    after = f"; {whole(ranks, found)}{left_out(ranks, found)}."
+    after = whole(ranks, found), left_out(ranks, found)
     rest = Rest.of(found)
     if not rest.shares:
-        return f"No direction of {a} is left over: all of them agree with {b}{after}"
+        return told(f"no direction of {a} is left over: all of them agree with {b}", *after)
     beyond = Middle.of(rest.excesses).value
     if math.isnan(beyond):
         verdict = "cannot be judged, for they fill the space in which they are compared"
@@ -121,10 +120,8 @@ def _rest(ranks: Similarity) -> str:
     else:
         verdict = "agree too"
     which = "Beyond those" if any(counts(found)) else "Taken one by one"
-    return (
-        f"{which} the directions of {a} {verdict}: the share of one that lies within {b} "
-        f"{rest}{after}"
-    )
+    said = f"{which} the directions of {a} {verdict}: the share of one that lies within {b} {rest}"
+    return told(said, *after)
 
 
 def _seeds(seeds: Similarity, ranks: Similarity) -> str:
@@ -144,8 +141,8 @@ def _seeds(seeds: Similarity, ranks: Similarity) -> str:
     else:
         only = "only in" if some < MOST * len(found) else "in"
         said += f"beyond chance {only} {some} of {modules(len(found))}: {spread(found)}"
-    said += f"{_relation(found, defined(ranks))}; {first(found)}"
-    return said + control(seeds) + start(seeds) + left_out(seeds, found) + "."
+    said += _relation(found, defined(ranks))
+    return told(said, first(found), control(seeds), start(seeds), left_out(seeds, found))
 
 
 def _relation(seeds: Sequence[ModuleSimilarity], ranks: Sequence[ModuleSimilarity]) -> str:
