@@ -15,6 +15,8 @@ from test_cli_similarity import folder
 import subspace
 from subspace.adapters.save import WRITERS
 from subspace.cli import main, options
+from subspace.errors import UnknownModuleError
+from subspace.results import Conversion, ModuleConversion
 
 
 def run(*args):
@@ -43,6 +45,38 @@ def test_convert_says_what_it_wrote(source, tmp_path):
         assert torch.equal(after[name].A, update.A)
         assert torch.equal(after[name].B, update.B)
         assert after[name].scale == update.scale
+
+
+def test_convert_writes_json_and_csv(source, tmp_path):
+    words = ("convert", source, tmp_path / "out", "--to", "mlx", "--overwrite")
+    done = run(*words, "--json")
+    plain = held(json.loads(done.stdout))
+    assert done.stderr == f"wrote {tmp_path / 'out'}\n"
+    adapter = subspace.load(source)
+    assert (plain["source_format"], plain["format"]) == ("PEFT", "MLX-LM")
+    assert plain["out"] == str(tmp_path / "out")
+    assert [m["module"] for m in plain["modules"]] == list(adapter)
+    assert plain["parameters"] == sum(info.parameters for info in adapter.updates.values())
+    rows = list(csv.DictReader(io.StringIO(run(*words, "--csv").stdout)))
+    assert [row["module"] for row in rows] == list(adapter)
+    assert {(row["d_out"], row["d_in"], row["scale"]) for row in rows} == {("9", "8", "4.0")}
+    assert run(*words, "--json", "--csv").exit_code == 2
+
+
+def test_what_convert_left_out_is_in_the_document(tmp_path):
+    words = ("convert", R8, tmp_path / "r8.safetensors", "--to", "kohya", "--updates-only")
+    plain = held(json.loads(run(*words, "--json").stdout))
+    assert any("left out" in note for note in plain["notes"])
+    one = Conversion("a", "PEFT", "MLX-LM", "out", {"q": ModuleConversion(**_module())})
+    assert one.to_frame()["d_in"].tolist() == [9]
+    assert "<td>8</td><td>9</td>" in one._repr_html_()
+    with pytest.raises(UnknownModuleError, match="was not written"):
+        one["v"]
+
+
+def _module():
+    more = {"shape": (8, 9), "rank": 2, "scale": 1.0, "dtype": "float32", "parameters": 34}
+    return {"module": "q", "kind": "linear"} | more
 
 
 def test_convert_of_some_modules_and_of_what_stores_no_alpha(source, tmp_path):

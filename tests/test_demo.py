@@ -1,11 +1,16 @@
 """``subspace demo`` on the real model and some of the real texts, with fewer steps."""
 
+import csv
+import io
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from schema_held import held
+from tiny_world import write_world
 
 from subspace import training
 from subspace.cli import main
@@ -59,6 +64,40 @@ def test_demo_trains_compares_draws_and_reuses(tmp_path):
     assert record.stat().st_mtime_ns == written
     # All but the words on reuse is the same: the demo is deterministic.
     assert again.output.replace(" (trained before, used again)", "") == first.output
+
+
+def test_demo_writes_json_and_csv_alone_to_stdout(tmp_path, monkeypatch):
+    """The whole verb, on a model of two small layers."""
+    world = write_world(tmp_path)
+    runs = {
+        name: replace(
+            config, rank=min(config.rank, 4), steps=2, warmup=1, batch=4, eval_texts=4,
+            model=str(world / "tiny-bert"), data=str(world / "texts.jsonl"),
+        )
+        for name, config in training.DEMO.items()
+    }  # fmt: skip
+    monkeypatch.setattr(training, "DEMO", runs)
+    words = ["demo", "--out", str(tmp_path / "demo")]
+    done = CliRunner().invoke(main, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    plain = held(json.loads(done.stdout))
+    assert [run["reused"] for run in plain["runs"]] == [False] * 3
+    assert [pair["adapters"] for pair in plain["pairs"]] == [["r8", "r64"], ["r64", "r64-seed1"]]
+    assert [table["adapter"] for table in plain["amplifications"]] == ["r8", "r64"]
+    assert done.stderr.count("% before, ") == 3
+    assert "wrote " in done.stderr
+    for figure in plain["figures"]:
+        assert Path(figure).read_bytes().startswith(b"\x89PNG")
+    done = CliRunner().invoke(main, [*words, "--csv"])
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["name"] for row in rows] == list(runs)
+    assert [float(row["after"]) for row in rows] == [run["after"] for run in plain["runs"]]
+    text = CliRunner().invoke(main, words)
+    for sentence in plain["findings"]:
+        assert sentence in text.stdout
+    done = CliRunner().invoke(main, [*words, "--csv", "--json"])
+    assert done.exit_code == 2
+    assert "choose one" in done.stderr
 
 
 def test_demo_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):

@@ -23,7 +23,8 @@ from schema_held import (
 )  # fmt: skip
 from tiny_world import write_world
 
-from subspace.results import schema
+import subspace
+from subspace.results import Demo, DemoRun, schema
 from subspace.training import TrainConfig, train
 from subspace.training.sweep import Cell
 
@@ -161,12 +162,23 @@ def documents(odd, trained):
     yield run("diff", *two_models(Path(model).parent), "--module", "[qk]", "--json")
     smaller = Path(model).parent / "smaller"
     yield run("resize", third, smaller, "--rank", "1", "--overwrite", "--json")
+    kohya = Path(model).parent / "other.safetensors"
+    yield run("convert", third, kohya, "--to", "kohya", "--overwrite", "--json")
+    yield _demo(third, equal, model)
     yield run("report", third, equal, "--base", model, *few, "--format", "json")
     yield trained[1]
     yield trained[1]["table"]
     record = next(one for one in trained[1]["runs"] if one["error"] is None)
     here = {"folder", "reused", "searched", "error"}
     yield {name: value for name, value in record.items() if name not in here}
+
+
+def _demo(a, b, model):
+    """What `demo` writes, without its trainings (test_demo has them)."""
+    pair = subspace.similarity(subspace.load(a), subspace.load(b))
+    table = subspace.amplification(subspace.load(a), model)
+    one = DemoRun("r8", 8, 2, 0.1, 0.5, reused=False, folder="demo/adapters/r8")
+    return Demo((one,), (pair,), (table,), ("It is so.",), ("demo/figure3.png",)).to_dict()
 
 
 def test_an_extra_a_missing_and_a_wrong_field_are_seen(odd, trained):

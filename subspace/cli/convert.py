@@ -9,11 +9,12 @@ import click
 
 from subspace.cli import options, reading
 from subspace.cli.places import check_place
-from subspace.cli.printing import echo_table, ended, say
+from subspace.cli.printing import echo_csv, echo_json, echo_table, ended, say
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter
     from subspace.adapters.save import Written
+    from subspace.results import Conversion
 
 
 @click.command()
@@ -23,9 +24,18 @@ if TYPE_CHECKING:
 @options.MODULE
 @options.UPDATES_ONLY
 @options.OVERWRITE
+@options.JSON
+@options.MODULES_CSV
 @reading.reading(several=False)
 def command(
-    path: Path, out: Path, to: str, modules: str | None, updates_only: bool, overwrite: bool
+    path: Path,
+    out: Path,
+    to: str,
+    modules: str | None,
+    updates_only: bool,
+    overwrite: bool,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Write an adapter in another format, where that can hold it exactly.
 
@@ -38,27 +48,47 @@ def command(
         subspace convert runs/r8 runs/r8-mlx --to mlx
         subspace convert pytorch_lora_weights.safetensors style.safetensors --to kohya
         subspace convert runs/r8 r8.pt --to loralib --updates-only
+        subspace convert runs/r8 r8.safetensors --to kohya --json | jq -r '.notes[]'
     """  # noqa: D301 - click wants the real character
+    options.one_output(json=as_json, csv=as_csv)
     from subspace.adapters.save import check, save
 
     check_place(out)
     check(out, to, overwrite=overwrite)
     adapter = reading.adapter(path).select(modules)
     written = save(adapter, out, to, updates_only=updates_only, overwrite=overwrite)
-    show(adapter, written)
+    result = _result(adapter, written)
+    if as_json:
+        echo_json(result.to_dict())
+    elif as_csv:
+        rows = [m.to_row() for m in result.values()]
+        echo_csv(list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        show(result)
     ended(out, "")
 
 
-def show(adapter: Adapter, written: Written) -> None:
+def _result(adapter: Adapter, written: Written) -> Conversion:
+    from subspace.results import Conversion, ModuleConversion
+
+    modules = {
+        i.name: ModuleConversion(i.name, i.kind, i.shape, i.rank, i.scale, i.dtype, i.parameters)
+        for i in adapter.updates.values()
+    }
+    place = str(written.path)
+    return Conversion(adapter.name, adapter.format, written.format, place, modules, written.notes)
+
+
+def show(result: Conversion) -> None:
     """Print what was written, and what a reader of it must know."""
-    infos = list(adapter.updates.values())
     values = [
-        [str(rank) for rank in sorted({info.rank for info in infos})],
-        [f"{scale:.6g}" for scale in sorted({info.scale for info in infos})],
-        list(dict.fromkeys(info.dtype for info in infos)),
+        [str(rank) for rank in sorted({m.rank for m in result.values()})],
+        [f"{scale:.6g}" for scale in sorted({m.scale for m in result.values()})],
+        list(dict.fromkeys(m.dtype for m in result.values())),
     ]
     shown = [", ".join(found[:4]) + (", …" if len(found) > 4 else "") for found in values]
     header = ["from", "to", "modules", "rank", "scale", "dtype"]
-    echo_table(header, [[adapter.format, written.format, str(len(infos)), *shown]], left=2)
-    for note in written.notes:
+    row = [result.source_format, result.format, str(len(result)), *shown]
+    echo_table(header, [row], left=2)
+    for note in result.notes:
         say(f"note: {note}")

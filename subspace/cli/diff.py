@@ -44,7 +44,7 @@ _NAMED = 4  # modules or tensors of a list; the others are counted
 )
 @options.MODULE
 @options.JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
+@options.MODULES_CSV
 @options.MARKDOWN
 @options.LATEX
 @click.option(

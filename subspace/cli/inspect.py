@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="Write every module and tensor as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
+@options.MODULES_CSV
 @click.option("--explain", is_flag=True, help="Say why a file is taken for the format it is.")
 @reading.reading(several=False)
 def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool) -> None:

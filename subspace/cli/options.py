@@ -24,6 +24,7 @@ MARKDOWN = click.option(
 LATEX = click.option(
     "--latex", "as_latex", is_flag=True, help="Write the table for a paper (booktabs)."
 )
+MODULES_CSV = click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
 CELLS = click.option(
     "--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j)."
 )

@@ -45,7 +45,7 @@ _NAMED = 3  # modules of one note
 @click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
 @options.MODULE
 @options.JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
+@options.MODULES_CSV
 @options.MARKDOWN
 @options.LATEX
 @click.option(

@@ -59,7 +59,7 @@ HEADER = ("module", "r", "kept", "energy", "error", "parameters")
 @options.UPDATES_ONLY
 @options.OVERWRITE
 @options.JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
+@options.MODULES_CSV
 @options.MARKDOWN
 @options.LATEX
 @reading.reading(several=False)

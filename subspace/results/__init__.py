@@ -4,6 +4,8 @@ Nothing here computes: measures fill these, figures and the command line read th
 """
 
 from subspace.results.amplification import Amplification, DirectionGain, ModuleAmplification
+from subspace.results.conversion import Conversion, ModuleConversion
+from subspace.results.demo import Demo, DemoRun
 from subspace.results.diff import Diff, ModuleDiff, TensorDiff
 from subspace.results.interference import (
     Interference,
@@ -29,10 +31,14 @@ __all__ = [
     "Asked",
     "Budget",
     "By",
+    "Conversion",
+    "Demo",
+    "DemoRun",
     "Diff",
     "DirectionGain",
     "Interference",
     "ModuleAmplification",
+    "ModuleConversion",
     "ModuleDiff",
     "ModuleInterference",
     "ModuleProfile",
