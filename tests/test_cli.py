@@ -46,6 +46,12 @@ def test_an_option_of_one_name_is_one_thing_everywhere():
             assert len(kinds) == 1, (option, uses)
 
 
+@pytest.mark.parametrize("name", [verb for verb in VERBS if verb != "reproduce"])
+def test_every_verb_can_be_piped(name):
+    options = {option for p in verb(name).params for option in p.opts}
+    assert {"--json", "--csv"} <= options
+
+
 def test_a_near_miss_names_what_was_meant():
     done = CliRunner().invoke(main, ["similarty", "a", "b"])
     assert done.exit_code == 2

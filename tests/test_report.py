@@ -1,7 +1,9 @@
 """The page that travels: whole, offline, the same bytes, and safe against the names in it."""
 
 import base64
+import csv
 import gzip
+import io
 import json
 import re
 from dataclasses import replace
@@ -309,6 +311,48 @@ def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
     assert [a["adapter"] for a in exact["amplifications"]] == ["r8", "r64"]
     assert {row["rank"] for row in exact["amplifications"][1]["modules"]} == {64}
     assert {row["rank"] for row in exact["curves"][1]["modules"]} == {1, 2, 4, 8, 16, 32, 64}
+
+
+def test_json_is_the_short_word_for_its_format(tmp_path):
+    words = (DATA / "r8", "--module", "*.5.*.query")
+    long, short = (json.loads(run(*words, *w).stdout) for w in (["--format", "json"], ["--json"]))
+    assert long.pop("command").endswith("--format json")
+    assert short.pop("command").endswith("--json")
+    assert short == long
+    out = tmp_path / "r.json"
+    assert run(*words, "--json", "--out", out).exit_code == 0
+    assert json.loads(out.read_text())["sources"] == short["sources"]
+    assert run(*words, "--format", "json", "--json").exit_code == 0  # the same, said twice
+    for two in (("--json", "--csv"), ("--format", "html", "--json"), ("--format", "json", "--csv")):
+        done = run(*words, *two)
+        assert done.exit_code == 2
+        assert "choose one" in done.stderr
+
+
+def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):
+    few = ("--module", "*.[05].*.query", "--base", "minilm")
+    names = ("r8", "r64", "r64-seed1")
+    done = run(*(DATA / name for name in names), *few, "--csv")
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["adapter"] for row in rows] == [n for n in names for _ in range(2)]
+    one, two = (subspace.load(DATA / n).select("*.5.*.query") for n in ("r8", "r64-seed1"))
+    row, (module,) = rows[5], list(one)
+    assert (row["module"], row["rank"], row["first"]) == (module, "64", "r8")
+    pair, spectrum = subspace.similarity(one, two)[module], subspace.rank(two)[module]
+    assert float(row["phi_first"]) == pytest.approx(pair.phi[0, 0])
+    whole = (pair.numerical_rank_a - 1, pair.numerical_rank_b - 1)
+    assert float(row["phi_whole"]) == pytest.approx(pair.phi[whole])
+    assert int(row["agreeing"]) == pair.agreeing
+    assert float(row["stable"]) == pytest.approx(spectrum.stable.median)
+    assert float(row["factor"]) > 1
+    assert (rows[0]["first"], rows[0]["phi_first"], rows[0]["agreeing"]) == ("", "", "")
+    out = tmp_path / "r.csv"
+    assert run(DATA / "r8", "--csv", "--out", out).exit_code == 0
+    first = next(csv.DictReader(io.StringIO(out.read_text())))
+    assert first["w_norm"] == ""  # without a base
+    again = subspace.report([one]).to_frame()
+    assert again["rank"].tolist() == [8]
 
 
 @pytest.mark.parametrize(

@@ -28,17 +28,27 @@ _NARROWEST = 22  # characters that the first column of a table keeps
 
 def echo_json(value: dict[str, Any]) -> None:
     """Write strict JSON: NaN and infinities must have become null before."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+    click.echo(json_text(value), nl=False)
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """Return what `echo_json` writes."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def echo_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write CSV; a text that a spreadsheet would run as a formula gets a leading quote."""
+    click.echo(csv_text(header, rows), nl=False)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return what `echo_csv` writes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
         writer.writerow([_harmless(value) for value in row])
-    click.echo(text.getvalue(), nl=False)
+    return text.getvalue()
 
 
 def _harmless(value: object) -> object:

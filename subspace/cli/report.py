@@ -9,14 +9,15 @@ import click
 
 from subspace.cli import options, reading
 from subspace.cli.places import check_file
-from subspace.cli.printing import echo_json, progress, say
+from subspace.cli.printing import csv_text, json_text, progress, say
 from subspace.cli.similarity import SIDE_WORDS
+from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
-    from subspace.results import Side, Table6
+    from subspace.results import Report, Side, Table6
 
 
 @click.command()
@@ -53,16 +54,18 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("html", "json")),
+    type=click.Choice(("html", "json", "csv")),
     default="html",
     show_default=True,
-    help="A page for a browser, or everything as JSON on stdout.",
+    help="A page for a browser; or as --json and --csv write it.",
 )
+@options.JSON
+@click.option("--csv", "as_csv", is_flag=True, help="Write one line an adapter and module.")
 @click.option(
     "--out",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write here.  [default: report.html, and stdout for JSON]",
+    help="Write here.  [default: report.html, and stdout for JSON, CSV]",
 )
 @reading.reading()
 @options.DEVICE
@@ -76,6 +79,8 @@ def command(
     modules: str | None,
     no_top: bool,
     form: str,
+    as_json: bool,
+    as_csv: bool,
     out: Path | None,
     device: str,
 ) -> None:
@@ -83,14 +88,15 @@ def command(
 
     A map of layers and module kinds, phi(i, j) of every module under two sliders, spectra, Table 7
     with its curve, ranks, Table 6 of a sweep, how each number is defined, and what made them. The
-    page asks for nothing over a network. In --format json the same numbers, exact.
+    page asks for nothing over a network. With --json the same numbers, exact.
 
     \b
         subspace report data/adapters/r8 data/adapters/r64 --base minilm
         subspace report runs/r8 runs/r64 runs/r64-seed1 --runs runs --out sweep.html
-        subspace report runs/r8 --format json | jq -r '.findings[]'
+        subspace report runs/r8 --json | jq -r '.findings[]'
     """  # noqa: D301 - click wants the real character
-    target = out if out is not None or form == "json" else Path("report.html")
+    form = _form(form, as_json, as_csv)
+    target = out if out is not None or form != "html" else Path("report.html")
     if target is not None:
         check_file(target)
     from contextlib import ExitStack
@@ -98,7 +104,7 @@ def command(
     from subspace.cache import default_folder
     from subspace.cli.amplification import open_base
     from subspace.plots.save import write
-    from subspace.reports import html, report
+    from subspace.reports import report
 
     adapters = reading.adapters(paths)
     checkpoint = None if base is None else open_base(base)
@@ -118,20 +124,34 @@ def command(
             device=device,
             progress=_stages(stack, len(adapters[0].select(modules))),
         )
-    if form == "json" and target is None:
-        echo_json(found.to_dict())
+    if target is None:
+        click.echo(_text(found, form), nl=False)
         return
-    if form == "json":
-        import json
-
-        text = json.dumps(found.to_dict(), allow_nan=False, indent=1)
-    else:
-        text = html(found)
-    assert target is not None
-    write(text.encode(), target)
+    write(_text(found, form).encode(), target)
     for sentence in found.findings:
         say(sentence)
     click.echo(f"wrote {target}", err=True)
+
+
+def _form(form: str, as_json: bool, as_csv: bool) -> str:
+    """Return what is to be written; --json and --csv are short for --format json and csv."""
+    options.one_output(json=as_json, csv=as_csv)
+    short = "json" if as_json else "csv" if as_csv else form
+    if short != form and options.given("form"):
+        raise ArgumentError(f"--format {form} and --{short} are two outputs; choose one")
+    return short
+
+
+def _text(found: Report, form: str) -> str:
+    from subspace.reports import html
+
+    if form == "json":
+        return json_text(found.to_dict())
+    if form == "csv":
+        rows = found.to_rows()
+        cells = [["" if v is None else v for v in row.values()] for row in rows]
+        return csv_text(list(rows[0]), cells)
+    return html(found)
 
 
 def _table6(runs: Path) -> Table6:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.plain import SCHEMA_VERSION, Part, Side
+from subspace.results.plain import SCHEMA_VERSION, Part, Side, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from subspace.results.amplification import Amplification
-    from subspace.results.rank import Rank
-    from subspace.results.similarity import Similarity
+    import pandas as pd
+
+    from subspace.results.amplification import Amplification, ModuleAmplification
+    from subspace.results.rank import ModuleRank, Rank
+    from subspace.results.similarity import ModuleSimilarity, Similarity
     from subspace.results.sweep import Table6
 
 
@@ -78,3 +80,50 @@ class Report:
             "curves": [each.to_dict() for each in self.curves],
             "sweep": None if self.sweep is None else self.sweep.to_dict(),
         }
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return flat rows, one an adapter and module; undefined is None.
+
+        Each has the spectrum's ranks; what the module shares with the first adapter's, phi at the
+        first direction and at all real ones; and its row of Table 7. All else is in `to_dict`.
+        """
+        first = self.sources[0].name
+        rows = []
+        for n, (source, ranks) in enumerate(zip(self.sources, self.ranks, strict=True)):
+            pair = self.pairs[n - 1].modules if n else {}
+            table = {row.module: row for row in self.amplifications[n]} if self.base else {}
+            for name, m in ranks.items():
+                row = {"adapter": source.name, "module": name, **_spectrum(m)}
+                row |= {"first": first if n else None, **_shared(pair.get(name))}
+                rows.append(strict(row | _table7(table.get(name))))
+        return rows
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `to_rows` as a frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_rows())
+
+
+def _spectrum(m: ModuleRank) -> dict[str, Any]:
+    medians = ("stable", "entropy", "participation", "energy90", "energy95", "energy99")
+    values = {name: getattr(m, name).median for name in medians}
+    return {"rank": m.nominal, "numerical_rank": m.numerical, **values}
+
+
+def _shared(m: ModuleSimilarity | None) -> dict[str, Any]:
+    names = ("phi_first", "chance_first", "p_first", "phi_whole", "chance_whole", "agreeing")
+    if m is None:
+        return dict.fromkeys(names)
+    whole = (max(m.numerical_rank_a, 1) - 1, max(m.numerical_rank_b, 1) - 1)
+    cells = [float(grid[0, 0]) for grid in (m.phi, m.null_mean, m.pvalue)]
+    cells += [float(grid[whole]) for grid in (m.phi, m.null_mean)]
+    return dict(zip(names, (*cells, m.agreeing), strict=True))
+
+
+def _table7(row: ModuleAmplification | None) -> dict[str, Any]:
+    names = (
+        "w_norm", "delta_norm", "w_in_delta", "w_in_w", "w_in_random", "factor", "chance_factor",
+        "quotient", "finding",
+    )  # fmt: skip
+    return {name: None if row is None else getattr(row, name) for name in names}
