@@ -59,8 +59,40 @@ def test_a_near_miss_names_what_was_meant():
     done = CliRunner().invoke(main, ["x\x1b[31m"])
     assert done.exit_code == 2
     assert "\x1b" not in done.stderr
-    done = CliRunner().invoke(main, ["similarity", "--modul", "x"])
-    assert "--module" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["similarity", "--modul", "x"], "No such option '--modul'. Did you mean '--module'?"),
+        (["similarity", "--ot", "x"], "Did you mean '--out'?"),  # and not --contour, --control
+        (["rank", "--js"], "Did you mean '--json'?"),
+        (["rank", "--lateks"], "Did you mean '--latex'?"),
+        (["rank", "-j"], "Did you mean '--json'?"),
+        (["rank", "--ma"], "Did you mean '--markdown' or '--map'?"),
+        (["rank", "--zzz"], "No such option '--zzz'.\n"),
+        (["--debgu", "rank"], "Did you mean '--debug'?"),
+        (["--zzz", "rank"], "No such option '--zzz'.\n"),
+        (["sim", "a", "b"], "Did you mean 'similarity'?"),
+        (["re"], "Did you mean 'report' or 'resize' or 'reproduce'?"),
+        (["zzz"], "No such command 'zzz'.\n"),
+    ],
+)
+def test_only_the_nearest_is_named(words, said):
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2
+    assert done.stderr.endswith(said if said.endswith("\n") else f"{said}\n")
+
+
+def test_every_summary_fits_one_line_of_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(main, ["--help"]).output
+    lines = shown.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in lines] == list(VERBS)
+    assert all(line.endswith(VERBS[line.split()[0]]) for line in lines)
+    assert max(map(len, lines)) <= 80
+    for name in VERBS:  # what a shell's completion shows
+        assert verb(name).get_short_help_str(200) == VERBS[name]
 
 
 @pytest.mark.parametrize("name", VERBS)

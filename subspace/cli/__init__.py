@@ -7,31 +7,79 @@ so that ``subspace --help`` and ``subspace inspect`` stay light.
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
+from contextlib import contextmanager
+from difflib import SequenceMatcher
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from subspace import __version__
 from subspace.errors import SubspaceError, printable
 
-# In the order of a first visit; each is a file here with a command of the same name.
-VERBS = (
-    "demo",
-    "inspect",
-    "similarity",
-    "rank",
-    "interference",
-    "amplification",
-    "placement",
-    "diff",
-    "report",
-    "resize",
-    "convert",
-    "train",
-    "reproduce",
-)
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+# In the order of a first visit; each is a file here with a command of the same name. What each does
+# fits one line of a terminal of 80 columns, and is said without an import of the file.
+VERBS = {
+    "demo": "Train three adapters, compare them, draw: five minutes.",
+    "inspect": "Say what an adapter holds: modules, ranks, scales.",
+    "similarity": "Compare the directions that adapters learned: phi(i, j).",
+    "rank": "Count the directions that runs of other seeds learn again.",
+    "interference": "Say before a merge whether adapters add up or cancel.",
+    "amplification": "Say how much of W lies where delta W does: Table 7.",
+    "placement": "Compare W's top directions with those of delta W.",
+    "diff": "Say what full fine-tuning changed, as low-rank updates.",
+    "report": "Put all that can be said of adapters on one page.",
+    "resize": "Write the best adapter of a lower rank.",
+    "convert": "Write an adapter in another program's format.",
+    "train": "Train LoRA adapters, one or a sweep: Table 6.",
+    "reproduce": "Train a sweep and retell section 7 of the paper.",
+}
+_MOST_MEANT = 3  # names that one word may abbreviate; of more, none is meant
+
+
+def nearest(word: str, names: Iterable[str], *, least: float = 0.6) -> list[str]:
+    """Return the names that `word` begins, or those alone that are most like it.
+
+    >>> nearest("--js", ["--csv", "--json", "--side"])
+    ['--json']
+    >>> nearest("--ot", ["--contour", "--control", "--out"])
+    ['--out']
+    >>> nearest("--xyz", ["--out"])
+    []
+    """
+    bare = word.lstrip("-")
+    begun = [name for name in names if name.lstrip("-").startswith(bare)]
+    if begun:
+        return begun if len(begun) <= _MOST_MEANT else []
+    alike = {name: SequenceMatcher(None, name.lstrip("-"), bare).ratio() for name in names}
+    best = max(alike.values(), default=0.0)
+    return [name for name, ratio in alike.items() if ratio == best and ratio >= least]
+
+
+def _refusal(what: str, word: str, near: Sequence[str], ctx: click.Context | None) -> Exception:
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return click.UsageError(f"No such {what} {printable(word)!r}.{meant}", ctx)
+
+
+@contextmanager
+def _naming_options() -> Iterator[None]:
+    """Of an option that there is not, name the nearest; click names all that is vaguely alike."""
+    try:
+        yield
+    except click.NoSuchOption as error:
+        context = error.ctx
+        names = [
+            name
+            for parameter in (context.command.get_params(context) if context else ())
+            if isinstance(parameter, click.Option)
+            for name in (*parameter.opts, *parameter.secondary_opts)
+            if name.startswith("--")
+        ]
+        near = nearest(error.option_name, names)
+        raise _refusal("option", error.option_name, near, context) from None
 
 
 class Verbs(click.Group):
@@ -47,6 +95,7 @@ class Verbs(click.Group):
             return None
         command: click.Command = import_module(f"subspace.cli.{cmd_name}").command
         command.name = cmd_name  # all of them are called `command` where they stand
+        command.short_help = VERBS[cmd_name]
         return command
 
     def resolve_command(
@@ -55,18 +104,27 @@ class Verbs(click.Group):
         """Find the verb; of one that there is not, name the nearest."""
         try:
             return super().resolve_command(ctx, args)
+        except click.NoSuchOption:
+            raise
         except click.UsageError:
-            near = get_close_matches(args[0], VERBS, 1, 0.5)
-            if not near:
-                raise
-            raise click.UsageError(
-                f"No such command {printable(args[0])!r}. Did you mean {near[0]!r}?", ctx
-            ) from None
+            near = nearest(args[0], VERBS, least=0.5)
+            raise _refusal("command", args[0], near, ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the verbs, none of which is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options that stand before the verb."""
+        with _naming_options():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Run the verb; a user's error is one line and exit 2, ours says that it is a bug."""
         try:
-            return super().invoke(ctx)
+            with _naming_options():
+                return super().invoke(ctx)
         except SubspaceError as error:
             if ctx.params.get("debug"):
                 raise
