@@ -134,16 +134,3 @@ def test_a_width_that_is_none_is_said():
     assert "single, double or a number of inches" in done.stderr
     done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", "x.png", "--width", "900"])
     assert "3 to 40 inches" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["inspect", "similarity", "rank", "interference"])
-def test_the_next_command_is_named_to_a_person_and_to_no_log(name, monkeypatch):
-    words = [name, str(DATA / "r8")] + [str(DATA / "r64")] * (name != "inspect")
-    assert "next:" not in CliRunner().invoke(main, words).output
-    monkeypatch.setattr("subspace.cli.printing.at_terminal", lambda: True)
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0
-    assert re.search(r"^next: .*(subspace|--out)", done.stderr, flags=re.MULTILINE)
-    assert "next:" not in done.stdout
-    if name != "inspect":
-        assert "next:" not in CliRunner().invoke(main, [*words, "--json"]).output

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -165,7 +166,7 @@ class Adapter(Mapping[str, LowRankUpdate]):
         if module not in self.updates:
             raise UnknownModuleError(
                 f"adapter {self.name!r} has no module {module!r}; "
-                f"list what it has with `subspace inspect {self.path or self.name}`"
+                f"list what it has with `subspace inspect {quote(str(self.path or self.name))}`"
             )
         return self._read(module)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace import __version__
+from subspace.cli.hints import WORDS
 from subspace.errors import SubspaceError, printable
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; of one that there is not, name the nearest."""
+        ctx.meta[WORDS] = tuple(args)  # click takes them apart
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchOption:

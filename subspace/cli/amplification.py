@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options, reading
+from subspace.cli import hints, options, reading
 from subspace.cli.places import check_figure
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
@@ -178,7 +178,10 @@ def command(
             if n:
                 click.echo()
             (echo_directions if directions else show)(result)
-        ended(out, "--ranks 1-8 cuts the update, --figure map --out map.png draws all modules")
+        cut = [] if ranks else [hints.again("--ranks", "1-8")]
+        one = len(paths) == 1
+        drawn = [hints.again("--figure", "map", "--out", "map.png")] if one else []
+        ended(out, *cut, *drawn)
 
 
 def open_base(base: str) -> Pretrained:

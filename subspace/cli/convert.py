@@ -65,7 +65,7 @@ def command(
         echo_csv(list(rows[0]), [list(row.values()) for row in rows])
     else:
         show(result)
-    ended(out, "")
+    ended(out)
 
 
 def _result(adapter: Adapter, written: Written) -> Conversion:

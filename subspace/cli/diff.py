@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options, reading
+from subspace.cli import hints, options, reading
 from subspace.cli.places import check_place
 from subspace.cli.printing import (
     common_path,
@@ -121,7 +122,15 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(HEADER, list(_rows(result)))
     else:
         show(result)
-        ended(out, "--out FOLDER writes an adapter, for subspace similarity LORA FOLDER --side in")
+        ended(out, *([hints.again("--out", _free(tuned))] if result else []))
+
+
+def _free(tuned: Path) -> str:
+    """Return the name of a folder here that is not taken, for the adapter of a hint."""
+    at = tuned.absolute()
+    name = f"{at.stem if at.is_file() else at.name}-adapter"
+    taken = (Path(name if n == 1 else f"{name}-{n}") for n in count(1))
+    return str(next(place for place in taken if not place.exists()))
 
 
 def _opened(path: Path) -> Pretrained | Adapter:

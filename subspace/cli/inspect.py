@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli import options, reading
+from subspace.cli import hints, options, reading
 from subspace.cli.printing import echo_csv, echo_json, echo_table, ended
 from subspace.errors import printable
 
@@ -69,7 +69,8 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
         if i:
             click.echo()
         _show(adapter, reading.reasons(adapter) if explain else {})
-    ended(None, "subspace similarity A B compares two, subspace report A puts one on a page")
+    pairs = [hints.then("similarity", paths[:2])] if len(paths) > 1 else []
+    ended(None, *pairs, hints.report())
 
 
 # A layer's number stands between dots, or underscores in kohya's names; the 1 of "fc1" is none.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from subspace.cli import options, reading
+from subspace.cli import hints, options, reading
 from subspace.cli.places import check_figure
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
@@ -91,7 +91,9 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(*table(result, each=each))
     else:
         show(result, each=each)
-        ended(out, "--weights 0.5,0.5 asks for another sum, --out map.png draws the cosines")
+        shares = ",".join([f"{1 / len(paths):.2g}"] * len(paths))
+        other = [] if weights is not None else [hints.again("--weights", shares)]
+        ended(out, *other, hints.again("--out", "map.png"))
 
 
 def _numbers(weights: str) -> list[float]:

@@ -184,12 +184,13 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def ended(out: Path | None, hint: str) -> None:
-    """Say what was written; where nothing was, name the next useful command to a person."""
+def ended(out: Path | None, *hints: str) -> None:
+    """Say what was written; where nothing was, name the next useful commands to a person."""
     if out is not None:
-        click.echo(f"wrote {out}", err=True)
+        click.echo(f"wrote {printable(out)}", err=True)
     elif at_terminal():  # nobody reads a hint in a log
-        click.echo(f"next: {hint}", err=True)
+        for hint in hints:
+            click.echo(f"next: {hint}", err=True)
 
 
 def at_terminal() -> bool:

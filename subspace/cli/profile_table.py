@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options
+from subspace.cli import hints, options
 from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, ended, progress, say
 from subspace.errors import ArgumentError
 
@@ -63,7 +63,7 @@ def run(
         echo_csv(("module", "k", *COLUMNS), _lines(result))
     else:
         show(result)
-        ended(out, "--out profile.png draws it")
+        ended(out, hints.again("--out", "profile.png"))
 
 
 def _announce(shapes: list[tuple[int, int]], device: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options, reading
+from subspace.cli import hints, options, reading
 from subspace.cli.places import check_figure
 from subspace.cli.printing import (
     common_path,
@@ -108,7 +108,7 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
     else:
         show(result)
-        ended(out, "--out rank.png draws it; subspace report RUN… puts all on one page")
+        ended(out, hints.again("--out", "rank.png"), hints.report())
 
 
 def show(result: Rank) -> None:

@@ -125,7 +125,7 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
     else:
         show(result, written.notes)
-    ended(out, "")
+    ended(out)
 
 
 def show(result: Resize, notes: Iterable[str]) -> None:

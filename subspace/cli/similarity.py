@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options, reading
+from subspace.cli import hints, options, reading
 from subspace.cli.places import check_figure
 from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
 from subspace.errors import ArgumentError
@@ -234,10 +234,7 @@ def emit(
             (echo_markdown if as_markdown else echo_latex)(*table(result))
             return
         show(result)
-        ended(
-            out,
-            "--out fig3.png draws it; subspace report A B puts all on one page",
-        )
+        ended(out, hints.again("--out", f"fig{figure}.png"), hints.report())
 
 
 def draw(

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from subspace.cli import options, reading
+from subspace.cli import hints, options, reading
 from subspace.cli.places import check_figure
 from subspace.cli.printing import (
     echo_csv,
@@ -86,7 +86,7 @@ def matrix(
         (echo_markdown if as_markdown else echo_latex)(*table(result, clustered=clustered))
     else:
         show(result, clustered=clustered)
-        ended(out, "--out matrix.png draws it; subspace similarity A B looks into one pair")
+        ended(out, hints.again("--out", "matrix.png"), hints.then("similarity", paths[:2]))
 
 
 def check(adapters: int, out: Path | None) -> None:

@@ -1,0 +1,59 @@
+"""The next useful command, whole, so that it can be pasted: with the paths that the user gave."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from subspace.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+WORDS = "subspace.words"
+"""Under which a context keeps the verb and all that was typed after it."""
+_READING = {"strict": "--strict", "renamed": "--map", "pattern": "--pattern", "alpha": "--alpha"}
+
+
+def pasted(words: Iterable[object]) -> str:
+    """Return words as a shell reads them back.
+
+    >>> pasted(["subspace", "rank", "my runs/r8", "--module", "*.q"])
+    "subspace rank 'my runs/r8' --module '*.q'"
+    """
+    return printable(shlex.join(map(str, words)))
+
+
+def again(*more: object) -> str:
+    """Return the command that is running, as it was typed, with `more` options."""
+    context = click.get_current_context()
+    verb, *rest = context.meta.get(WORDS) or [context.info_name]
+    if "--" in rest:  # behind which nothing is an option
+        return pasted(["subspace", verb, *more, *rest])
+    return pasted(["subspace", verb, *rest, *more])
+
+
+def then(verb: str, paths: Iterable[Path], *more: object) -> str:
+    """Return a command of another verb, that reads adapters as the running one was told to."""
+    context = click.get_current_context()
+    read: list[object] = []
+    for name, option in _READING.items():
+        value = context.meta.get(f"subspace.{name}")
+        if isinstance(value, bool):
+            read += [option] * value
+        elif value is not None:
+            for each in value if isinstance(value, (list, tuple)) else (value,):
+                read += [option, each]
+    words = [f"./{word}" if str(word).startswith("-") else word for word in paths]
+    return pasted(["subspace", verb, *words, *more, *read])
+
+
+def report() -> str:
+    """Return the command that puts the running one's adapters on one page."""
+    given = click.get_current_context().params
+    paths = given.get("paths") or [given["path"]]
+    base = given.get("base")
+    return then("report", paths, *([] if base is None else ["--base", base]))

@@ -1,0 +1,112 @@
+"""What a verb says next to a person is a command that a shell runs as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from schema_held import DATA, two_models
+from test_cli_amplification import base
+from test_cli_similarity import folder
+
+from subspace.cli import main
+from subspace.cli.hints import pasted
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with adapters, a base and two checkpoints; their names have a space."""
+    (tmp_path / "my runs").mkdir()
+    for n, name in enumerate(("one", "two", "-three")):
+        folder(tmp_path / "my runs" / name, seed=n)
+    base(tmp_path / "a base")
+    two_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("subspace.cli.printing.at_terminal", lambda: True)
+    return tmp_path
+
+
+ONE, TWO, THREE = (f"my runs/{name}" for name in ("one", "two", "-three"))
+FEW = ("--module", "*quer[y]")
+VERBS = {
+    "inspect one": (["inspect", ONE], 1),
+    "inspect two": (["inspect", ONE, TWO, "--strict"], 2),
+    "similarity": (["similarity", ONE, TWO, "--side", "in", *FEW], 2),
+    "matrix": (["similarity", ONE, TWO, THREE, "--by", "agreeing"], 2),
+    "rank": (["rank", ONE, TWO, "--map", "enc.0.query=x"], 2),
+    "interference": (["interference", ONE, TWO, THREE], 2),
+    "interference of weights": (["interference", "--weights=1,-1", ONE, TWO], 1),
+    "amplification": (["amplification", ONE, "--base", "a base", "--no-cache"], 2),
+    "amplification of two": (["amplification", ONE, TWO, "--base", "a base", "--no-cache"], 1),
+    "amplification of ranks": (
+        ["amplification", ONE, "--base", "a base", "--no-cache", "--ranks", "1-2"], 1,
+    ),
+    "placement": (["placement", ONE, "--base", "a base", *FEW], 2),
+    "profile": (["placement", ONE, "--base", "a base", "--profile"], 1),
+    "diff": (["diff", "before", "after", "--module", "q"], 1),
+    "diff of equals": (["diff", "before", "before"], 0),
+}  # fmt: skip
+
+
+def hints(done):
+    return re.findall(r"^next: (.*)$", done.stderr, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_hint_runs_as_it_stands(verb, place):
+    words, count = VERBS[verb]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert "next:" not in done.stdout
+    said = hints(done)
+    assert len(said) == count
+    for line in said:
+        program, *rest = shlex.split(line)
+        assert program == "subspace"
+        before = set(place.iterdir())
+        again = CliRunner().invoke(main, rest)
+        assert again.exit_code == 0, (line, again.output)
+        if "--out" in rest:
+            (new,) = set(place.iterdir()) - before
+            assert new == place / rest[rest.index("--out") + 1]
+
+
+def test_a_hint_keeps_what_was_typed(place):
+    done = CliRunner().invoke(main, ["similarity", ONE, TWO, "--side", "in", *FEW])
+    assert hints(done)[0] == (
+        "subspace similarity 'my runs/one' 'my runs/two' --side in --module '*quer[y]' "
+        "--out fig3.png"
+    )
+    assert hints(done)[1] == "subspace report 'my runs/one' 'my runs/two'"
+    done = CliRunner().invoke(main, ["rank", ONE, "--map", "enc.0.query=x", "--strict"])
+    assert hints(done)[1] == "subspace report 'my runs/one' --strict --map enc.0.query=x"
+    (place / "my runs" / "-three").rename(place / "-three")
+    done = CliRunner().invoke(main, ["rank", ONE, "--", "-three"])
+    first, second = hints(done)
+    assert first == "subspace rank --out rank.png 'my runs/one' -- -three"
+    assert second == "subspace report 'my runs/one' ./-three"
+    for line in (first, second):
+        assert CliRunner().invoke(main, shlex.split(line)[1:]).exit_code == 0
+
+
+def test_the_adapter_of_a_hint_takes_no_place_that_is_taken(place):
+    (place / "after-adapter").mkdir()
+    done = CliRunner().invoke(main, ["diff", "before", "after"])
+    assert hints(done) == ["subspace diff before after --out after-adapter-2"]
+
+
+@pytest.mark.usefixtures("place")
+def test_no_log_and_no_document_has_a_hint(monkeypatch):
+    words = ["similarity", ONE, TWO]
+    for more in (["--json"], ["--csv"], ["--markdown"], ["--out", "x.png"]):
+        assert "next:" not in CliRunner().invoke(main, [*words, *more]).output
+    monkeypatch.undo()
+    words = ["similarity", str(DATA / "r8"), str(DATA / "r64")]
+    assert "next:" not in CliRunner().invoke(main, words).output
+
+
+def test_what_is_pasted_is_read_back():
+    words = ["subspace", "rank", Path("it's mine/r8"), "--module", "*.q", "$HOME", ""]
+    assert shlex.split(pasted(words)) == [str(word) for word in words]
+    assert "\x1b" not in pasted(["\x1b[31m"])
