@@ -57,7 +57,7 @@ def printed_by_command(command: str, scratch: Path) -> str:
         str(scratch / Path(w).name) if w.endswith(FIGURES) or w.startswith("out/") else w
         for w in words
     ]
-    done = CliRunner().invoke(main, words[1:])
+    done = CliRunner(env={"COLUMNS": None}).invoke(main, words[1:])  # whole lines, as in a pipe
     if words[0] != "subspace" or done.exit_code:
         raise RuntimeError(f"{command}: {done.output}")
     return done.stdout

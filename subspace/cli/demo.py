@@ -9,7 +9,7 @@ import click
 
 from subspace.cli import options
 from subspace.cli.places import check_folder
-from subspace.cli.printing import echo_csv, echo_json, training_progress
+from subspace.cli.printing import echo_csv, echo_json, say, training_progress
 
 if TYPE_CHECKING:
     from subspace.results import Demo, DemoRun
@@ -107,10 +107,10 @@ def show(result: Demo) -> None:
     *of_pairs, of_tables = result.findings
     click.echo()
     for sentence in of_pairs:
-        click.echo(sentence)
+        say(sentence)
     for table in result.amplifications:
         click.echo()
         show_table7(table)
     click.echo()
-    click.echo(of_tables)
+    say(of_tables)
     click.echo()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace.cli import hints, options, reading
+from subspace.cli.narrow import line_width, wrapped
 from subspace.cli.printing import echo_csv, echo_json, echo_table, ended
 from subspace.errors import printable
 
@@ -73,6 +74,7 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
     ended(None, *pairs, hints.report())
 
 
+_LABEL = 11  # characters of the labels, which stand before what they say
 # A layer's number stands between dots, or underscores in kohya's names; the 1 of "fc1" is none.
 _NUMBER = re.compile(r"(?<![^._])[0-9]+(?![^._])")
 _COLUMNS = ("module", "kind", "d_out", "d_in", "rank", "scale", "dtype", "parameters")
@@ -137,13 +139,19 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe gets whole lines
-        console = Console(highlight=False, width=100_000, color_system=None)
+    width = line_width()
+    # A pipe gets whole lines.
+    console = (
+        Console(highlight=False, width=100_000, color_system=None)
+        if width is None
+        else Console(highlight=False, width=width)
+    )
 
     def say(label: str, text: object, style: str = "") -> None:
-        line = Text.assemble((f"{label:<11}", "dim"), (printable(text), style))
-        console.print(line, soft_wrap=True)
+        first, *more = wrapped(printable(text), width and width - _LABEL, indent="")
+        lines = [Text.assemble((f"{label:<{_LABEL}}", "dim"), (first, style))]
+        for line in (*lines, *(Text(" " * _LABEL + line, style) for line in more)):
+            console.print(line, soft_wrap=True)
 
     infos = list(adapter.updates.values())
     console.print(Text(printable(adapter.path), "bold"), soft_wrap=True)

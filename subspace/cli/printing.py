@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from subspace.cli.narrow import line_width, stacked, wrapped
 from subspace.errors import printable
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def _harmless(value: object) -> object:
 
 
 def say(line: str) -> None:
-    """Write one line in which names may be strangers'."""
-    click.echo(printable(line))
+    """Write one line in which names may be strangers'; a narrow terminal has it in several."""
+    for part in wrapped(printable(line), line_width()):
+        click.echo(part)
 
 
 def common_path(names: list[str]) -> str:
@@ -80,7 +82,8 @@ def common_path(names: list[str]) -> str:
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Write a table, the first `left` columns flush left and the others flush right.
 
-    Cells are plain text, never markup. In a pipe no line is wrapped or cut.
+    Cells are plain text, never markup. In a pipe no line is wrapped or cut. A terminal that is too
+    narrow for all columns gets each row as a few lines, and never a number cut or parted.
     """
     from rich import box
     from rich.console import Console
@@ -88,10 +91,11 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(header, *rows, strict=True))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for n, cells in enumerate(columns):
-        longest = max(len(printable(cell)) for cell in cells)
+        longest = max(len(cell) for cell in cells)
         # In a narrow terminal the first column, the long one, gives way; numbers are never cut.
         table.add_column(
             Text(header[n]),
@@ -101,16 +105,18 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
             min_width=min(longest, _NARROWEST) if n == 0 else longest,
         )
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console(highlight=False)
+        table.add_row(*map(Text, row))
+    width = line_width()
     wide = Console(highlight=False, width=100_000, color_system=None)
-    if not console.is_terminal:
-        console = wide
-    least = Measurement.get(wide, wide.options, table).minimum
-    if console.width < least:  # the terminal wraps lines; rich would cut numbers
-        console = Console(highlight=False, width=least)
+    console = wide if width is None else Console(highlight=False, width=width)
     with console.capture() as drawn:
-        console.print(table)
+        if width is not None and width < Measurement.get(wide, wide.options, table).minimum:
+            for name, below in stacked(header, rows, width, left=left):
+                console.print(Text(name, "bold"))
+                for line in below:
+                    console.print(Text(line), soft_wrap=True)
+        else:
+            console.print(table)
     lines = [line.rstrip() for line in drawn.get().splitlines()]
     click.echo("\n".join(line for line in lines if line))
 

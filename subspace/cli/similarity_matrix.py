@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from subspace.cli import hints, options, reading
+from subspace.cli.narrow import line_width
 from subspace.cli.places import check_figure
 from subspace.cli.printing import (
     echo_csv,
@@ -107,11 +108,7 @@ def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
     """Print the lower triangle, the pairs that are most alike, and how to read both."""
     say(f"{_measure(result)} of {len(result.adapters)} adapters, side {result.side}: "
         f"{SIDE_WORDS[result.side]}")  # fmt: skip
-    from rich.console import Console
-
-    console = Console()
-    width = console.width if console.is_terminal else None
-    for part in _triangles(result, _order(result, clustered=clustered), width):
+    for part in _triangles(result, _order(result, clustered=clustered), line_width()):
         echo_table(*part)
     nearest = sorted(
         (pair for pair in result.pairs if not math.isnan(pair.value)),
