@@ -36,6 +36,15 @@ def shorten(text: str, most: int) -> str:
     return f"{text[:head]}…{text[len(text) - tail :]}"
 
 
+def install(extra: str) -> str:
+    """Say how an extra is installed, from a clone of the repository and from a package index.
+
+    >>> install("demo")
+    "pip install '.[demo]' in a clone, else pip install 'lora-subspace[demo]'"
+    """
+    return f"pip install '.[{extra}]' in a clone, else pip install 'lora-subspace[{extra}]'"
+
+
 class SubspaceError(Exception):
     """Base of all errors of this package. ``exit_code`` is what the command line returns."""
 

@@ -108,5 +108,5 @@ def test_demo_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):
     icd10_texts.cache_clear()
     done = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
     assert done.exit_code == 2
-    assert "lora-subspace[demo]" in done.output
+    assert "pip install '.[demo]' in a clone, else pip install 'lora-subspace[demo]'" in done.output
     assert not (tmp_path / "demo").exists()

@@ -163,6 +163,13 @@ def test_no_file_is_called_utils():
     assert not [p for p in FILES if p.stem in {"utils", "helpers", "common", "manager"}]
 
 
+def test_how_an_extra_is_installed_is_said_in_one_place():
+    """By `errors.install`, which has the words for a clone too; a --help shows a clone's."""
+    for path in FILES:
+        said = re.findall(r"pip install '[^']*'", path.read_text())
+        assert path.name == "errors.py" or set(said) <= {"pip install '.[demo]'"}, path
+
+
 def test_no_torch_load_without_weights_only():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):

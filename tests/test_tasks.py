@@ -1,6 +1,7 @@
 """Tasks: what a file may hold, what it gets when it does not, and what is in the bundled one."""
 
 import json
+import re
 import sys
 from collections import Counter
 from importlib.metadata import version
@@ -8,7 +9,7 @@ from importlib.metadata import version
 import pytest
 import simple_icd_10_cm as icd
 
-from subspace.errors import FormatError, MissingExtraError, MissingFileError
+from subspace.errors import FormatError, MissingExtraError, MissingFileError, install
 from subspace.training import load_data
 from subspace.training.icd10 import icd10_texts
 
@@ -99,7 +100,7 @@ def test_the_task_is_the_same_everywhere(chapters):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
     icd10_texts.cache_clear()
-    with pytest.raises(MissingExtraError, match=r"pip install 'lora-subspace\[demo\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install("demo"))):
         load_data("icd10")
 
 

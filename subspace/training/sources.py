@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from subspace.errors import FormatError, MissingExtraError, MissingFileError
+from subspace.errors import FormatError, MissingExtraError, MissingFileError, install
 from subspace.training.dataset import SPLITS, in_hash_order, split_groups
 from subspace.training.hub import hub_records
 from subspace.training.textfiles import SUFFIXES, read_records
@@ -47,8 +47,8 @@ def source_records(
             found = hub_records(hub, revision=revision)
         except MissingExtraError as error:
             raise MissingExtraError(
-                f"the task {task!r} needs its texts: pip install 'lora-subspace[hub]' to get {hub} "
-                f"from the Hugging Face hub, or write {task}:PATH with a file or folder of yours"
+                f"the task {task!r} needs its texts: write {task}:PATH with a file or folder of "
+                f"yours, or get {hub} from the Hugging Face hub, by {install('hub')}"
             ) from error
         return {_PARTS[split]: part for split, part in _known(found)}
     if source.is_dir():
