@@ -145,7 +145,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for page in PAGES[1:]:
         text = (tmp_path / "site" / f"{page.stem}.html").read_text()
         assert "::: " not in text
-    assert all((tmp_path / "site" / page.name).is_file() for page in NOTEBOOKS)
+    for notebook in NOTEBOOKS:
+        assert (tmp_path / "site" / notebook.name).is_file()
+        linked = f'<a href="{notebook.name}" download>'
+        assert linked in (tmp_path / "site" / "reports.html").read_text()
+    assert not list((tmp_path / "site").rglob("*.py"))  # refresh.py is for who writes the pages
 
 
 @pytest.mark.slow
