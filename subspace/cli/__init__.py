@@ -6,6 +6,7 @@ so that ``subspace --help`` and ``subspace inspect`` stay light.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from difflib import SequenceMatcher
@@ -38,6 +39,7 @@ VERBS = {
     "train": "Train LoRA adapters, one or a sweep: Table 6.",
     "reproduce": "Train a sweep and retell section 7 of the paper.",
 }
+_COMPLETION = "_SUBSPACE_COMPLETE"  # the variable by which a shell asks
 _MOST_MEANT = 3  # names that one word may abbreviate; of more, none is meant
 
 
@@ -86,6 +88,12 @@ def _naming_options() -> Iterator[None]:
 class Verbs(click.Group):
     """Loads a verb on demand, and turns every error into one line and an exit code."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's signature
+        """Run the command line, or answer a shell that completes one."""
+        if _COMPLETION in os.environ:
+            import_module("subspace.cli.completing")
+        return super().main(*args, **extra)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the verbs in the order of `VERBS`."""
         return list(VERBS)
@@ -97,6 +105,8 @@ class Verbs(click.Group):
         command: click.Command = import_module(f"subspace.cli.{cmd_name}").command
         command.name = cmd_name  # all of them are called `command` where they stand
         command.short_help = VERBS[cmd_name]
+        if _COMPLETION in os.environ:
+            import_module("subspace.cli.completing").teach(command)
         return command
 
     def resolve_command(
