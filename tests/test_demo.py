@@ -14,6 +14,7 @@ from tiny_world import write_world
 
 from subspace import training
 from subspace.cli import main
+from subspace.results import Demo, DemoRun
 
 
 @pytest.fixture
@@ -110,3 +111,12 @@ def test_demo_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):
     assert done.exit_code == 2
     assert "pip install '.[demo]' in a clone, else pip install 'lora-subspace[demo]'" in done.output
     assert not (tmp_path / "demo").exists()
+
+
+def test_the_result_of_a_demo_in_a_notebook():
+    run = DemoRun("r8", 8, 2, 0.05, 0.5, reused=True, folder="demo/adapters/r8")
+    shown = Demo((run,), (), (), ("It <is> so.",), ())
+    assert shown.to_frame()["after"].tolist() == [0.5]
+    assert "<td>r8</td><td>8</td><td>2</td><td>0.05</td><td>0.5</td>" in shown._repr_html_()
+    assert "It &lt;is&gt; so." in shown._repr_html_()
+    assert repr(shown) == "Demo('r8')"
