@@ -1,9 +1,12 @@
 """``subspace reproduce`` on a tiny model: every figure, the page, and nothing trained twice."""
 
+import csv
+import io
 import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +23,6 @@ FIGURES = {
     "table6", "figure3", "figure4", "figure6", "figure7", "figure8", "figure8-r64", "profile",
     "amplification-map", "amplification-curve", "gains", "rank",
 }  # fmt: skip
-STEPS = "--steps 6 --warmup 1 --eval-every 3"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,15 +39,13 @@ def world(tmp_path_factory):
 
 
 def run(world, out, *more):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "QUICK", f"--ranks 1,8,64 --seeds 0,1 --reference head {STEPS}")
-        return CliRunner().invoke(
-            main,
-            [
-                "reproduce", "--quick", "--model", str(world / "tiny-bert"), "--data",
-                str(world / "texts.jsonl"), "--out", str(out), "--lr", "2e-2", *more,
-            ],
-        )  # fmt: skip
+    return CliRunner().invoke(
+        main,
+        [
+            "reproduce", "--quick", "--steps", "6", "--model", str(world / "tiny-bert"), "--data",
+            str(world / "texts.jsonl"), "--out", str(out), "--lr", "2e-2", *more,
+        ],
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_gallery_is_complete_and_the_page_names_it(made):
     assert set(re.findall(r"!\[(\S+)\.png\]", page)) == FIGURES
     for head in ("Beside the paper", "Table 6", "Learned or inherited?", "Table 7"):
         assert head in page
-    command = "subspace reproduce --quick --model tiny-bert --data texts.jsonl --lr 2e-2"
+    command = "subspace reproduce --quick --model tiny-bert --data texts.jsonl --steps 6 --lr 2e-2"
     assert f"    {command} --out {out.name}\n" in page
     assert str(out.parent) not in page
 
@@ -125,6 +125,81 @@ def test_run_again_it_trains_nothing_and_writes_the_same(made, world):
     assert again.stdout == first.stdout
     assert {p: p.stat().st_mtime_ns for p in out.rglob("training.json")} == stamps
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+
+
+def test_the_runs_are_as_many_and_as_long_as_asked_for(made):
+    """--steps shortens the warm-up and the looks with it."""
+    record = json.loads((made[0] / "runs" / "r8-seed0" / "training.json").read_text())
+    options = record["options"]
+    assert (options["steps"], options["warmup"], options["eval_every"]) == (6, 1, 3)
+
+
+def test_ranks_seeds_and_steps_of_ones_own_stand_before_a_files(world, tmp_path):
+    sweep = write_sweep(world, tmp_path / "sweep.toml", ranks=[1], seeds=[9])
+    words = ["--config", str(sweep), "--ranks", "2,4", "--seeds", "0,1", "--steps", "3"]
+    done = CliRunner().invoke(main, ["reproduce", *words, "--out", str(tmp_path / "o"), "--json"])
+    assert done.exit_code == 0, done.output
+    plain = json.loads(done.stdout)
+    assert [(row["rank"], row["seeds"]) for row in plain["table6"]["rows"]] == [
+        (2, [0, 1]),
+        (4, [0, 1]),
+    ]
+    record = json.loads((tmp_path / "sweep" / "r2-seed0" / "training.json").read_text())
+    assert (record["options"]["steps"], record["options"]["warmup"]) == (3, 1)
+
+
+@pytest.fixture(scope="module")
+def told(made, world):
+    """What the command says of the gallery as JSON."""
+    done = run(world, made[0], "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_json_names_every_file_and_repeats_the_page(made, told):
+    out, first = made
+    page = (out / told["page"]).read_text()
+    assert told["folder"] == str(out)
+    assert {Path(figure["file"]).stem for figure in told["figures"]} == FIGURES
+    for figure in told["figures"]:
+        assert (out / figure["file"]).is_file()
+        assert f"`{figure['file']}`: {figure['words']}\n\n    {figure['command']}\n" in page
+    assert {f"adapters/{path.name}" for path in (out / "adapters").iterdir()} == set(
+        told["adapters"]
+    )
+    assert "--json" not in told["command"]
+    assert f"    {told['command']}\n" in page
+    assert told["findings"] == first.stdout.splitlines()
+    for claim in told["claims"]:
+        cells = (claim["where"], claim["paper"], claim["here"], claim["verdict"])
+        assert " | ".join(map(markdown_text, cells)) in page
+    assert [row["rank"] for row in told["table6"]["rows"]] == [1, 8, 64, None]
+    small, large = ([m["rank"] for m in table["modules"]] for table in told["table7"])
+    assert (small, large) == ([8] * 4, [16] * 4)  # of r = 64, what the matrices have room for
+    for pair in told["shared"]:
+        start = pair["start"]
+        line = f"| {' and '.join(pair['runs'])} | {pair['sides']['A']['phi']:.3f}; "
+        assert line in page
+        assert f"| {start['phi']:.3f}; {start['agreeing']:g} |\n" in page
+
+
+def test_csv_has_the_same_numbers(made, world, told):
+    done = run(world, made[0], "--csv")
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert list(rows[0]) == ["part", "item", "quantity", "value"]
+    assert [r["value"] for r in rows if r["part"] == "finding"] == told["findings"]
+    assert [r["value"] for r in rows if r["quantity"] == "verdict"] == [
+        claim["verdict"] for claim in told["claims"]
+    ]
+    files = {r["item"] for r in rows if r["part"] == "file"}
+    assert files == {"README.md", *told["adapters"], *(f["file"] for f in told["figures"])}
+    means = [float(r["value"]) for r in rows if (r["part"], r["quantity"]) == ("Table 6", "mean")]
+    assert means == [row["mean"] for row in told["table6"]["rows"]]
+    factors = [float(r["value"]) for r in rows if r["quantity"] == "factor"]
+    assert factors == [m["factor"] for table in told["table7"] for m in table["modules"]]
+    start = [r for r in rows if r["quantity"] == "phi(1,1), initial A"]
+    assert [float(r["value"]) for r in start] == [p["start"]["phi"] for p in told["shared"]]
 
 
 def page_of(out):
@@ -204,6 +279,12 @@ out = {json.dumps(str(clone / "runs"))}
         (["--quick", "--config", "NOTHING/x.toml"], "give one of them"),
         (["RUNS", "--base", "BASE", "--lr", "1"], "--lr is for training"),
         (["RUNS", "--base", "BASE", "--quick"], "--quick is for training"),
+        (["RUNS", "--base", "BASE", "--steps", "9"], "--steps is for training"),
+        (["RUNS", "--base", "BASE", "--ranks", "1,8"], "--ranks is for training"),
+        (["--model", "BASE", "--ranks", "8", "--seeds", "0,1"], "compares two ranks"),
+        (["--model", "BASE", "--ranks", "4,8", "--seeds", "3"], "compares two seeds of r = 8"),
+        (["--model", "BASE", "--ranks", "4,x"], "write a whole number, or a list such as 1,8,64"),
+        (["--json", "--csv"], "--json and --csv write to stdout"),
         (["RUNS", "--base", "BASE", "--config", "NOTHING/x.toml"], "--config is for training"),
         (["--quick", "--model", "BASE", "--compare", "key"], "no runs of the targets 'key'"),
     ],
@@ -250,6 +331,18 @@ def test_the_page_shows_strangers_names_and_odd_records_as_they_are(made, world,
     assert row.count(r"%\*") == 1
 
 
+def watched(monkeypatch):
+    """The runs of Table 6, as the gallery is given them."""
+    seen, write = [], gallery.write_gallery
+
+    def both(trained, *more):
+        seen.extend(trained)
+        return write(trained, *more)
+
+    monkeypatch.setattr(gallery, "write_gallery", both)
+    return seen
+
+
 def write_sweep(world, path, **options):
     sweep = {
         "model": str(world / "tiny-bert"), "data": str(world / "texts.jsonl"), "ranks": [8, 64],
@@ -276,8 +369,7 @@ def test_a_sweep_that_could_not_be_compared_is_not_trained(world, tmp_path, opti
 
 def test_two_sweeps_make_one_table(world, tmp_path, monkeypatch):
     """A reference that both have is one row, each seed once; sweeps that differ are refused."""
-    seen = []
-    monkeypatch.setattr(gallery, "write_gallery", lambda trained, *_: seen.extend(trained) or [])
+    seen = watched(monkeypatch)
     one = write_sweep(world, tmp_path / "one.toml", references=["head"])
     two = write_sweep(world, tmp_path / "two.toml", references=["head"], targets=["query"])
     words = ["reproduce", "--config", str(one), "--config", str(two), "--out", str(tmp_path / "o")]
@@ -302,7 +394,7 @@ def test_what_is_trained_again_is_trained_as_it_was(made, world, tmp_path, monke
     (clone / "runs" / "r8-seed0" / "adapter_model.safetensors").unlink()
     path = clone / "runs" / "r8-seed0" / "training.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 3}))
-    threads, seen = [], []
+    threads, seen = [], watched(monkeypatch)
 
     def train(_config, folder, *, overwrite):
         assert overwrite
@@ -310,7 +402,6 @@ def test_what_is_trained_again_is_trained_as_it_was(made, world, tmp_path, monke
         shutil.copytree(out / "runs" / folder.name, folder, dirs_exist_ok=True)
 
     monkeypatch.setattr("subspace.training.run.train", train)
-    monkeypatch.setattr(gallery, "write_gallery", lambda trained, *_: seen.extend(trained) or [])
     done = run(world, clone)
     assert done.exit_code == 0, done.output
     assert threads == [3]

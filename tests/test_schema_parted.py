@@ -57,6 +57,15 @@ def trained(world, tmp_path_factory):
     return words, run(*words, code=1)
 
 
+@pytest.fixture(scope="module")
+def reproduced(world, tmp_path_factory):
+    """A gallery of two ranks, as small as it can be."""
+    return run(
+        "reproduce", "--quick", "--model", world / "tiny-bert", "--data", world / "texts.jsonl",
+        "--ranks", "1,2", "--steps", 2, "--out", tmp_path_factory.mktemp("gallery"), "--json",
+    )  # fmt: skip
+
+
 def test_a_sweep_with_cells_that_failed(trained):
     words, plain = trained
     failed = [one for one in plain["runs"] if one["error"] is not None]
@@ -147,7 +156,7 @@ def parted(plain, seen):
             yield (*path, *what), wrong
 
 
-def documents(odd, trained):
+def documents(odd, trained, reproduced):
     """One of each kind, as small as it can be."""
     a, equal, third, _, model = odd
     few = ("--module", "*query")
@@ -168,6 +177,7 @@ def documents(odd, trained):
     yield run("report", third, equal, "--base", model, *few, "--format", "json")
     yield trained[1]
     yield trained[1]["table"]
+    yield reproduced
     record = next(one for one in trained[1]["runs"] if one["error"] is None)
     here = {"folder", "reused", "searched", "error"}
     yield {name: value for name, value in record.items() if name not in here}
@@ -181,9 +191,9 @@ def _demo(a, b, model):
     return Demo((one,), (pair,), (table,), ("It is so.",), ("demo/figure3.png",)).to_dict()
 
 
-def test_an_extra_a_missing_and_a_wrong_field_are_seen(odd, trained):
+def test_an_extra_a_missing_and_a_wrong_field_are_seen(odd, trained, reproduced):
     seen, kinds, count = set(), set(), 0
-    for plain in documents(odd, trained):
+    for plain in documents(odd, trained, reproduced):
         kinds.add(plain["kind"])
         assert VALIDATOR.is_valid(plain)
         one = {"$ref": f"#/$defs/{plain['kind']}", "$defs": schema()["$defs"]}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from subspace.cli.gallery_page import write_page
+from subspace.cli.gallery_inherited import inherited
+from subspace.cli.gallery_page import PAGE, write_page
+from subspace.results import GalleryFigure, Reproduction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +18,30 @@ if TYPE_CHECKING:
     from subspace.adapters import Adapter
     from subspace.cli.gallery_runs import Runs
     from subspace.pretrained import Pretrained
-    from subspace.results import Amplification, Profile, Rank, Similarity, Table6
+    from subspace.results import (
+        Amplification,
+        Claim,
+        Profile,
+        Rank,
+        SharedByRuns,
+        Similarity,
+        Table6,
+    )
     from subspace.training.sweep import Cell
 
 ADAPTERS = "adapters"
 """Within the gallery: copies of the compared runs; the figures are drawn from these."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was found, in sentences by section of the page."""
+
+    enough: tuple[str, ...]
+    ranks: tuple[str, ...]
+    seeds: tuple[str, ...]
+    amplified: tuple[str, ...]
+    shared: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,9 @@ class Numbers:
     curve: Amplification  # the larger rank, cut to each smaller one
     profile: Profile  # the smaller rank
     real: Rank  # all seeds of the larger rank, side delta-A
+    shared: tuple[SharedByRuns, ...]
+    claims: tuple[Claim, ...]
+    said: Said
 
 
 @dataclass(frozen=True)
@@ -50,18 +74,51 @@ class Drawn:
 
 def write_gallery(
     trained: Sequence[Cell], runs: Runs, base: Pretrained, out: Path, command: str, base_word: str
-) -> list[str]:
-    """Write every figure and README.md into `out`; return what was found, in sentences."""
+) -> Reproduction:
+    """Write every figure and the page into `out`; return what was written.
+
+    Parameters
+    ----------
+    trained
+        The runs of Table 6, finished ones.
+    runs
+        Those that are compared; copies of them are in `out` already.
+    base
+        The checkpoint that all were trained on.
+    command
+        What wrote the gallery, for its page.
+    base_word
+        How the commands under the figures name the checkpoint.
+    """
     from subspace.plots.save import save
 
     numbers = _numbers(trained, runs, base)
     drawn = {figure.name: figure for figure in _figures(numbers, runs, command, base_word)}
     for figure in drawn.values():
         save(figure.draw(), out / figure.name)
-    return write_page(numbers, runs, drawn, trained, out, command)
+    write_page(numbers, runs, drawn, trained, out, command)
+    said = numbers.said
+    return Reproduction(
+        command=command,
+        folder=str(out),
+        page=PAGE,
+        figures=tuple(GalleryFigure(d.name, d.words, d.command) for d in drawn.values()),
+        adapters=tuple(f"{ADAPTERS}/{a.name}" for a in _compared(runs)),
+        table6=numbers.table,
+        table7=numbers.table7,
+        shared=numbers.shared,
+        claims=numbers.claims,
+        findings=(*said.enough, *said.ranks, *said.seeds, *said.amplified),
+    )
+
+
+def _compared(runs: Runs) -> tuple[Adapter, ...]:
+    return (*runs.same_rank, runs.small, *runs.controls)
 
 
 def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
+    from subspace.cli.sweep_table import enough
+    from subspace.findings import amplified, claims, findings, ranked
     from subspace.measures.amplification import amplification, amplifications
     from subspace.measures.placement import placement
     from subspace.measures.profile import profile
@@ -70,18 +127,35 @@ def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
     from subspace.training.summary import table6
 
     small, large = runs.small, runs.large
-    one, other = amplifications([small, large], base)
+    one, other = table7 = amplifications([small, large], base)
+    table = table6(trained)
+    ranks = similarity(small, large, control=runs.control_of_ranks)
+    moved = similarity(small, large, side="delta-A")
+    seeds = similarity(runs.other, runs.twin, control=runs.control_of_seeds)
+    placed = (placement(small, base), placement(large, base))
+    real = rank(runs.same_rank, side="delta-A")
+    shared, words = inherited(runs)
+    of_ranks, rest, of_seeds = findings(ranks, seeds)
     return Numbers(
-        table=table6(trained),
-        ranks=similarity(small, large, control=runs.control_of_ranks),
-        moved=similarity(small, large, side="delta-A"),
-        seeds=similarity(runs.other, runs.twin, control=runs.control_of_seeds),
-        placed=(placement(small, base), placement(large, base)),
+        table=table,
+        ranks=ranks,
+        moved=moved,
+        seeds=seeds,
+        placed=placed,
         table7=(one, other),
         # The curve has no use for W's own values.
         curve=amplification(large, base, ranks=range(1, _most(large) + 1), top=False),
         profile=profile(small, base),
-        real=rank(runs.same_rank, side="delta-A"),
+        real=real,
+        shared=shared,
+        claims=claims(table, ranks, seeds, placed, table7, moved=moved),
+        said=Said(
+            enough=tuple(enough(each, table) for each in table.nearly_enough),
+            ranks=(of_ranks, rest),
+            seeds=(of_seeds, *ranked(real)),
+            amplified=(amplified(table7),),
+            shared=words,
+        ),
     )
 
 
@@ -101,7 +175,7 @@ def _figures(numbers: Numbers, runs: Runs, command: str, base: str) -> Iterator[
 
     small, large, other, twin = runs.small, runs.large, runs.other, runs.twin
     pair, seeds = f"{small.name} and {large.name}", f"{other.name} and {twin.name}"
-    at = {a.name: f"{ADAPTERS}/{a.name}" for a in (*runs.same_rank, small, *runs.controls)}
+    at = {a.name: f"{ADAPTERS}/{a.name}" for a in _compared(runs)}
 
     def drawn(name: str, words: str, verb: str, draw: Callable[[], Figure]) -> Drawn:
         return Drawn(name, words, f"subspace {verb} --out {name}", draw)

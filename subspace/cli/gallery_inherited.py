@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from subspace.results import Shared, SharedByRuns
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from subspace.adapters import Adapter
     from subspace.cli.gallery_runs import Runs
@@ -15,11 +18,11 @@ if TYPE_CHECKING:
 SIDES: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
 
 
-def inherited(runs: Runs) -> tuple[list[str], list[list[str]], str]:
+def inherited(runs: Runs) -> tuple[tuple[SharedByRuns, ...], str]:
     """Compare runs on every side: two ranks, two seeds, and with shuffled labels where there are.
 
-    The first pair of ranks is of two seeds, the second of one if both have it. Returned are the
-    table's header and lines, and what they say.
+    The first pair of ranks is of two seeds, the second of one if both have it. Returned are
+    the pairs, and what they say.
     """
     from subspace.measures.similarity import similarity
 
@@ -28,13 +31,22 @@ def inherited(runs: Runs) -> tuple[list[str], list[list[str]], str]:
         names: {side: similarity(*pair, side=side) for side in SIDES}
         for names, pair in pairs.items()
     }
-    header = ["runs", *(f"side {side}" for side in SIDES), "initial A"]
-    rows = []
-    for (a, b), by_side in held.items():
+    found = []
+    for names, by_side in held.items():
         start = next((r.initial for r in by_side.values() if r.initial is not None), None)
-        cells = [_medians(by_side[side]) for side in SIDES]
-        rows.append([f"{a} and {b}", *cells, "-" if start is None else _medians(start)])
-    return header, rows, " ".join(_said(runs, held))
+        sides = {side: _shared(result) for side, result in by_side.items()}
+        found.append(SharedByRuns(names, sides, None if start is None else _shared(start)))
+    return tuple(found), " ".join(_said(runs, held))
+
+
+def table(found: Sequence[SharedByRuns]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and a line a pair."""
+    header = ["runs", *(f"side {side}" for side in SIDES), "initial A"]
+    rows = [
+        [" and ".join(p.runs), *(_words(p.sides[side]) for side in SIDES), _words(p.start)]
+        for p in found
+    ]
+    return header, rows
 
 
 def _pairs(runs: Runs) -> Iterator[tuple[Adapter, Adapter]]:
@@ -83,9 +95,19 @@ def _said(runs: Runs, held: Mapping[tuple[str, str], Mapping[Side, Similarity]])
         )
 
 
+def _shared(result: Similarity) -> Shared:
+    phi = [float(m.phi[0, 0]) for m in result.values() if m.phi[0, 0] == m.phi[0, 0]]
+    agree = [m.agreeing for m in result.values() if m.agreeing is not None]
+    return Shared(
+        median(phi) if phi else math.nan,
+        # Modules in which φ is undefined have no directions to count either.
+        float(median(agree)) if agree and phi else math.nan,
+    )
+
+
 def _first(result: Similarity) -> str:
-    phi = [m.phi[0, 0] for m in result.values() if m.phi[0, 0] == m.phi[0, 0]]
-    return f"{median(phi):.3f}" if phi else "undefined"
+    phi = _shared(result).phi
+    return f"{phi:.3f}" if phi == phi else "undefined"
 
 
 def _agree(result: Similarity) -> str:
@@ -94,7 +116,8 @@ def _agree(result: Similarity) -> str:
     return f"{median(agree):g} of {most}" if agree else "an undefined number"
 
 
-def _medians(result: Similarity) -> str:
-    agree = [m.agreeing for m in result.values() if m.agreeing is not None]
-    first = _first(result)
-    return first + (f"; {median(agree):g}" if agree and first != "undefined" else "")
+def _words(shared: Shared | None) -> str:
+    if shared is None:
+        return "-"
+    first = f"{shared.phi:.3f}" if shared.phi == shared.phi else "undefined"
+    return first + (f"; {shared.agreeing:g}" if shared.agreeing == shared.agreeing else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from subspace.cli.gallery_inherited import inherited
+from subspace.cli.gallery_inherited import table
 from subspace.cli.printing import markdown_table, markdown_text
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from subspace.cli.gallery_runs import Runs
     from subspace.results import Amplification, SweepRow
     from subspace.training.sweep import Cell
+
+PAGE = "README.md"
 
 # What a task's texts are and whose; a user's own file is called by its name alone.
 _TASKS = {
@@ -39,27 +41,9 @@ def write_page(
     trained: Sequence[Cell],
     out: Path,
     command: str,
-) -> list[str]:
-    """Write the page into `out`; return the sentences on it that say what was found."""
-    from subspace.cli.sweep_table import enough
-    from subspace.findings import amplified, claims, findings, ranked
-
-    shared, rest, seeds = findings(numbers.ranks, numbers.seeds)
-    found = {
-        "enough": [enough(each, numbers.table) for each in numbers.table.nearly_enough],
-        "ranks": [shared, rest],
-        "seeds": [seeds, *ranked(numbers.real)],
-        "amplified": [amplified(numbers.table7)],
-    }
-    held = claims(
-        numbers.table,
-        numbers.ranks,
-        numbers.seeds,
-        numbers.placed,
-        numbers.table7,
-        moved=numbers.moved,
-    )
-    header, rows, said = inherited(runs)
+) -> None:
+    """Write README.md into `out`."""
+    said = numbers.said
     writes = _writes(trained)
     shared_by_seed = "the order of texts" if writes else "their head's start and the order of texts"
     pages = (
@@ -72,32 +56,31 @@ def write_page(
             "chance says the same, the number beside it shows that.",
             markdown_table(
                 ["", "the paper", "here", ""],
-                [[claim.where, claim.paper, claim.here, claim.verdict] for claim in held],
+                [[claim.where, claim.paper, claim.here, claim.verdict] for claim in numbers.claims],
                 left=4,
             ),
         ),
-        _rank(numbers, found["enough"], trained),
+        _rank(numbers, said.enough, trained),
         _figures(drawn, "table6.png"),
-        _section("Which directions do two ranks share? (Figures 3 and 6)", _list(found["ranks"])),
+        _section("Which directions do two ranks share? (Figures 3 and 6)", _list(said.ranks)),
         _figures(drawn, "figure3.png", "figure6.png"),
-        _section("Which do two seeds share? (Figures 4 and 7)", _list(found["seeds"])),
+        _section("Which do two seeds share? (Figures 4 and 7)", _list(said.seeds)),
         _figures(drawn, "figure4.png", "figure7.png", "rank.png"),
         _section(
             "Learned or inherited?",
             "Medians over modules of φ(1, 1) and of the leading directions that agree beyond "
             f"chance. Runs of one seed share {shared_by_seed}"
             + ("; runs on shuffled labels saw the texts, not the task." if runs.controls else "."),
-            markdown_table(header, rows),
-            markdown_text(said),
+            markdown_table(*table(numbers.shared)),
+            markdown_text(said.shared),
             _moved(runs.large),
         ),
-        _section("What does the update amplify? (Table 7, Figure 8)", _list(found["amplified"])),
+        _section("What does the update amplify? (Table 7, Figure 8)", _list(said.amplified)),
         (_table7(result) for result in numbers.table7),
         _figures(drawn, *(name for name in drawn if name not in _EARLIER)),
     )
     parts = [part for page in pages for part in page]
-    (out / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return [sentence for sentences in found.values() for sentence in sentences]
+    (out / PAGE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 _EARLIER = ("table6.png", "figure3.png", "figure6.png", "figure4.png", "figure7.png", "rank.png")

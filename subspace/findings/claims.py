@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from subspace.errors import printable
 from subspace.findings import claims_amplified, claims_subspaces, claims_table6
-from subspace.findings.verdicts import Claim, Verdict
+from subspace.results import Claim, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

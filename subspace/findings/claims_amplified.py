@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from subspace.findings.amplified import OUTSIDE, TOO_MANY, Outside
 from subspace.findings.numbers import modules, number, tail
 from subspace.findings.paper import TABLE7
-from subspace.findings.verdicts import Claim, at_rank, every
+from subspace.findings.verdicts import at_rank, every
+from subspace.results import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

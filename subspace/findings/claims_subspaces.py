@@ -25,7 +25,8 @@ from subspace.findings.comparison import (
 from subspace.findings.numbers import Middle, excess, modules
 from subspace.findings.paper import FIGURE3, FIGURE8, FIGURE8_TOP, query_or_value
 from subspace.findings.subspaces import AGREE_TOO, AS_MANY, MOST, NEAR_CHANCE
-from subspace.findings.verdicts import Claim, Verdict, at_rank
+from subspace.findings.verdicts import at_rank
+from subspace.results import Claim, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

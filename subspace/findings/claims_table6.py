@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
-from subspace.findings.verdicts import Claim, Verdict
+from subspace.results import Claim, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,24 +1,13 @@
-"""A claim of the paper beside our numbers, and the verdict of several adapters at once."""
+"""The verdict on a claim of the paper, of several adapters at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Verdict = Literal["agrees", "in part", "does not", "open"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One thing that the paper says, and what these runs say of it. Printable lines."""
-
-    where: str  # the table or figure of the paper
-    paper: str  # what it says, in our words
-    here: str  # our numbers, each beside its chance level or its spread
-    verdict: Verdict  # "open": undefined or too few, `here` says why
+    from subspace.results import Verdict
 
 
 def every(held: Iterable[bool]) -> Verdict:

@@ -19,6 +19,14 @@ from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, schema, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
 from subspace.results.report import Report, Source
+from subspace.results.reproduction import (
+    Claim,
+    GalleryFigure,
+    Reproduction,
+    Shared,
+    SharedByRuns,
+    Verdict,
+)
 from subspace.results.resize import Asked, Budget, ModuleResize, Resize
 from subspace.results.similarity import ModuleSimilarity, Similarity
 from subspace.results.sweep import NearlyEnough, SweepRow, Table6
@@ -31,11 +39,13 @@ __all__ = [
     "Asked",
     "Budget",
     "By",
+    "Claim",
     "Conversion",
     "Demo",
     "DemoRun",
     "Diff",
     "DirectionGain",
+    "GalleryFigure",
     "Interference",
     "ModuleAmplification",
     "ModuleConversion",
@@ -51,7 +61,10 @@ __all__ = [
     "Profile",
     "Rank",
     "Report",
+    "Reproduction",
     "Resize",
+    "Shared",
+    "SharedByRuns",
     "Side",
     "Similarity",
     "SimilarityMatrix",
@@ -62,6 +75,7 @@ __all__ = [
     "Table6",
     "TensorDiff",
     "TopEnergy",
+    "Verdict",
     "WholePair",
     "schema",
     "strict",
