@@ -362,8 +362,13 @@ def test_a_users_own_prompts_and_model_are_two_options(world, tmp_path, name, ta
     assert "test: texts that are written exactly, loss" in done.output
 
 
-@pytest.mark.parametrize(("name", "said"), [("llama", "down_proj, gate_proj"), ("gpt2", "c_attn")])
-def test_targets_that_are_not_there_are_answered_with_some_that_are(world, tmp_path, name, said):
+@pytest.mark.parametrize(
+    ("name", "said", "such_as"),
+    [("llama", "down_proj, gate_proj", "q_proj,v_proj"), ("gpt2", "c_attn", "c_attn")],
+)
+def test_targets_that_are_not_there_are_answered_with_some_that_are(
+    world, tmp_path, name, said, such_as
+):
     path = tmp_path / "mine.jsonl"
     rows = [{"prompt": a, "completion": b} for a, b in ROWS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
@@ -371,7 +376,7 @@ def test_targets_that_are_not_there_are_answered_with_some_that_are(world, tmp_p
     done = CliRunner().invoke(main, ["train", *words, "--out", str(tmp_path / "run")])
     assert f"its linear modules end in {said}" in done.output
     assert "lm_head" not in done.output
-    assert f"such as --targets {said.split(',')[0]}," in done.output
+    assert f"such as --targets {such_as}, or all of them" in done.output
 
 
 def test_an_own_classifier_is_two_options_too(world, tmp_path):

@@ -128,7 +128,7 @@ def test_a_failed_cell_is_reported_and_stops_no_other(config, tmp_path):
     assert right.record is not None
     row = table6([wrong, right])[0]
     assert row.test == ()
-    assert row.failed[0].startswith("r1-seed0: targets")
+    assert row.failed[0].startswith("r1-seed0: no module of Bert")
 
 
 def test_the_rate_is_searched_once_and_shown(config, tmp_path):

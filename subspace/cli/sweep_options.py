@@ -40,6 +40,7 @@ def read_file(ctx: click.Context, _param: click.Parameter, path: Path | None) ->
     if path is None:
         return
     from subspace.training.sweepfile import read_sweep
+    from subspace.training.targets import typed
 
     found = read_sweep(path)
     for axis in ("ranks", "seeds"):
@@ -48,7 +49,7 @@ def read_file(ctx: click.Context, _param: click.Parameter, path: Path | None) ->
     if "targets" in found:
         sets = _listed(found["targets"])
         sets = sets if any(isinstance(each, list) for each in sets) else [sets]
-        found["targets"] = [",".join(map(str, _listed(each))) for each in sets]
+        found["targets"] = [typed([str(one) for one in _listed(each)]) for each in sets]
     if "lr" in found:
         rates = found["lr"] if isinstance(found["lr"], dict) else {"lora": found["lr"]}
         found["lr"] = [f"{m}:{','.join(map(str, _listed(each)))}" for m, each in rates.items()]

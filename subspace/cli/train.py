@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 @click.option(
     "--targets",
     multiple=True,
-    help="Ends of module names, or all-linear, or re:PATTERN; repeat it for several sets.  "
-    "[default: the model's query and value projections, as peft names them]",
+    help="Modules to adapt, by the ends of their names, with commas; all-linear; or re:PATTERN for "
+    "whole names, also behind a comma. Repeat it for several sets.  [default: the model's query "
+    "and value projections]",
 )
 @click.option(
     "--data",
@@ -230,17 +231,11 @@ def _sweep(
 ) -> Sweep:
     from subspace.training.config import TrainConfig
     from subspace.training.grid import Sweep
+    from subspace.training.targets import default_targets, read_targets
 
     rates = {"lora": (4e-3,), "full": (1e-4,), "head": (4e-3,)} | lr
-    sets: tuple[Any, ...] = tuple(
-        text
-        if text.startswith("re:") or text == "all-linear"
-        else tuple(part.strip() for part in text.split(","))
-        for text in targets
-    )
+    sets = tuple(map(read_targets, targets))
     if not sets:
-        from subspace.training.models import default_targets
-
         sets = (default_targets(shared.get("model", "minilm")),)
     first = TrainConfig(data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **shared)
     return Sweep(first, tuple(data), sets, tuple(ranks), tuple(seeds), tuple(references), rates)

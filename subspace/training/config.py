@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
+from subspace.training.targets import check_patterns
 from subspace.training.tasks import stored_name
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class TrainConfig:
         Everything random follows from it: the head's and A's first values, the order of the data,
         dropout, and the permutation of `shuffle_labels`.
     targets
-        Ends of module names, or ``"all-linear"``, or ``"re:PATTERN"`` for a full match.
+        Ends of module names, or ``"all-linear"``, or ``"re:PATTERN"`` for a full match; of a tuple
+        each entry is an end of a name or a pattern.
     alpha
         A number, or a multiple of the rank such as ``"2r"``. The paper holds it fixed.
     rslora
@@ -107,6 +109,7 @@ class TrainConfig:
             object.__setattr__(self, "targets", tuple(self.targets))  # type: ignore[unreachable]
         if not self.targets or not all(self.targets):
             raise ArgumentError("no target modules; name some, such as --targets query,value")
+        check_patterns(self.targets)
         if not str(self.alpha).strip().lower().endswith("r"):
             object.__setattr__(self, "alpha", self.lora_alpha)  # "16" and 16 are one option
         _ = self.lora_alpha

@@ -83,35 +83,6 @@ def _embedded() -> BaseModel:
     return BaseModel(EMBEDDED_NAME, str(folder), found)
 
 
-def default_targets(model: str) -> tuple[str, ...]:
-    """Return what is adapted where nothing was asked for: query and value, by the model's names.
-
-    peft's own table of architectures; of one that it lacks, the names of the embedded BERT.
-
-    >>> default_targets("minilm")
-    ('query', 'value')
-
-    Raises
-    ------
-    FormatError, MissingFileError, MissingExtraError
-        As `find_model` does, or the model has no configuration.
-    """
-    if model == EMBEDDED and not Path(model).is_dir():
-        return ("query", "value")
-    base = find_model(model)
-    require_train()
-    from peft.utils import constants
-    from transformers import AutoConfig
-
-    try:
-        kind = AutoConfig.from_pretrained(base.location).model_type
-    except (OSError, ValueError) as error:
-        raise FormatError(f"model {base.name!r}: {str(error).splitlines()[0]}") from error
-    table = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    found = table.get(kind, ("query", "value"))
-    return (found,) if isinstance(found, str) else tuple(found)
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = sha256()

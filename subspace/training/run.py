@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from subspace.errors import AnalysisError, ArgumentError, FormatError
 from subspace.results import SCHEMA_VERSION
 from subspace.training import folder as folders
+from subspace.training.grid import target_word
 from subspace.training.models import (
     BaseModel,
     find_model,
@@ -19,6 +20,7 @@ from subspace.training.models import (
     task_type,
 )
 from subspace.training.saving import initial_A, save, versions
+from subspace.training.targets import check_found, for_peft, suggestion
 from subspace.training.tasks import Dataset, load_data
 
 if TYPE_CHECKING:
@@ -203,7 +205,6 @@ def _run(
 
 def _adapt(model: Any, config: TrainConfig, data: Dataset) -> Any:  # noqa: ANN401 - transformers' and peft's
     """Make the parameters trainable that the method trains."""
-    import torch
     from peft import LoraConfig, get_peft_model
 
     if config.method == "full":
@@ -214,32 +215,23 @@ def _adapt(model: Any, config: TrainConfig, data: Dataset) -> Any:  # noqa: ANN4
         for parameter in model.base_model.parameters():
             parameter.requires_grad_(False)
         return model
-    targets: str | list[str]
-    if isinstance(config.targets, str):
-        targets = config.targets.removeprefix("re:")
-    else:
-        targets = list(config.targets)
+    check_found(config.targets, model)
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type,unused-ignore]
         use_rslora=config.rslora,
-        target_modules=targets,
+        target_modules=for_peft(config.targets),
         lora_dropout=0.0,
         bias="none",
         task_type=task_type(data),  # of a classifier: adds the new head to modules_to_save
     )
     try:
         return get_peft_model(model, lora)
-    except Exception as error:  # a pattern that is no regex, a module of another kind, no match
-        from transformers.pytorch_utils import Conv1D
-
-        kinds = torch.nn.Linear, Conv1D
-        linear = {n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, kinds)}
-        linear -= {"score", "classifier", "lm_head"}  # heads, which are trained anyway
+    except Exception as error:  # a module of another kind, such as a norm
+        reason = (str(error).strip().splitlines() or [""])[0]
         raise ArgumentError(
-            f"targets {config.targets!r} cannot be adapted in {type(model).__name__}: its linear "
-            f"modules end in {', '.join(sorted(linear))}; name some of them, such as --targets "
-            f"{','.join(sorted(linear)[:2])}, or all of them: --targets all-linear"
+            f"targets {target_word(config.targets)!r} cannot be adapted in "
+            f"{type(model).__name__} ({type(error).__name__}: {reason[:200]}): {suggestion(model)}"
         ) from error
 
 
