@@ -357,9 +357,10 @@ def test_a_users_own_prompts_and_model_are_two_options(world, tmp_path, name, ta
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     assert record["options"]["targets"] == targets
-    assert "test before  after  loss before  after  seconds" in done.output
+    heads = "train tokens  validation tokens  exact before  exact after  loss before  loss after"
+    assert heads in done.output
     assert f"{record['after']['loss']:.3f}" in done.output
-    assert "test: texts that are written exactly, loss" in done.output
+    assert "exact: test texts whose whole completion is written, among 3 of them" in done.output
 
 
 @pytest.mark.parametrize(

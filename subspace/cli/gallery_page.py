@@ -167,7 +167,9 @@ def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> I
 
 def _writes(trained: Sequence[Cell]) -> bool:
     """Whether the task is to write a text, and accuracy the share that is written exactly."""
-    return any("token_accuracy" in (cell.record or {}).get("after", {}) for cell in trained)
+    from subspace.training.sweep import writes_texts
+
+    return any(writes_texts(cell.record) for cell in trained)
 
 
 def _metric(trained: Sequence[Cell]) -> str:

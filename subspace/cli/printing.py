@@ -121,9 +121,9 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
     click.echo("\n".join(line for line in lines if line))
 
 
-def echo_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a Markdown table, the first column flush left; no cell can break out of its place."""
-    click.echo(markdown_table(header, rows))
+def echo_markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+    """Write what `markdown_table` returns; no cell can break out of its place."""
+    click.echo(markdown_table(header, rows, left=left))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
@@ -159,14 +159,14 @@ _LATEX = {
 }
 
 
-def echo_latex(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def echo_latex(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
     """Write a LaTeX tabular with booktabs' rules; every cell is text, never a command."""
 
     def line(cells: Iterable[str]) -> str:
         escaped = ("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells)
         return "  " + " & ".join(escaped) + r" \\"
 
-    click.echo(rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}")
+    click.echo(rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}")
     click.echo("  \\toprule")
     click.echo(line(header))
     click.echo("  \\midrule")

@@ -53,8 +53,11 @@ def of_table6(table: Table6) -> Table:
     same = [n for n in (6, 5, 3) if len({row[n] for row in rows if row[n] != "–"}) == 1]
     kept = [n for n in range(len(names)) if n not in same]
     told = "".join(f"; {names[n]} {next(r[n] for r in rows if r[n] != '–')}" for n in same)
+    exact = {row.metric == "exact match" for row in table}
+    what = "Test texts written exactly" if exact == {True} else "Test accuracy"
+    what += ", or texts written exactly," if len(exact) > 1 else ""
     return Table(
-        f"Test accuracy in percent, mean ± standard deviation over seeds{told}",
+        f"{what} in percent, mean ± standard deviation over seeds{told}",
         "",
         [(names[n], "") for n in kept],
         [[row[n] for n in kept] for row in rows],

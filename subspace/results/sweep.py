@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from subspace.results.notebook import html_table
 from subspace.results.plain import SCHEMA_VERSION, Part, strict
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One configuration over its seeds. Accuracies are fractions, in the order of `seeds`."""
+    """One configuration over its seeds. Accuracies are fractions, in the order of `seeds`.
+
+    Of a task of writing, `test` and `before` are the share of texts that are written exactly
+    (`metric`), `train` is undefined, and `validation` the share of tokens that are right.
+    """
 
     data: str
     method: str  # "lora", or a reference: "full", "head"
@@ -33,6 +37,8 @@ class SweepRow:
     parameters: int | None  # trained
     searched: tuple[tuple[float, float], ...] = ()  # (learning rate, validation accuracy) tried
     failed: tuple[str, ...] = ()  # runs without a record, with the reason
+    metric: Literal["accuracy", "exact match"] = "accuracy"  # what `test` counts
+    loss: tuple[float, ...] = ()  # of test texts after training; of a token where texts are written
 
     @property
     def mean(self) -> float:
@@ -110,6 +116,7 @@ class Table6(Sequence[SweepRow]):
                     "targets": row.targets,
                     "rank": row.rank,
                     "seed": seed,
+                    "metric": row.metric,
                     "test": row.test[n],
                     "validation": row.validation[n],
                     "train": row.train[n],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.results import NearlyEnough, SweepRow, Table6
 from subspace.training.grid import target_word
-from subspace.training.sweep import seen
+from subspace.training.sweep import seen, writes_texts
 from subspace.training.tasks import stored_name
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
         searched=tuple((c.config.learning_rate, c.validation) for c in tried)
         if len(tried) > 1
         else (),
+        metric="exact match" if any(map(writes_texts, records)) else "accuracy",
+        loss=tuple(float(r["after"].get("loss", math.nan)) for r in records),
         failed=tuple(f"{c.folder.name}: {c.error}" for c in group if c.record is None),
     )
 

@@ -67,6 +67,11 @@ def seen(record: Mapping[str, Any] | None, split: str) -> float:
     return float(last.get(f"{split}_accuracy", last.get(f"{split}_token_accuracy", math.nan)))
 
 
+def writes_texts(record: Mapping[str, Any] | None) -> bool:
+    """Tell whether a run's task is to write texts: its accuracy counts those written exactly."""
+    return "token_accuracy" in (record or {}).get("after", {})
+
+
 @dataclass(frozen=True)
 class Step:
     """A sign of life of one run, for one display of all."""
