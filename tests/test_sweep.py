@@ -16,13 +16,12 @@ from tiny_world import write_world
 
 from subspace.cli import main
 from subspace.cli.sweep_table import enough
-from subspace.errors import ArgumentError, FormatError, MissingFileError
+from subspace.errors import ArgumentError
 from subspace.results import SweepRow, Table6
 from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.folder import last_checkpoint
 from subspace.training.summary import nearly_enough, table6
 from subspace.training.sweep import Cell
-from subspace.training.sweepfile import read_sweep
 
 ROOT = Path(__file__).parent.parent
 
@@ -368,18 +367,6 @@ def test_a_sweep_from_a_file(swept, world, tmp_path, config):
     (tmp_path / "away").rename(some)
     assert all(run["reused"] for run in json.loads(done.stdout)["runs"])
     assert len(json.loads(done.stdout)["runs"]) == 12
-
-
-def test_a_file_that_is_no_sweep(tmp_path):
-    path = tmp_path / "sweep.toml"
-    with pytest.raises(MissingFileError, match="no sweep file"):
-        read_sweep(path)
-    path.write_text("ranks = [1,")
-    with pytest.raises(FormatError, match="cannot be read as TOML"):
-        read_sweep(path)
-    path.write_text("rnaks = [1]")
-    with pytest.raises(FormatError, match=r"no option 'rnaks'; there are .*ranks"):
-        read_sweep(path)
 
 
 def test_a_failed_cell_ends_the_command_with_1(world, config, tmp_path):
