@@ -46,10 +46,23 @@ def test_an_option_of_one_name_is_one_thing_everywhere():
             assert len(kinds) == 1, (option, uses)
 
 
-@pytest.mark.parametrize("name", [verb for verb in VERBS if verb != "reproduce"])
+@pytest.mark.parametrize("name", VERBS)
 def test_every_verb_can_be_piped(name):
     options = {option for p in verb(name).params for option in p.opts}
     assert {"--json", "--csv"} <= options
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_option_says_what_it_is_in_a_sentence(name):
+    for parameter in verb(name).params:
+        if isinstance(parameter, click.Option):
+            words, _, default = (parameter.help or "").partition("  [default: ")
+            assert words.endswith("."), parameter.opts
+            assert not default or default.endswith("]"), parameter.opts
+            assert not re.search(r"likewise|^As in ", words), parameter.opts
+            assert len(words.split()) >= (4 if name in ("train", "reproduce") else 2), (
+                parameter.opts
+            )
 
 
 def test_a_near_miss_names_what_was_meant():

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folders", metavar="[RUN]…", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Fewer ranks, seeds and steps: some minutes.")
+@click.option("--quick", is_flag=True, help="Three ranks, two seeds and 120 steps: some minutes.")
 @click.option(
     "--config",
     "configs",
     metavar="TOML",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A sweep as `train --config` reads it; of several the first data set's runs are compared.",
+    help="A sweep in a file, as `train --config` reads it; repeat it for several, of which the "
+    "first data set's runs are compared.",
 )
 @click.option(
     "--model",
@@ -59,12 +60,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--ranks",
-    metavar="N,N[,N…]",
+    metavar="N[,N…]",
     help="Ranks r to train, two or more.  [default: 1,2,4,8,64; with --quick 1,8,64]",
 )
 @click.option(
     "--seeds",
-    metavar="N,N[,N…]",
+    metavar="N[,N…]",
     help="Seeds of each rank, two or more.  [default: 0,1,2; with --quick 0,1]",
 )
 @click.option(
@@ -100,9 +101,15 @@ if TYPE_CHECKING:
 @click.option(
     "--compare",
     metavar="TARGETS",
-    help="Of several target sets the one whose directions are compared.  [default: query,value]",
+    help="Of several target sets the one whose directions are compared, such as q_proj,v_proj.  "
+    "[default: the query and value projections, else the first]",
 )
-@click.option("--jobs", default=1, show_default=True, help="Runs at a time, sharing the cores.")
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    help="Runs at a time; above 1 in processes of their own that share the cores.",
+)
 @click.option(
     "--out",
     metavar="DIR",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     metavar="N[,N…]",
     default=("8",),
     show_default=True,
-    help="Rank r; repeat it or give a list for several runs.",
+    help="Rank r of the update, the columns of B and rows of A; a list trains each.",
 )
 @click.option(
     "--seed",
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     metavar="N[,N…]",
     default=("0",),
     show_default=True,
-    help="Seed of all that is random; likewise.",
+    help="Seed of all that is random: the head's and A's start, the order of texts; a list trains "
+    "each rank with every seed.",
 )
 @click.option(
     "--targets",
@@ -56,15 +57,16 @@ if TYPE_CHECKING:
     multiple=True,
     default=("icd10",),
     show_default=True,
-    help="A bundled task, TASK:FILE, a .jsonl or .csv file, or a folder of train, validation, "
-    "test files; repeat it for several.",
+    help="What to learn: a bundled task (icd10, icd10-pairs, wikisql-agg, wikisql-sql, snli), "
+    "TASK:FILE, a .jsonl or .csv file, a folder of train, validation and test files, or a Hugging "
+    "Face data set OWNER/NAME. Repeat it for several.",
 )
 @click.option(
     "--reference",
     "references",
     multiple=True,
     type=click.Choice(("full", "head")),
-    help="Also full fine-tuning, or the head alone, to stand beside.",
+    help="Train this too, to compare with: all weights (full), or the new head alone. Repeatable.",
 )
 @click.option(
     "--lr",
@@ -73,7 +75,8 @@ if TYPE_CHECKING:
     metavar="[METHOD:]X[,X…]",
     default=("4e-3", "full:1e-4", "head:4e-3"),
     show_default=True,
-    help="Learning rate; of several the best on validation texts, for each rank and targets.",
+    help="Learning rate at its peak, of LoRA or of a METHOD (lora, full, head). Of several, each "
+    "rank and target set goes on with the one that is best on validation texts.",
 )
 @click.option(
     "--out",
@@ -81,7 +84,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     default=Path("runs"),
     show_default=True,
-    help="The folder of the run; of several runs, the folder that holds theirs.",
+    help="Folder of the run; of several runs, the folder that holds one for each.",
 )
 @click.option(
     "--config",
@@ -90,56 +93,115 @@ if TYPE_CHECKING:
     callback=read_file,
     is_eager=True,
     expose_value=False,
-    help="Read options from a file, by these names.",
+    help="Read these options from a file, by their names without dashes before; options typed here "
+    "stand before it.",
 )
 @click.option(
     "--model",
     default="minilm",
     show_default=True,
-    help="The embedded MiniLM, a local folder, or a Hugging Face name.",
+    help="Pretrained model: the embedded MiniLM, a local folder (config.json and weights), or a "
+    "Hugging Face name.",
 )
-@click.option("--text-column", default="text", show_default=True, help="Of the file: the text.")
-@click.option("--pair-column", default="", help="Of the file: a second text, of pairs.")
-@click.option("--label-column", default="label", show_default=True, help="Of the file: its class.")
 @click.option(
-    "--completion-column", default="", help="Of the file: what a language model is to write."
+    "--text-column",
+    default="text",
+    show_default=True,
+    help="Column of a --data file with the text, or the prompt.",
+)
+@click.option(
+    "--pair-column",
+    default="",
+    help="Column with a second text, where pairs of texts are classified.",
+)
+@click.option(
+    "--label-column", default="label", show_default=True, help="Column with the text's class."
+)
+@click.option(
+    "--completion-column",
+    default="",
+    help="Column with what a language model is to write after the text; the task is then to write.",
 )
 @click.option(
     "--alpha",
     default="16",
     show_default=True,
-    help="A number for every rank (the paper's way), or a multiple of it, such as 2r.",
+    help="LoRA's alpha; the update is B A times alpha / r. A number for every rank (the paper's "
+    "way), or a multiple of the rank, such as 2r.",
 )
-@click.option("--rslora", is_flag=True, help="Scale by alpha / sqrt(r) in place of alpha / r.")
+@click.option("--rslora", is_flag=True, help="Take alpha / sqrt(r) in place of alpha / r (rsLoRA).")
 @click.option(
     "--schedule",
     type=click.Choice(("linear", "cosine", "constant_with_warmup")),
     default="linear",
     show_default=True,
-    help="How the learning rate goes on after the warm-up.",
+    help="The learning rate after the warm-up: down to 0 in a line or a cosine, or as it is.",
 )
-@click.option("--steps", default=300, show_default=True, help="Optimiser steps.")
-@click.option("--warmup", default=20, show_default=True, help="Steps of rising learning rate.")
-@click.option("--batch", default=32, show_default=True, help="Texts at a time.")
-@click.option("--accumulate", default=1, show_default=True, help="Batches a step.")
-@click.option("--bf16", is_flag=True, help="Compute in bfloat16 where the device has it.")
-@click.option("--max-length", default=32, show_default=True, help="Tokens a text is cut to.")
-@click.option("--eval-every", default=50, show_default=True, help="Steps between looks; 0: last.")
-@click.option("--eval-texts", default=420, show_default=True, help="Texts of a split in a look.")
-@click.option("--shuffle-labels", is_flag=True, help="The control: same texts, labels permuted.")
-@click.option("--jobs", default=1, show_default=True, help="Runs at a time, sharing the cores.")
+@click.option("--steps", default=300, show_default=True, help="Optimiser steps of a run.")
+@click.option(
+    "--warmup",
+    default=20,
+    show_default=True,
+    help="Of these, steps in which the learning rate rises to its peak.",
+)
+@click.option("--batch", default=32, show_default=True, help="Texts in a batch.")
+@click.option(
+    "--accumulate",
+    default=1,
+    show_default=True,
+    help="Batches whose gradients are added up to one optimiser step.",
+)
+@click.option(
+    "--bf16", is_flag=True, help="Compute in bfloat16 if a GPU has it; weights stay in float32."
+)
+@click.option(
+    "--max-length", default=32, show_default=True, help="Tokens that a longer text is cut to."
+)
+@click.option(
+    "--eval-every",
+    default=50,
+    show_default=True,
+    help="Steps between two looks at the accuracy on training and validation texts; 0: at the end "
+    "alone.",
+)
+@click.option(
+    "--eval-texts",
+    default=420,
+    show_default=True,
+    help="Texts of each split in such a look; of a task of writing also the test texts that are "
+    "written.",
+)
+@click.option(
+    "--shuffle-labels",
+    is_flag=True,
+    help="Train a control: the same texts with their labels permuted, so that there is no task.",
+)
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    help="Runs at a time; above 1 in processes of their own that share the cores.",
+)
 @click.option(
     "--checkpoint-every",
     default=100,
     show_default=True,
-    help="Steps after which a killed run can go on; 0: it starts anew.",
+    help="Steps between checkpoints, from the last of which a killed run goes on; 0: none.",
 )
-@click.option("--records", is_flag=True, help="A run whose record alone is there is done.")
-@click.option("--overwrite", is_flag=True, help="Train again over a run that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Write every run's whole record as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a run.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Write Table 6 for a model card.")
-@click.option("--latex", "as_latex", is_flag=True, help="Write Table 6 for a paper (booktabs).")
+@click.option(
+    "--records",
+    is_flag=True,
+    help="Take a run as done if its training.json is there, even without the weights.",
+)
+@click.option("--overwrite", is_flag=True, help="Train again, and replace the runs that are there.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print every run's whole record and Table 6 as JSON."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print one line a run as CSV.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Table 6 for a model card.")
+@click.option(
+    "--latex", "as_latex", is_flag=True, help="Print Table 6 for a paper (LaTeX, booktabs)."
+)
 @click.option(
     "--draw",
     metavar="FIG",
