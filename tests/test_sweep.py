@@ -130,6 +130,18 @@ def test_a_failed_cell_is_reported_and_stops_no_other(config, tmp_path):
     assert row.failed[0].startswith("r1-seed0: no module of Bert")
 
 
+def test_what_failed_is_trained_once_it_is_mended_and_nothing_else_is(config, tmp_path):
+    sweep = grid(config, targets=(("query",),), ranks=(1, 2), seeds=(0,))
+    (tmp_path / "r2-seed0").mkdir()
+    (tmp_path / "r2-seed0" / "notes.txt").write_text("mine")
+    right, wrong = run_sweep(sweep, tmp_path)
+    assert (right.error, wrong.record) == ("", None)
+    assert "r2-seed0: holds other files and no training.json" in wrong.error
+    (tmp_path / "r2-seed0" / "notes.txt").unlink()
+    right, mended = run_sweep(sweep, tmp_path)
+    assert (right.reused, mended.reused, mended.error) == (True, False, "")
+
+
 def test_the_rate_is_searched_once_and_shown(config, tmp_path):
     rates = {"lora": (1e-6, 3e-2)}
     longer = replace(config, steps=40)
@@ -379,8 +391,17 @@ def test_a_failed_cell_ends_the_command_with_1(world, config, tmp_path):
         ],
     )  # fmt: skip
     assert done.exit_code == 1
-    assert "failed: " in done.stdout
-    assert "nothing" in done.stdout
+    (said,) = (line for line in done.stdout.splitlines() if line.startswith("failed: "))
+    assert "nothing/r1-seed0: no module of Bert" in said
+    assert "ends in 'nothing'" in said
+    first, second, last = done.stderr.splitlines()
+    assert first.endswith(said.partition(": no module")[2])
+    assert first.startswith("1/2 ")
+    assert "r1-seed0: failed: no module" in first
+    assert second.endswith("query/r1-seed0: trained")
+    assert last.startswith(
+        "1 of 2 runs failed; mend what is said of them and run the command again"
+    )
 
 
 def test_no_path_of_this_machine_is_in_a_record(config, tmp_path):

@@ -64,6 +64,14 @@ def test_a_task_of_writing_counts_tokens_texts_and_loss(capsys):
     assert lines[-1] == "failed: w8-1: no room"
 
 
+def test_a_reason_that_several_share_is_said_once(capsys):
+    more = [replace(FAILED, folder=Path("other")), replace(FAILED, folder=Path("x"), error="heat")]
+    lines = printed(capsys, show_cells, [*WRITING, FAILED, *more]).splitlines()
+    assert lines[-2:] == ["failed: w8-1, other: no room", "failed: x: heat"]
+    table = table6([*WRITING, FAILED])
+    assert "no room" not in printed(capsys, echo_table6, table, "text")  # it is said above
+
+
 def test_a_task_of_sorting_is_told_as_before(capsys):
     text = printed(capsys, show_cells, SORTING)
     assert " ".join(text.splitlines()[0].split()) == (

@@ -165,6 +165,8 @@ def test_the_command_and_a_file_say_the_same(world, tmp_path):
     filed = CliRunner().invoke(main, ["train", *words, "--config", str(tmp_path / "sweep.toml")])
     assert filed.exit_code == 0, filed.output
     first, second = json.loads(filed.stdout)["runs"]
+    rows = json.loads(filed.stdout)["table"]["rows"]
+    assert rows[0]["targets"] == "value+re:.*1.*key"  # as it was written, not as its folder
     assert first["options"]["targets"] == sets[0]
     assert len(second["modules"]) == 4
     typed_in = [word for each in sets for word in ("--targets", typed(each))]

@@ -370,9 +370,15 @@ def test_a_loss_that_is_no_number_fails_the_run(config, world, tmp_path):
     weights = load_file(tmp_path / "nan-bert" / "model.safetensors")
     weights["encoder.layer.1.output.dense.bias"][3] = float("nan")
     save_file(weights, tmp_path / "nan-bert" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(AnalysisError, match=r"the loss is nan at step 2") as caught:
-        train(replace(config, model=str(tmp_path / "nan-bert"), steps=2), tmp_path / "run")
+    seen = []
+    with pytest.raises(AnalysisError, match=r"the loss is nan at step 10 with learning") as caught:
+        train(
+            replace(config, model=str(tmp_path / "nan-bert"), steps=30),
+            tmp_path / "run",
+            progress=lambda now: seen.append(now.step),
+        )
     assert caught.value.exit_code == 1
+    assert max(seen) <= 10  # and not the whole run
     assert [path.name for path in tmp_path.iterdir()] == ["nan-bert"]
 
 

@@ -240,7 +240,8 @@ def sweep_progress(
         def line(cell: Cell) -> None:
             nonlocal done
             done += 1
-            how = cell.error or ("used again" if cell.reused else "trained")
+            how = "used again" if cell.reused else "trained"
+            how = f"failed: {cell.error}" if cell.record is None else how
             click.echo(printable(f"{done}/{runs} {cell.folder}: {how}"), err=True)
 
         yield None, line

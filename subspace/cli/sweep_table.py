@@ -21,9 +21,12 @@ def show_cells(cells: Sequence[Cell]) -> None:
     of_cell = _completes(cells)
     for writes in dict.fromkeys(map(of_cell, cells)):
         _show_kind([cell for cell in cells if of_cell(cell) == writes], writes)
+    reasons: dict[str, list[str]] = {}
     for cell in cells:
         if cell.record is None:
-            say(f"failed: {cell.folder}: {cell.error}")
+            reasons.setdefault(cell.error, []).append(str(cell.folder))
+    for reason, folders in reasons.items():
+        say(f"failed: {', '.join(folders)}: {reason}")
 
 
 def _completes(cells: Sequence[Cell]) -> Callable[[Cell], bool]:
@@ -216,5 +219,3 @@ def _say_how(row: SweepRow) -> None:
         what = "validation" if row.metric == "accuracy" else "validation tokens"
         words += f"; {what} by lr: {tried}"
     say(words)
-    for failure in row.failed:
-        say(f"failed: {failure}")

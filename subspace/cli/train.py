@@ -266,7 +266,13 @@ def command(
             finished=ended,
         )
     _write(cells, draw, as_json, as_csv, as_markdown, as_latex)
-    if any(cell.record is None for cell in cells):
+    failed = sum(cell.record is None for cell in cells)
+    if failed:
+        click.echo(
+            f"{failed} of {len(cells)} runs failed; mend what is said of them and run the command "
+            "again, which trains those alone",
+            err=True,
+        )
         click.get_current_context().exit(1)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from subspace.errors import AnalysisError
 from subspace.training.completion import exact_match, token_means, token_sums
 from subspace.training.encoding import collator, encode
 
@@ -118,7 +119,7 @@ class Loop:
             data_collator=collator(tokenizer, data),
             compute_metrics=token_means if completes else _accuracy,
             preprocess_logits_for_metrics=token_sums if completes else None,
-            callbacks=[_teller(tell, config.steps)],
+            callbacks=[_teller(tell, config)],
         )
         self._trainer.remove_callback(PrinterCallback)
 
@@ -153,6 +154,8 @@ class Loop:
         self, checkpoint: Path | None = None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Train; return what the looks found, by step, and the training loss every few steps.
+
+        A loss that is no number ends it with an `AnalysisError`: no later step would mend that.
 
         From a checkpoint it goes on as if it had never stopped: its weights, the optimiser's and
         the random numbers' state, what was logged, and the place in the order of texts.
@@ -218,7 +221,7 @@ def _trainer_class() -> Any:  # noqa: ANN401 - a subclass of a class imported he
     return InOrder
 
 
-def _teller(tell: Callable[[Progress], None], steps: int) -> Any:  # noqa: ANN401 - a TrainerCallback
+def _teller(tell: Callable[[Progress], None], config: TrainConfig) -> Any:  # noqa: ANN401 - a TrainerCallback
     from transformers import TrainerCallback
 
     from subspace.training.run import Progress
@@ -229,12 +232,18 @@ def _teller(tell: Callable[[Progress], None], steps: int) -> Any:  # noqa: ANN40
         loss: float | None = None
         accuracy: float | None = None
 
-        def on_log(self, *_: object, logs: dict[str, float], **_more: object) -> None:
+        def on_log(self, _args: Any, state: Any, _control: Any, **more: Any) -> None:  # noqa: ANN401
+            logs: dict[str, float] = more["logs"]
             self.loss = logs.get("loss", self.loss)
+            if self.loss is not None and not self.loss < float("inf"):
+                raise AnalysisError(
+                    f"the loss is {self.loss} at step {state.global_step} with learning rate "
+                    f"{config.learning_rate:g}; lower it, or look at the model"
+                )
             for name in ("eval_validation_accuracy", "eval_validation_token_accuracy"):
                 self.accuracy = logs.get(name, self.accuracy)
 
         def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:  # noqa: ANN401
-            tell(Progress("training", state.global_step, steps, self.loss, self.accuracy))
+            tell(Progress("training", state.global_step, config.steps, self.loss, self.accuracy))
 
     return Teller()

@@ -7,7 +7,6 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from subspace.results import NearlyEnough, SweepRow, Table6
-from subspace.training.grid import target_word
 from subspace.training.sweep import seen, writes_texts
 from subspace.training.tasks import stored_name
 
@@ -58,7 +57,7 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
     return SweepRow(
         data=stored_name(data),
         method=method,
-        targets=target_word(targets) if targets else "",
+        targets=targets if isinstance(targets, str) else "+".join(targets),
         rank=rank,
         alpha=first.lora_alpha if method == "lora" else None,
         learning_rate=(used or group)[0].config.learning_rate,

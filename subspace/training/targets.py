@@ -45,8 +45,9 @@ def default_targets(model: str) -> tuple[str, ...]:
         return ("query", "value")
     base = find_model(model)
     require_train()
-    from peft.utils import constants
-    from transformers import AutoConfig
+    with quiet():  # peft's import is not silent everywhere
+        from peft.utils import constants
+        from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(base.location)
