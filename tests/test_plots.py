@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from numpy.testing import assert_array_equal
@@ -27,71 +26,21 @@ from subspace.plots.layers import layers_figure
 from subspace.plots.names import default_modules, kind_labels, literal, module_label, place, shorten
 from subspace.plots.panels import scale_end
 from subspace.plots.save import save
-from subspace.results import ModuleSimilarity, Similarity
-
-BERT = [f"encoder.layer.{k}.attention.self.{w}" for k in range(6) for w in ("query", "value")]
-LONG = "experiments/2024-05-17/llama-2-7b-chat-qlora-r8-alpha-16-$x$"
-
-
-def module(name="layer.0.query", r_a=8, r_b=64, *, d=384, seed=0, real=None, masked=()):
-    """phi of two real bases that share a direction; `real`: the numerical ranks."""
-    rng = np.random.default_rng(seed)
-    common = rng.standard_normal(d)
-    bases = []
-    for r in (r_a, r_b):
-        F = 0.3 * rng.standard_normal((d, r))
-        F[:, 0] += common
-        bases.append(np.linalg.svd(F, full_matrices=False)[0])
-    squares = np.square(bases[0].T @ bases[1])
-    i, j = np.ogrid[1 : r_a + 1, 1 : r_b + 1]
-    phi = squares.cumsum(0).cumsum(1) / np.minimum(i, j)
-    real = (r_a, r_b) if real is None else real
-    off = np.zeros(phi.shape, dtype=bool)
-    for cell in masked:
-        off[cell] = True
-    none = (i > real[0]) | (j > real[1])
-    mean = np.maximum(i, j) / d + 0 * phi
-    return ModuleSimilarity(
-        name,
-        "A",
-        d,
-        r_a,
-        r_b,
-        *real,
-        np.where(none | off, np.nan, phi),
-        np.where(none, np.nan, 1e-12),
-        off,
-        mean,
-        np.sqrt(mean / d),
-        np.where(none | off, np.nan, rng.uniform(0, 0.03, phi.shape)),
-        1,
-        squares.sum(1),
-        squares.sum(0),
-        1,
-        1,
-    )
-
-
-def compared(modules=BERT, names=("r8", "r64"), **options):
-    made = {m: module(m, seed=k, **options) for k, m in enumerate(modules)}
-    return Similarity(names, "A", made, 0.01)
+from subspace.results import Similarity
+from tests.compared_made import (
+    BERT,
+    LONG,
+    assert_legible,
+    compared,
+    drawn,
+    laid_out,
+    module,
+    panels,
+)
 
 
 def panel(result, **options):
     return phi_heatmap(result, ax=Figure().add_subplot(), **options)
-
-
-def laid_out(figure):
-    """Run the layout as writing a file would; a Figure's own canvas draws nothing."""
-    FigureCanvasAgg(figure).draw()
-
-
-def drawn(ax):
-    return ax.images[0].get_array()
-
-
-def panels(figure):
-    return [ax for ax in figure.axes if ax.images]
 
 
 def marks(ax, label):
@@ -388,56 +337,6 @@ def test_figure4_adds_two_random_gaussians():
         figure4(seeds, Similarity(("x", "y"), "A", {}, 0.01))
 
 
-def test_layers_are_rows_and_kinds_are_columns():
-    similarity = compared()
-    figure = layers_figure(similarity)
-    found = panels(figure)
-    assert len(found) == 12
-    for ax, name in zip(found, BERT, strict=True):
-        assert_array_equal(drawn(ax), similarity[name].phi)
-    assert [ax.get_title() for ax in found[:3]] == ["query", "value", ""]
-    assert [ax.get_ylabel().split("\n")[0] for ax in found[::2]] == [f"layer {k}" for k in range(6)]
-
-
-def test_sixty_four_modules_go_on_in_further_blocks():
-    names = [f"model.layers.{k}.self_attn.{w}_proj" for k in range(32) for w in "qv"]
-    figure = layers_figure(compared(names, r_b=8))
-    assert len(panels(figure)) == 64
-    assert figure.get_figheight() <= 11
-    assert sum(ax.get_title() == "q_proj" for ax in panels(figure)) == 4
-    labels = {ax.get_ylabel().split("\n")[0] for ax in panels(figure)} - {""}
-    assert labels == {f"layer {k}" for k in range(32)}
-
-
-def test_layers_chosen_by_number_and_gaps_left_empty():
-    figure = layers_figure(compared(BERT[:3]), layers=[0, 1])
-    assert len(panels(figure)) == 3
-    assert len(panels(layers_figure(compared(), layers=[5]))) == 2
-    with pytest.raises(UnknownModuleError, match="no layer 9 in this comparison; it has 0, 1"):
-        layers_figure(compared(BERT[:3]), layers=[9])
-    with pytest.raises(UnknownModuleError, match="no layer at all"):
-        layers_figure(compared(BERT[:3]), layers=[])
-
-
-def test_layers_of_several_ranks_each_have_their_ticks():
-    mixed = {"h.0.q": module("h.0.q", 4, 4), "h.1.q": module("h.1.q", 16, 16), "head": module()}
-    figure = layers_figure(Similarity(("a", "b"), "A", mixed, 0.01))
-    assert [ax.get_xticks()[-1] for ax in panels(figure)] == [4, 16, 64]
-
-
-def test_encoder_and_decoder_layers_are_told_apart():
-    names = ["encoder.block.0.q", "decoder.block.0.q"]
-    labels = [ax.get_ylabel() for ax in panels(layers_figure(compared(names)))]
-    assert labels == ["encoder 0\ni", "decoder 0\ni"]
-
-
-def test_too_many_panels_are_refused():
-    one = module()
-    many = Similarity(("a", "b"), "A", {f"h.{k}.q": one for k in range(513)}, 0.01)
-    with pytest.raises(ArgumentError, match="513 modules"):
-        layers_figure(many)
-
-
 @pytest.mark.parametrize(
     ("error", "match", "options"),
     [
@@ -467,17 +366,7 @@ def test_no_label_is_clipped_or_too_small_in_print(width, shape):
     """Every text lies within the page and has 6 pt or more, with names of 60 characters."""
     names = (LONG, LONG.replace("r8", "r64"))
     figure = figure3(compared(BERT[:2], names, r_a=shape[0], r_b=shape[1]), width=width)
-    laid_out(figure)
-    page = figure.bbox
-    for text in figure.findobj(mpl.text.Text):
-        if not text.get_text() or not text.get_visible():
-            continue
-        assert text.get_fontsize() >= 6
-        box = text.get_window_extent()
-        assert box.x0 >= page.x0 - 1, text.get_text()
-        assert box.x1 <= page.x1 + 1, text.get_text()
-        assert box.y0 >= page.y0 - 1, text.get_text()
-        assert box.y1 <= page.y1 + 1, text.get_text()
+    assert_legible(figure)
 
 
 def test_tick_labels_do_not_overlap():

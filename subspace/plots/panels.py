@@ -205,24 +205,31 @@ def finish(
     p: float | None,
     undefined: bool,
     above_chance: bool,
+    bar: Axes | None = None,
 ) -> None:
-    """Add the colour bar that all panels share, the title, the legend and the notes."""
+    """Add the colour bar that all panels share, the title, the legend and the notes.
+
+    The layout makes room for the colour bar, unless `bar` is where it stands.
+    """
     width = figure.get_figwidth()
     images = [ax.images[0] for ax in axes if ax.images]
     end = 1.0 if above_chance else scale_end(images)
     if end < 1:
         for image in images:
             image.set_clim(0, end)
-    bar = figure.colorbar(images[0], ax=axes, fraction=0.04, pad=0.01, aspect=25)
-    bar.set_label(
+    if bar is None:
+        scale = figure.colorbar(images[0], ax=axes, fraction=0.04, pad=0.01, aspect=25)
+    else:
+        scale = figure.colorbar(images[0], cax=bar)
+    scale.set_label(
         "φ(i, j) − chance"
         if above_chance
         else "φ(i, j)" + (f", a scale that ends at {end:g}" if end < 1 else ""),
         fontsize=LABEL_SIZE,
         usetex=False,
     )
-    bar.ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
-    bar.outline.set_linewidth(0.6)
+    scale.ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
+    scale.outline.set_linewidth(0.6)
     figure.suptitle(
         wrapped(title, characters(width - 0.2, HEAD_SIZE)), fontsize=HEAD_SIZE, usetex=False
     )
