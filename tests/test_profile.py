@@ -27,7 +27,8 @@ from subspace.adapters import LowRankUpdate
 from subspace.cli import main
 from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
 from subspace.measures.profile import estimate_seconds, profile
-from subspace.plots.profile import profile_curve, profile_figure
+from subspace.plots.gains import W_COLOUR
+from subspace.plots.profile import profile_curve, profile_figure, spectrum
 
 SHAPES = [(60, 40), (40, 60), (50, 50)]
 SIDES = ["in", "out"]
@@ -439,11 +440,10 @@ def measured(*, shape=(40, 30), side="in", names=BERT, change=lambda update: upd
 def test_curves_are_the_measures_numbers():
     m = measured()[BERT[0]]
     ax = profile_curve(m, ax=Figure().add_subplot())
-    curve, diagonal, sigma = ax.lines
+    curve, diagonal = ax.lines
     assert_array_equal(curve.get_xdata(), np.arange(1, 31))
     assert_array_equal(curve.get_ydata(), m.cumulative)
     assert_allclose(diagonal.get_ydata(), np.arange(1, 31) / 30)
-    assert_allclose(sigma.get_ydata(), m.sigma / m.sigma[0])
     assert ax.get_xlim() == (0, 30)
     assert {1, 30} <= set(ax.get_xticks())  # both ends can be read
     times = profile_curve(m, ax=Figure().add_subplot(), over="chance")
@@ -454,10 +454,37 @@ def test_curves_are_the_measures_numbers():
     assert low < 1 < high
 
 
+def test_ws_own_values_stand_on_labelled_axes_of_their_own():
+    """Over the same index as the share, and in the legend, but never in one panel with it."""
+    m = measured(shape=(12, 30))[BERT[0]]
+    ax = spectrum(m, ax=Figure().add_subplot())
+    (sigma,) = ax.lines
+    assert_array_equal(sigma.get_xdata(), np.arange(1, 13))
+    assert_allclose(sigma.get_ydata(), m.sigma / m.sigma[0])
+    assert ax.get_ylabel() == "σ_k / σ_1"
+    assert ax.yaxis.label.get_color() == sigma.get_color() == W_COLOUR
+    assert any("W is zero here" in label for label in ax.get_legend_handles_labels()[1])
+    figure = profile_figure(measured(), modules=BERT[:2])
+    values, shares = figure.axes[:2], figure.axes[2:4]
+    for own, share in zip(values, shares, strict=True):
+        assert own.get_xlim() == share.get_xlim()
+        assert own.get_xticks().tolist() == share.get_xticks().tolist()
+        assert W_COLOUR not in {line.get_color() for line in share.lines}
+    assert "W: σ_k / σ_1" in {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+@pytest.mark.parametrize("width", [3.4, 7.0])
+def test_the_legend_lies_below_every_curve(width):
+    figure = profile_figure(measured(shape=(12, 30)), width=width)
+    assert_legible(figure)
+    legend = figure.legends[0].get_window_extent()
+    assert all(legend.y1 < ax.get_tightbbox().y0 + 1 for ax in figure.axes)
+
+
 def test_what_is_not_sure_is_dotted_and_the_null_space_grey():
     m = measured(shape=(12, 30))[BERT[0]]
     ax = profile_curve(m, ax=Figure().add_subplot())
-    curve, _, dotted, _ = ax.lines
+    curve, _, dotted = ax.lines
     assert np.isfinite(curve.get_ydata()).tolist() == [True] * 12 + [False] * 17 + [True]
     assert dotted.get_linestyle() == ":"
     assert_array_equal(dotted.get_ydata(), m.cumulative)
@@ -480,7 +507,7 @@ def test_the_figure_is_legible_and_says_what_it_is(width, shape):
     assert "right-singular vectors of W" in said
     assert "layer 1 query" in said  # of three layers the middle one
     assert "layer 1 value" in said
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 6
     lower = [ax for ax in figure.axes if ax.get_xscale() == "log"]
     assert lower[0].get_ylim() == lower[1].get_ylim()
 

@@ -32,9 +32,10 @@ def profile_figure(
 ) -> Figure:
     """Draw each module's cumulative energy over W's singular index, and how often chance it is.
 
-    Appendix H.3 of Hu et al. 2021, arXiv:2106.09685, taken to all of W's directions. Above, both
-    scales are linear and chance is the diagonal; below, the same curve divided by chance, on a
-    logarithmic index, shows the few leading directions.
+    Appendix H.3 of Hu et al. 2021, arXiv:2106.09685, taken to all of W's directions. On top, W's
+    own singular values on an axis of their own; below them, over the same index, the share, whose
+    chance is the diagonal; at the bottom the same curve divided by chance, on a logarithmic index,
+    shows the few leading directions.
 
     Parameters
     ----------
@@ -62,23 +63,24 @@ def profile_figure(
     narrow = width < NARROW  # one column of a page: the modules stand below each other
     columns = 1 if narrow else len(names)
     blocks = len(names) // columns
-    figure = new_figure(width, 1.2 + (3.6 if narrow else 4.0) * blocks)
-    axes = figure.subplots(2 * blocks, columns, squeeze=False, height_ratios=[1.7, 1] * blocks)
-    upper, lower = axes[::2].ravel(), axes[1::2].ravel()
+    figure = new_figure(width, 1.2 + (4.2 if narrow else 4.6) * blocks)
+    axes = figure.subplots(3 * blocks, columns, squeeze=False, height_ratios=[0.5, 1.7, 1] * blocks)
+    values, upper, lower = (axes[n::3].ravel() for n in range(3))
     fits = characters((width - 0.8) / columns - 0.1, TITLE_SIZE)
     for x, name in enumerate(names):
         m = result[name]
+        spectrum(m, ax=values[x])
         profile_curve(m, ax=upper[x])
         profile_curve(m, ax=lower[x], over="chance")
         title = f"{module_label(name, max(12, fits - 14))}, rank\N{NO-BREAK SPACE}{m.rank}"
-        upper[x].set_title(
+        values[x].set_title(
             textwrap.fill(f"{title}: {_summary(m)}", fits, break_on_hyphens=False),
             fontsize=TITLE_SIZE,
             usetex=False,
         )
         if x and not narrow:  # the panel at the left says it
-            upper[x].set_ylabel("")
-            lower[x].set_ylabel("")
+            for ax in (values[x], upper[x], lower[x]):
+                ax.set_ylabel("")
     _share_scale(lower)
     figure.align_ylabels(axes[:, 0])
     fits = characters(width - 0.2, HEAD_SIZE)
@@ -88,7 +90,9 @@ def profile_figure(
         textwrap.fill(head, fits, break_on_hyphens=False), fontsize=HEAD_SIZE, usetex=False
     )
     handles = {
-        handle.get_label(): handle for ax in axes[0] for handle in ax.get_legend_handles_labels()[0]
+        handle.get_label(): handle
+        for ax in (*upper, *values)
+        for handle in ax.get_legend_handles_labels()[0]
     }
     note = "\n".join(
         textwrap.fill(
@@ -122,8 +126,8 @@ def profile_curve(m: ModuleProfile, *, ax: Axes, over: Literal["all", "chance"] 
     ax
         What is drawn into, and returned.
     over
-        ``"all"``: the share itself, with W's singular values over its largest. ``"chance"``: the
-        share over chance's k/d, both scales logarithmic.
+        ``"all"``: the share itself. ``"chance"``: the share over chance's k/d, both scales
+        logarithmic.
 
     Returns
     -------
@@ -174,14 +178,47 @@ half, half, 1.0, none, none, 0.5, (1, 1), 1.0)
             zorder=2.5,
             label=f"not sure to {_SURE}: W's values are equal, or zero",
         )
-    if over == "all":
-        ax.plot(
-            k[: len(m.sigma)],
-            m.sigma / m.sigma[0],
-            color=W_COLOUR,
-            linewidth=0.9,
-            label="W: σ_k / σ_1",
-        )
+    _null_space(ax, m)
+    _frame(ax, m, over)
+    return ax
+
+
+def spectrum(m: ModuleProfile, *, ax: Axes) -> Axes:
+    """Draw W's singular values over its largest, on the linear index of `profile_curve`.
+
+    On axes of their own: they are no share of anything, and where they cross one says nothing.
+
+    Parameters
+    ----------
+    m
+        One module's profile.
+    ax
+        What is drawn into, and returned.
+
+    Returns
+    -------
+    Axes
+        `ax`. Its line is sigma_k / sigma_1; nothing is drawn where the profile is undefined.
+    """
+    if math.isnan(m.cumulative[-1]):
+        ax.set(xticks=[], yticks=[])
+        ax.set_axis_off()
+        return ax
+    k = np.arange(1, len(m.sigma) + 1)
+    ax.plot(k, m.sigma / m.sigma[0], color=W_COLOUR, linewidth=1.2, label="W: σ_k / σ_1")
+    _null_space(ax, m)
+    quiet(ax)
+    ax.set(xlim=(0, m.d), ylim=(0, 1.05))
+    ax.set_xticks(_index_ticks(m.d))
+    ax.tick_params(labelbottom=False)  # those of the share stand below
+    ax.set_yticks([0, 0.5, 1], ["0", "1/2", "1"])
+    ax.grid(axis="y", color=FRAME, linewidth=0.3)
+    ax.set_ylabel("σ_k / σ_1", fontsize=LABEL_SIZE, labelpad=2, color=W_COLOUR, usetex=False)
+    return ax
+
+
+def _null_space(ax: Axes, m: ModuleProfile) -> None:
+    """Make the ground grey beyond the directions of W that are told apart from zero."""
     if m.resolved < m.d:
         ax.axvspan(
             m.resolved,
@@ -191,8 +228,10 @@ half, half, 1.0, none, none, 0.5, (1, 1), 1.0)
             zorder=0,
             label="W is zero here: only the sum is known",
         )
-    _frame(ax, m, over)
-    return ax
+
+
+def _index_ticks(d: int) -> list[int]:
+    return sorted({1, *(round(d * part / 4) for part in range(1, 5)), d} - {0})
 
 
 def _frame(ax: Axes, m: ModuleProfile, over: str) -> None:
@@ -212,8 +251,7 @@ def _frame(ax: Axes, m: ModuleProfile, over: str) -> None:
         name += " (log scale)"
     else:
         ax.set(xlim=(0, m.d), ylim=(0, 1.02))
-        ticks = sorted({1, *(round(m.d * part / 4) for part in range(1, 5)), m.d} - {0})
-        ax.set_xticks(ticks)
+        ax.set_xticks(_index_ticks(m.d))
         ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "1/4", "1/2", "3/4", "1"])
         ax.grid(axis="y", color=FRAME, linewidth=0.3)
         ax.set_ylabel("share of ΔW's energy", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
