@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -120,6 +121,18 @@ def test_the_scale_is_logarithmic_where_a_bar_would_vanish(w, scale):
     assert ("log" in ax.get_xlabel()) == (scale == "log")
     low, high = ax.get_xlim()
     assert low < w < 2.0 + w < high
+    said = [float(t.get_text()) for t in ax.get_xticklabels()]
+    assert said == ax.get_xticks().tolist()  # plain numbers, no powers of ten
+    assert len(said) >= 3
+
+
+def test_ticks_of_a_scale_over_many_decades_stay_apart():
+    directions = (direction(2.0, 1e-12), direction(1e-3, 1e3))
+    figure = gains_figure(table7(row(directions=directions)), width=3.4)
+    assert_legible(figure)
+    boxes = [t.get_window_extent() for t in figure.axes[0].get_xticklabels()]
+    assert len(boxes) >= 3
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
 def test_an_undefined_direction_says_so_and_has_no_bar_that_is_unknown():
@@ -156,7 +169,48 @@ def test_the_title_says_whether_the_scale_is_in(scaled, said):
 
 
 def test_a_note_is_written():
-    assert "rank 3 of 4" in words(gains_figure(table7(row(note="rank 3 of 4"))))
+    figure = gains_figure(table7(row(note="rank 3 of 4")))
+    assert figure.legends[0].get_title().get_text().splitlines()[-1] == "rank 3 of 4"
+
+
+def explained(*directions):
+    """The legend's entries and its note, in one line."""
+    legend = gains_figure(table7(row(directions=directions))).legends[0]
+    entries = [text.get_text() for text in legend.get_texts()]
+    return entries, " ".join(legend.get_title().get_text().split())
+
+
+def test_opposite_signs_are_striped_and_the_words_explained():
+    """W's component w_k has the other sign than the update's sigma_k, which is positive."""
+    same, reversed_, damped = direction(19.0, 1.0), direction(5.0, -2.0), direction(1.0, -2.0)
+    ax = gains(row(directions=(same, reversed_, damped)), ax=axes())
+    w, delta, total = ax.containers
+    assert [bool(bar.get_hatch()) for bar in w] == [False, True, True]
+    assert not any(bar.get_hatch() for bar in (*delta, *total))
+    entries, note = explained(same, reversed_, damped)
+    assert entries[:2] == ["W: |w_k|", "the same, w_k < 0: against ΔW"]
+    assert note == (
+        "Beside the bars: |w_k + σ_k| / |w_k|. "
+        "Reversed: w_k and σ_k have opposite signs and σ_k is the larger; W + ΔW has ΔW's sign. "
+        "Damped: opposite signs, and w_k is the larger."
+    )
+
+
+def test_only_words_that_occur_are_explained():
+    entries, note = explained(direction(19.0, 1.0))
+    assert not any("against" in entry for entry in entries)
+    assert note == "Beside the bars: |w_k + σ_k| / |w_k|."
+    assert "Damped" not in explained(direction(5.0, -2.0))[1]
+    assert "Reversed" not in explained(direction(1.0, -2.0))[1]
+    unsure = DirectionGain(3.0, None, None, None)
+    assert explained(unsure)[1] == ""
+
+
+@pytest.mark.parametrize("w", [-1.02, -0.98])
+def test_a_gain_near_zero_is_said_to_cancel(w):
+    """From both sides: W's component may be a little larger than the update's, or smaller."""
+    assert explained(direction(1.0, w))[1].endswith("Near 0×: W and ΔW cancel.")
+    assert "cancel" not in explained(direction(1.0, -1.5))[1]
 
 
 @pytest.mark.parametrize("width", [3.4, 7.0])

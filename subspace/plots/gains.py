@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.patches import Patch
 
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE
 from subspace.plots.names import chosen, literal, module_label
-from subspace.plots.panels import FRAME, HEAD_SIZE, NARROW, characters, check_width, new_figure
+from subspace.plots.panels import (
+    FRAME,
+    HEAD_SIZE,
+    NARROW,
+    characters,
+    check_width,
+    legend_below,
+    log_ticks,
+    new_figure,
+    wrapped,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -20,8 +35,13 @@ if TYPE_CHECKING:
 # Blue, orange and an outline: apart for every colour deficiency, and in grey.
 W_COLOUR, DELTA_COLOUR, SUM_COLOUR = "#0072b2", "#e69f00", "#ffffff"
 _LABELS = ("W: |w_k|", "ΔW: σ_k", "W + ΔW: |w_k + σ_k|")
+# W's bar where w_k < 0.
+_AGAINST: dict[str, Any] = {"hatch": "//////", "edgecolor": "white", "linewidth": 0.0}
+_AGAINST_LABEL = "the same, w_k < 0: against ΔW"
+_CANCELLED = 0.1  # of W: less is left
 _BAR = 0.27  # of a direction's height
 _LOG_FROM = 30  # the shortest bar would be under a thirtieth of the longest
+_TICKS = 6  # of a log scale at most: they fit into one column of a page
 _MOST = 32  # directions on a page
 
 
@@ -62,7 +82,9 @@ def gains_figure(
     have = by_module(result)
     row = have[chosen(have, module, most=1)[0]][-1]
     count = min(most, len(row.directions))
-    figure = new_figure(width, 1.25 + 0.4 * max(2, count))
+    note = "\n".join(filter(None, (_explained(row.directions[:count]), literal(row.note, 200))))
+    lines = wrapped(note, characters(width - 0.3, TICK_SIZE)).count("\n") + 1
+    figure = new_figure(width, 1.25 + 0.4 * max(2, count) + 0.12 * (lines + 3 * (width < NARROW)))
     ax = gains(row, ax=figure.add_subplot(), most=most)
     fits = characters(width - 0.2, HEAD_SIZE)
     shown = f", {count} of {row.rank} directions" if count < row.rank and count else ""
@@ -70,18 +92,12 @@ def gains_figure(
     first = module_label(row.module, max(16, fits - len(words))) + words
     title = "\n".join(textwrap.wrap(first, fits, break_on_hyphens=False))
     figure.suptitle(f"{title}\n{subheading(result, fits)}", fontsize=HEAD_SIZE, usetex=False)
-    note = textwrap.fill(literal(row.note, 200), characters(width - 0.3, TICK_SIZE))
-    figure.legend(
-        handles=ax.get_legend_handles_labels()[0] if count else [],
-        loc="outside lower center",
-        ncols=2 if width < NARROW else 4,
-        fontsize=TICK_SIZE,
-        title=note if count else None,
-        title_fontsize=TICK_SIZE,
-        frameon=False,
-        borderaxespad=0.1,
-        handlelength=1.5,
-    )
+    handles: list[Artist] = []
+    if count:
+        line, w, *others = ax.get_legend_handles_labels()[0]
+        against = Patch(facecolor=W_COLOUR, label=_AGAINST_LABEL, **_AGAINST)
+        handles = [w, *[against] * any(map(_against, row.directions[:count])), *others, line]
+    legend_below(figure, handles, note=note if count else "", columns=1 if width < NARROW else 3)
     return figure
 
 
@@ -90,7 +106,8 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
 
     With u_k, v_k the singular vectors of delta W, W has w_k = u_k^T W v_k along them, and the
     update adds sigma_k (Hu et al. 2021, section 7.3). An undefined size is NaN, which draws no bar.
-    The scale is logarithmic where the shortest bar would vanish beside the longest.
+    The scale is logarithmic where the shortest bar would vanish beside the longest. W's bar is
+    striped where w_k is negative: there W and the update have opposite signs.
 
     Parameters
     ----------
@@ -132,6 +149,9 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
         places = [k + (n - 1) * _BAR for k in range(1, len(column) + 1)]
         ax.barh(places, column, _BAR, label=label, color=face, edgecolor=edge, linewidth=0.6)
         seen += column
+    for direction, bar in zip(directions, ax.containers[0], strict=True):
+        if _against(direction):
+            bar.set(**_AGAINST)
     ax.axvline(
         row.w_by_chance,
         color="black",
@@ -175,6 +195,26 @@ def effect(direction: DirectionGain) -> str:
     if gain < 0:
         return f"reversed, {words}"
     return f"{'amplified' if gain >= 1 else 'damped to'} {words}"
+
+
+def _against(direction: DirectionGain) -> bool:
+    """Whether W's component and the update's have opposite signs: sigma_k is never negative."""
+    return direction.w is not None and direction.w < 0
+
+
+def _explained(directions: Sequence[DirectionGain]) -> str:
+    """Say what the words beside the bars mean, as far as they occur."""
+    factors = [direction.gain for direction in directions if direction.gain is not None]
+    said = ["Beside the bars: |w_k + σ_k| / |w_k|."] if factors else []
+    if any(gain < 0 for gain in factors):
+        said.append(
+            "Reversed: w_k and σ_k have opposite signs and σ_k is the larger; W + ΔW has ΔW's sign."
+        )
+    if any(0 <= gain < 1 for gain in factors):
+        said.append("Damped: opposite signs, and w_k is the larger.")
+    if any(abs(gain) < _CANCELLED for gain in factors):
+        said.append("Near 0×: W and ΔW cancel.")
+    return "\n".join(said)
 
 
 def by_module(result: Amplification) -> dict[str, list[ModuleAmplification]]:
@@ -237,6 +277,9 @@ def _scale(ax: Axes, sizes: list[float]) -> None:
     if high > _LOG_FROM * low:
         ax.set_xscale("log")
         ax.set_xlim(low / 2, high * 1.3)
+        levels = log_ticks(low / 2, high * 1.3)
+        levels = levels[:: math.ceil(len(levels) / _TICKS)]
+        ax.set_xticks(levels, [f"{level:g}" for level in levels])
     else:
         ax.set_xlim(0, high * 1.08)
 
