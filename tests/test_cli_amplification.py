@@ -267,6 +267,7 @@ def test_placement_is_a_similarity_with_w(pair, tmp_path):
     assert done.exit_code == 0, done.output
     assert "phi of W of model (i) and r2 (j), side in" in done.output
     assert out.read_text().startswith("<?xml")
+    assert "side in: right singular vectors of W (i) and of delta W = B A (j)" in done.output
     plain = CliRunner().invoke(main, ["placement", adapter, "--base", model, "--json"])
     rows = json.loads(plain.stdout)["modules"]
     assert [(row["rank_a"], row["rank_b"]) for row in rows] == [(1, 2), (1, 2)]

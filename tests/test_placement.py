@@ -10,6 +10,10 @@ from test_amplification import Held
 
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.measures.placement import placement
+from subspace.measures.similarity import random_pair, similarity
+from subspace.plots.figure3 import figure3
+from subspace.plots.figure4 import figure4
+from subspace.plots.layers import layers_figure
 
 
 def place(update, W, **options):
@@ -102,3 +106,38 @@ def test_every_cell_is_as_sure_as_it_says(way, gap, monkeypatch):
 def test_a_zero_w_has_no_directions():
     got = place(gaussian(20, 10, 2), torch.zeros(20, 10))
     assert np.isnan(got.phi).all()
+
+
+@pytest.mark.parametrize(("side", "hand"), [("in", "right"), ("out", "left")])
+def test_figure8_counts_ws_vectors_by_i_and_the_updates_by_j(side, hand):
+    """Appendix H.3, Figure 8: phi(W, A, i, j). Title, axes and numbers agree on which is which."""
+    W = torch.randn(60, 40, generator=torch.Generator().manual_seed(1)).double()
+    update = factors(60, 40, 5, seed=2)
+    placed = placement(adapter(update, name="r5"), Held({"q": W}), side=side, top=7)
+    U, _, Vh = np.linalg.svd(W.numpy(), full_matrices=False)
+    directions = oracle.directions(*dense(update), side)[0]
+    W_name = placed.adapters[0]
+    assert W_name.startswith("W of ")
+    for figure in (
+        figure3(placed, modules="q"),
+        layers_figure(placed),
+        figure4(placed, random_pair(7, 5, placed["q"].d), modules="q"),
+    ):
+        first, second = figure.get_suptitle().splitlines()
+        assert first == f"φ(i, j) of {W_name} (i) and r5 (j)"
+        assert second == f"side {side}: {hand}-singular vectors of W (i) and of ΔW = BA (j)"
+        drawn = figure.axes[0].images[0].get_array()
+        assert drawn.shape == (7, 5)  # i downwards: the top 7 of W
+        i, j = np.ogrid[1:8, 1:6]
+        top = (Vh.T if side == "in" else U)[:, :7]
+        squares = np.square(top.T @ directions).cumsum(0).cumsum(1)
+        assert_allclose(drawn, squares / np.minimum(i, j), atol=1e-8)
+    ax = figure.axes[0]
+    assert (ax.get_ylabel(), ax.get_xlabel()) == (f"i ({W_name})", "j (r5)")
+
+
+def test_a_comparison_of_adapters_named_after_w_says_nothing_of_w():
+    one = adapter(factors(60, 40, 5, seed=2), name="W of a")
+    placed = similarity(one, adapter(factors(60, 40, 5, seed=3), name="b"), side="in")
+    assert "vectors of ΔW = BA" in figure3(placed).get_suptitle()
+    assert "W (i)" not in figure3(placed).get_suptitle()

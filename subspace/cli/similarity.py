@@ -22,6 +22,11 @@ SIDE_WORDS = {
     "out": "left singular vectors of delta W = B A",
     "delta-A": "right singular vectors of A - A_0",
 }
+# Of a placement i counts W's vectors and j the update's.
+BASE_WORDS = {
+    "in": "right singular vectors of W (i) and of delta W = B A (j)",
+    "out": "left singular vectors of W (i) and of delta W = B A (j)",
+}
 
 FIGURES = ("3", "4", "layers")
 OF_FIGURES = ("--figure", "--contour", "--above-chance", "--initial")

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from subspace.cli.printing import common_path, echo_table, say
-from subspace.cli.similarity import SIDE_WORDS
+from subspace.cli.similarity import BASE_WORDS, SIDE_WORDS
 
 if TYPE_CHECKING:
     from subspace.results import ModuleSimilarity, Similarity
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def show(result: Similarity) -> None:
     """Print one line a module, and what a reader must know to read it."""
     a, b = result.adapters
-    say(f"phi of {a} (i) and {b} (j), side {result.side}: {SIDE_WORDS[result.side]}")
+    words = BASE_WORDS if result.of_base else SIDE_WORDS
+    say(f"phi of {a} (i) and {b} (j), side {result.side}: {words[result.side]}")
     above = common_path(list(result))
     if above:
         say(f"modules of {above}")

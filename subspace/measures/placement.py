@@ -6,6 +6,7 @@ Hu et al. 2021, arXiv:2106.09685, appendix H.3, Figure 8.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -88,7 +89,7 @@ def placement(
         if progress is not None:
             progress(1)
     whole = Adapter.from_updates(leading, name=f"W of {base.name}")
-    return similarity(whole, chosen, side=side, device=device)
+    return replace(similarity(whole, chosen, side=side, device=device), of_base=True)
 
 
 def _leading(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.plots.heatmap import SIDE_WORDS
+from subspace.plots.heatmap import BASE_WORDS, SIDE_WORDS
 from subspace.plots.names import chosen, literal, module_label
 from subspace.plots.panels import (
     HEAD_SIZE,
@@ -108,4 +108,5 @@ def heading(similarity: Similarity, title: str | None, width: float) -> str:
     first = f"φ(i, j) of {a} (i) and {b} (j)" if title is None else literal(title, 200)
     if title is None and len(first) > fits:
         first = f"φ(i, j), with i of {a}\nand j of {b}"
-    return f"{first}\nside {similarity.side}: {SIDE_WORDS[similarity.side]}"
+    words = BASE_WORDS if similarity.of_base else SIDE_WORDS
+    return f"{first}\nside {similarity.side}: {words[similarity.side]}"

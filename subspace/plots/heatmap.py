@@ -34,6 +34,11 @@ SIDE_WORDS: dict[Side, str] = {
     "out": "left-singular vectors of ΔW = BA",
     "delta-A": "right-singular vectors of A minus its initial value",
 }
+# Of a placement (appendix H.3, Figure 8) i counts W's vectors and j the update's.
+BASE_WORDS: dict[Side, str] = {
+    "in": "right-singular vectors of W (i) and of ΔW = BA (j)",
+    "out": "left-singular vectors of W (i) and of ΔW = BA (j)",
+}
 # The paper's zoom looks flipped to many readers; one origin, said on the figure, settles it.
 ORIGIN = "Origin: (i, j) = (1, 1) is the top left cell of every panel; i counts down, j rightwards."
 

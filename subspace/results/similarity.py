@@ -69,6 +69,7 @@ class Similarity(ByModule[ModuleSimilarity]):
     initial: Similarity | None = None  # the same, of the two initial A, where both are stored
     control: Similarity | None = None  # the first adapter against a control, on request
     notes: tuple[str, ...] = ()
+    of_base: bool = False  # the first is W itself (`subspace.placement`); in JSON its name says so
 
     _lacks = ("was not compared", "were")
 
