@@ -144,7 +144,9 @@ def test_findings_are_outlined_and_bold_and_no_others():
     assert_array_equal(enclosed(segments(ax), (2, 6)), expected)
     bold = [t.get_fontweight() == "bold" for t in ax.texts]
     assert_array_equal(np.reshape(bold, (2, 6)), expected)
-    assert legend(figure) == ["outlined, bold: outside the central 95 % of chance"]
+    assert legend(figure) == [
+        "outlined, bold: outside the central 95 % of chance, each cell by itself, uncorrected"
+    ]
 
 
 def test_no_finding_no_outline_and_no_word_of_it():

@@ -123,7 +123,7 @@ def test_figure8_counts_ws_vectors_by_i_and_the_updates_by_j(side, hand):
         layers_figure(placed),
         figure4(placed, random_pair(7, 5, placed["q"].d), modules="q"),
     ):
-        first, second = figure.get_suptitle().splitlines()
+        first, second = figure.get_suptitle().replace("\xa0", " ").splitlines()
         assert first == f"φ(i, j) of {W_name} (i) and r5 (j)"
         assert second == f"side {side}: {hand}-singular vectors of W (i) and of ΔW = BA (j)"
         drawn = figure.axes[0].images[0].get_array()
@@ -139,5 +139,6 @@ def test_figure8_counts_ws_vectors_by_i_and_the_updates_by_j(side, hand):
 def test_a_comparison_of_adapters_named_after_w_says_nothing_of_w():
     one = adapter(factors(60, 40, 5, seed=2), name="W of a")
     placed = similarity(one, adapter(factors(60, 40, 5, seed=3), name="b"), side="in")
-    assert "vectors of ΔW = BA" in figure3(placed).get_suptitle()
-    assert "W (i)" not in figure3(placed).get_suptitle()
+    title = figure3(placed).get_suptitle().replace("\xa0", " ")
+    assert "vectors of ΔW = BA" in title
+    assert "W (i)" not in title

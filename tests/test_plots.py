@@ -19,12 +19,12 @@ from numpy.testing import assert_array_equal
 
 from subspace.errors import ArgumentError, MissingFileError, ShapeError, UnknownModuleError
 from subspace.plots.cells import outline_edges
+from subspace.plots.colour_end import colour_end
 from subspace.plots.figure3 import figure3
 from subspace.plots.figure4 import figure4
 from subspace.plots.heatmap import ORIGIN, phi_heatmap, ticks
 from subspace.plots.layers import layers_figure
 from subspace.plots.names import default_modules, kind_labels, literal, module_label, place, shorten
-from subspace.plots.panels import scale_end
 from subspace.plots.save import save
 from subspace.results import Similarity
 from tests.compared_made import (
@@ -277,22 +277,72 @@ def test_the_legend_names_the_level_and_stripes_only_where_they_are():
     def said(figure):
         return [t.get_text() for t in figure.legends[0].get_texts()]
 
-    assert said(figure3(compared(), p=0.05)) == [
-        "outline: p ≤ 0.05 against random subspaces, each cell by itself"
+    assert said(figure3(compared(), p=0.02)) == [
+        "outline: p ≤ 0.02 against random subspaces, each cell by itself, uncorrected"
     ]
     assert said(figure3(compared(), p=None)) == []
+    sure = {k: replace(m, pvalue=0 * m.pvalue) for k, m in compared().items()}
+    (whole,) = said(figure3(replace(compared(), modules=sure)))
+    assert " ".join(whole.split()).endswith("uncorrected; around a panel: all its cells")
     assert "undefined" in said(figure3(compared(real=(5, 5))))[1]
 
 
-@pytest.mark.parametrize(("phi", "end"), [(0.11, 0.15), (0.25, 0.25), (0.26, 1.0), (0.0, 1.0)])
-def test_where_all_is_faint_the_scale_ends_above_it_and_says_so(phi, end):
+@pytest.mark.parametrize(
+    ("phi", "end"),
+    [
+        (0.11, 0.15),
+        (0.25, 0.25),
+        (0.26, 0.3),
+        (0.5, 0.5),
+        (0.51, 1.0),
+        (0.0, 1.0),
+        (0.0156, 0.02),
+        (0.003, 0.003),
+        (-0.11, 0.15),
+    ],
+)
+def test_the_colours_end_at_a_round_number_above_what_is_faint(phi, end):
     figure = Figure()
     axes = [figure.add_subplot(1, 2, k) for k in (1, 2)]
     images = [
         ax.imshow(np.ma.masked_invalid([[x, np.nan]]))
         for ax, x in zip(axes, (phi, 0.0), strict=True)
     ]
-    assert scale_end(images) == end
+    assert colour_end(images) == end
+
+
+def random_pairs(modules=BERT, r_a=64, r_b=64, d=384):
+    """A comparison in which every phi is what chance gives."""
+    made = {}
+    for k, name in enumerate(modules):
+        m = module(name, r_a, r_b, d=d, seed=k)
+        made[name] = replace(m, phi=m.null_mean.copy(), pvalue=np.full(m.phi.shape, 0.5))
+    return Similarity(("r64", "r64-seed1"), "A", made, 0.01)
+
+
+def note(figure):
+    return " ".join(figure.legends[0].get_title().get_text().split())
+
+
+@pytest.mark.parametrize("draw", [figure3, layers_figure])
+@pytest.mark.parametrize(("d", "end"), [(384, 0.2), (4096, 0.02)])
+def test_colours_that_do_not_end_at_one_are_said_to(draw, d, end):
+    figure = draw(random_pairs(BERT[:2], d=d))
+    assert {ax.images[0].get_clim() for ax in panels(figure)} == {(0, end)}
+    assert note(figure).endswith(f"The colours end at {end}, not at 1.")
+    bar = next(ax for ax in figure.axes if "φ" in ax.get_ylabel())
+    assert bar.get_ylabel() == f"φ(i, j), up to {end}"
+    whole = draw(compared(BERT[:2]))
+    assert {ax.images[0].get_clim() for ax in panels(whole)} == {(0, 1)}
+    assert "colours end" not in note(whole)
+
+
+def test_colours_above_chance_end_alike_on_both_sides():
+    flat = random_pairs(BERT[:2])
+    below = {k: replace(m, phi=m.null_mean - 0.039) for k, m in flat.items()}
+    figure = figure3(replace(flat, modules=below), above_chance=True)
+    assert {ax.images[0].get_clim() for ax in panels(figure)} == {(-0.04, 0.04)}
+    assert note(figure).endswith("The colours end at −0.04 and 0.04, not at −1 and 1.")
 
 
 def test_one_column_of_a_page_has_two_panels_a_row():

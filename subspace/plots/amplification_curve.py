@@ -44,6 +44,7 @@ _WORDS: dict[Value, str] = {
     "factor": "Below the band the update meets more of W than chance does, above it less.",
     "quotient": "Above the band the update meets more of W than chance does, below it less.",
 }
+_ALONE = "The band is of each k by itself, uncorrected."
 _CHANCE: dict[str, Any] = {"color": "black", "linestyle": (0, (3, 2)), "linewidth": 0.9}
 
 
@@ -105,7 +106,9 @@ def curve_figure(
     tall = min(2.1 if width >= NARROW else 1.8, 8 / down)
     fits = characters(width - 0.2, HEAD_SIZE)
     first = wrapped(f"{TITLES[value]}; {_LEADING}", fits)
-    note = "\n".join([*(said for name in names for said in _notes(have[name])), _WORDS[value]])
+    note = "\n".join(
+        [*(said for name in names for said in _notes(have[name])), _WORDS[value], _ALONE]
+    )
     lines = sum(math.ceil(len(line) / characters(width - 0.3, 6.5)) for line in note.splitlines())
     figure = new_figure(width, down * (tall + 0.2) + 0.8 + 0.12 * lines)
     figure.suptitle(f"{first}\n{subheading(result, fits)}", fontsize=HEAD_SIZE, usetex=False)

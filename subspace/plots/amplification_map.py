@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from subspace.plots.amplification_grid import TITLES, amplification_grid, ranks_drawn, written
 from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, outline
 from subspace.plots.gains import quiet, subheading
-from subspace.plots.heatmap import DIFFERENCE_MAP, PHI_MAP, TICK_SIZE
+from subspace.plots.heatmap import DIFFERENCE_MAP, PHI_MAP, TICK_SIZE, UNCORRECTED
 from subspace.plots.module_grid import NUMBER, inches, number_cells, paint, upright
 from subspace.plots.panels import (
     HEAD_SIZE,
@@ -223,7 +223,7 @@ def _handles(grid: Grid, cell: tuple[float, float]) -> list[Artist]:
     handles: list[Artist] = []
     if grid.finding.any():
         mark = "outlined, bold" if grid.fitting(cell, written) else "outlined"
-        label = f"{mark}: outside the central 95 % of chance"
+        label = f"{mark}: outside the central 95 % of chance, {UNCORRECTED}"
         handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
     if grid.undefined.any():
         handles.append(

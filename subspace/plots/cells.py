@@ -87,6 +87,23 @@ def outline(ax: Axes, inside: Mask) -> None:
         )
 
 
+def outlined_whole(ax: Axes) -> bool:
+    """Whether `outline` went around every cell: then it looks like a frame.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot(xlim=(0.5, 2.5), ylim=(2.5, 0.5))
+    >>> outlined_whole(ax), outline(ax, np.ones((2, 2), bool)), outlined_whole(ax)
+    (False, None, True)
+    """
+    frame = {*ax.get_xlim()}, {*ax.get_ylim()}
+    for lines in ax.collections:
+        if lines.get_label() == "_outline" and isinstance(lines, LineCollection):
+            corners = np.concatenate(lines.get_segments())
+            if len(corners) == 8 and frame == ({*corners[:, 0]}, {*corners[:, 1]}):
+                return True
+    return False
+
+
 def outline_edges(inside: Mask) -> list[list[tuple[float, float]]]:
     """Return the boundary of the True cells as straight lines between (x, y) = (j, i) corners.
 

@@ -39,6 +39,8 @@ BASE_WORDS: dict[Side, str] = {
     "in": "right-singular vectors of W (i) and of ΔW = BA (j)",
     "out": "left-singular vectors of W (i) and of ΔW = BA (j)",
 }
+# Nothing is corrected for there being many cells: by chance a share p of them is outlined too.
+UNCORRECTED = "each cell by itself, uncorrected"
 # The paper's zoom looks flipped to many readers; one origin, said on the figure, settles it.
 ORIGIN = "Origin: (i, j) = (1, 1) is the top left cell of every panel; i counts down, j rightwards."
 
@@ -166,11 +168,15 @@ def ticks(n: int, most: int = 9) -> list[int]:
     return [1, *range(step, n + 1, step)]
 
 
-def legend_handles(*, p: float | None, undefined: bool) -> list[Artist]:
-    """Return what a legend needs to say: the outline's level, and the hatch where it is drawn."""
+def legend_handles(*, p: float | None, undefined: bool, whole: bool = False) -> list[Artist]:
+    """Return what a legend needs to say: the outline's level, and the hatch where it is drawn.
+
+    `whole`: some panel is outlined as a whole, which looks like a frame.
+    """
     handles: list[Artist] = []
     if p is not None:
-        label = f"outline: p ≤ {p:g} against random subspaces, each cell by itself"
+        label = f"outline: p ≤ {p:g} against random subspaces, {UNCORRECTED}"
+        label += "; around a panel: all its cells" if whole else ""
         handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
     if undefined:
         handles.append(

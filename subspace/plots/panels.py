@@ -7,11 +7,12 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from subspace.errors import ArgumentError
+from subspace.plots.cells import outlined_whole
+from subspace.plots.colour_end import colour_end, end_words
 from subspace.plots.heatmap import (
     LABEL_SIZE,
     ORIGIN,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
-    from numpy.typing import NDArray
 
     from subspace.results import ModuleSimilarity, Similarity
 
@@ -38,7 +37,6 @@ NARROW = 5.0  # inches: below this a figure is one column of a journal page
 EM = 0.58
 HEAD_SIZE = 8.0  # points
 FRAME = "#b0b0b0"
-FAINT = 0.25  # of phi: where no cell has more, 0 to 1 would be one dark colour
 _FINE = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)  # of a decade
 
 
@@ -132,7 +130,7 @@ def draw_panels(
     usable = width - 0.8 - 0.3 * columns  # inches left by labels, ticks and the colour bar
     widths = [usable * ratio / sum(ratios) for ratio in ratios]
     tall = min(2.2, max(1.15, min(widths)))
-    figure = new_figure(width, len(rows) * (tall + 0.55) + 0.85)
+    figure = new_figure(width, len(rows) * (tall + 0.55) + 1.0)
     axes = figure.subplots(len(rows), columns, squeeze=False, width_ratios=ratios)
     for y, row in enumerate(rows):
         for x in range(columns):
@@ -213,30 +211,28 @@ def finish(
     """
     width = figure.get_figwidth()
     images = [ax.images[0] for ax in axes if ax.images]
-    end = 1.0 if above_chance else scale_end(images)
-    if end < 1:
-        for image in images:
-            image.set_clim(0, end)
+    end = colour_end(images)
+    short = end < 1
+    for image in images if short else []:
+        image.set_clim(-end if above_chance else 0, end)
     if bar is None:
         scale = figure.colorbar(images[0], ax=axes, fraction=0.04, pad=0.01, aspect=25)
     else:
         scale = figure.colorbar(images[0], cax=bar)
+    words = "φ(i, j) − chance" if above_chance else "φ(i, j)"
     scale.set_label(
-        "φ(i, j) − chance"
-        if above_chance
-        else "φ(i, j)" + (f", a scale that ends at {end:g}" if end < 1 else ""),
-        fontsize=LABEL_SIZE,
-        usetex=False,
+        words + (f", up to {end:g}" if short else ""), fontsize=LABEL_SIZE, usetex=False
     )
     scale.ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
     scale.outline.set_linewidth(0.6)
     figure.suptitle(
         wrapped(title, characters(width - 0.2, HEAD_SIZE)), fontsize=HEAD_SIZE, usetex=False
     )
+    notes = [ORIGIN, note, end_words(end, above_chance=above_chance) if short else ""]
     legend_below(
         figure,
-        legend_handles(p=p, undefined=undefined),
-        note=f"{ORIGIN} {note}".strip(),
+        legend_handles(p=p, undefined=undefined, whole=any(map(outlined_whole, axes))),
+        note="\n".join(filter(None, notes)),
         columns=1 if width < NARROW else 2,
     )
     for ax in axes:
@@ -245,21 +241,18 @@ def finish(
             spine.set(linewidth=0.6, edgecolor=FRAME)
 
 
-def scale_end(images: Sequence[AxesImage]) -> float:
-    """Return where the scale of phi ends: 1, or above the largest value where all are faint."""
-    largest = 0.0
-    for image in images:
-        values: NDArray[np.float64] = np.ma.filled(
-            np.ma.asarray(image.get_array(), dtype=float), np.nan
-        )
-        largest = max(largest, float(np.nanmax(values, initial=0.0)))
-    return math.ceil(20 * largest) / 20 if 0 < largest <= FAINT else 1.0
-
-
 def legend_below(
     figure: Figure, handles: Sequence[Artist], *, note: str = "", columns: int = 1
 ) -> None:
-    """Put a legend outside, below everything, under a note wrapped to the figure's width."""
+    """Put a legend outside, below everything, under a note; wrapped to its width."""
+    columns = max(1, min(columns, len(handles)))
+    down = math.ceil(len(handles) / columns)  # matplotlib fills column by column
+    longest = [max(len(str(h.get_label())) for h in handles[k : k + down])
+               for k in range(0, len(handles), down or 1)]  # fmt: skip
+    if sum(longest) + 8 * columns > characters(figure.get_figwidth(), TICK_SIZE):
+        fits = characters(figure.get_figwidth() / columns - 0.5, TICK_SIZE)
+        for handle in handles:
+            handle.set_label(wrapped(str(handle.get_label()), fits))
     legend = figure.legend(
         handles=handles,
         loc="outside lower center",

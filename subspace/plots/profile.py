@@ -166,7 +166,7 @@ half, half, 1.0, none, none, 0.5, (1, 1), 1.0)
         m.chance_high / unit,
         color="#d0d0d0",
         linewidth=0,
-        label="a random ΔW: k/d (dashed), central 95 %",
+        label="a random ΔW: k/d (dashed), central 95 % at each k",
     )
     if not sure.all():
         ax.plot(
