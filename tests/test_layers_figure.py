@@ -1,7 +1,9 @@
 """Figures 6 and 7, read from their Axes: square panels, a row a layer, a column a kind."""
 
+from dataclasses import replace
 from itertools import combinations
 
+import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -89,6 +91,42 @@ def test_words_and_ticks_of_layers_are_legible(names, width):
     for word, text in zip(said, (t.get_text() for t in words if t.get_text()), strict=False):
         assert not any(word.overlaps(space.padded(-1)) for space in spaces), text
     assert not [pair for pair in combinations(said, 2) if pair[0].padded(-1).overlaps(pair[1])]
+
+
+def flat(name, level, r=16):
+    """A module in which every phi is below `level`, as chance gives it."""
+    m = module(name, r, r)
+    i, j = np.ogrid[1 : r + 1, 1 : r + 1]
+    phi = level * np.maximum(i, j) / r
+    return replace(m, phi=phi, pvalue=np.full(phi.shape, 0.5))
+
+
+@pytest.mark.parametrize("width", [3.5, 7.0])
+def test_flat_panels_use_all_the_colours_or_say_their_largest(width):
+    """Alone the colours end above them; beside a loud panel, which sets the scale, a word does."""
+    names = blocks_of(30)
+    modules = {name: flat(name, 0.0038) for name in names}
+    quiet = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), width=width)
+    for ax in panels(quiet):
+        low, high = ax.images[0].get_clim()
+        assert (low, high) == (0, 0.004)
+        assert drawn(ax).max() > 0.9 * high
+        assert not ax.texts
+    modules[names[7]] = flat(names[7], 0.9)
+    modules[names[8]] = flat(names[8], 0.3)
+    loud = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), width=width)
+    for ax in panels(loud):
+        said = [text.get_text() for text in ax.texts]
+        assert said == ([] if ax.get_label() in names[7:9] else ["≤0.004"])
+    assert "In a dark panel: its largest φ." in loud.legends[0].get_title().get_text()
+    assert "dark" not in quiet.legends[0].get_title().get_text()
+    assert_legible(loud)
+    ax = panels(loud)[0]
+    frame, word = ax.get_window_extent(), ax.texts[0].get_window_extent()
+    assert frame.x0 <= word.x0
+    assert word.x1 <= frame.x1 + 1
+    pale = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), layers=[3], above_chance=True)
+    assert not [text for ax in panels(pale) for text in ax.texts]
 
 
 def test_heads_that_are_too_long_stand():

@@ -19,17 +19,20 @@ _ROUND = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)  # of a decade: where a scale of co
 
 def colour_end(images: Sequence[AxesImage]) -> float:
     """Return where the scale of phi ends: 1, or a round number above where all are faint."""
-    largest = 0.0
-    for image in images:
-        values: NDArray[np.float64] = np.ma.filled(
-            np.ma.asarray(image.get_array(), dtype=float), np.nan
-        )
-        largest = max(largest, float(np.nanmax(np.abs(values), initial=0.0)))
-    if not 0 < largest <= _FAINT:
+    most = max(map(largest, images), default=0.0)
+    if not 0 < most <= _FAINT:
         return 1.0
-    decade = math.floor(math.log10(largest))
+    decade = math.floor(math.log10(most))
     ends = (float(f"{end}e{decade}") for end in _ROUND)
-    return next(end for end in ends if end >= largest)
+    return next(end for end in ends if end >= most)
+
+
+def largest(image: AxesImage) -> float:
+    """Return the largest size that is drawn, 0 where nothing is."""
+    values: NDArray[np.float64] = np.ma.filled(
+        np.ma.asarray(image.get_array(), dtype=float), np.nan
+    )
+    return float(np.nanmax(np.abs(values), initial=0.0))
 
 
 def end_words(end: float, *, above_chance: bool) -> str:
