@@ -1,6 +1,7 @@
 """What the figures draw, read from their Axes: never from pixels."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from numpy.testing import assert_array_equal
 
+from subspace import plots
 from subspace.errors import ArgumentError, MissingFileError, ShapeError, UnknownModuleError
 from subspace.plots.cells import outline_edges
 from subspace.plots.colour_end import colour_end
@@ -541,3 +543,22 @@ def test_plots_use_no_pyplot_and_no_seaborn():
         cwd=Path(__file__).parent.parent,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_every_figure_has_its_row_and_its_place_in_the_api():
+    """As CONTRIBUTING.md asks: `_HOME`, `__all__`, the import for type checkers, docs/api.md."""
+    root = Path(__file__).parent.parent
+    source = (root / "subspace/plots/__init__.py").read_text()
+    api = (root / "docs/api.md").read_text()
+    assert list(plots._HOME) == plots.__all__
+    for name, home in plots._HOME.items():
+        assert getattr(plots, name).__module__ == home
+        assert f"    from {home} import {name} as {name}\n" in source
+        assert f"::: {home}.{name}\n" in api
+    asked = (root / "CONTRIBUTING.md").read_text()
+    for word in ("`subspace/plots/__init__.py`", "`_HOME`", "`__all__`", "`docs/api.md`"):
+        assert word in asked
+    drawn = {f"{f.stem}.{n}" for f in (root / "subspace/plots").glob("*.py") for n in re.findall(
+        r"^def ((?:\w+_)?figure\d?)\(", f.read_text(), re.MULTILINE)}  # fmt: skip
+    rows = {f"{home.rsplit('.', 1)[1]}.{name}" for name, home in plots._HOME.items()}
+    assert drawn - {"panels.new_figure"} <= rows
