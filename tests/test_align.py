@@ -35,6 +35,9 @@ def adapter(*modules, name="x", **shape):
         ("bert.encoder.layer.0.query", "encoder.layer.0.query"),
         ("text_encoder.encoder.layers.0.q", "lora_te_text_model_encoder_layers_0_q"),
         ("model.layers.0.q_proj", "lycoris_layers_0_q_proj"),
+        ("model.layers.0.q_proj", "lycoris_model_layers_0_q_proj"),  # as LyCORIS names a Llama's
+        ("lora_unet_model_layers_0_q_proj", "model.layers.0.q_proj"),
+        ("transformer.h.0.attn.c_attn", "lycoris_transformer_h_0_attn_c_attn"),
     ],
 )
 def test_writers_names_of_one_module(ours, theirs):
@@ -54,6 +57,7 @@ def test_writers_names_of_one_module(ours, theirs):
         (["a.b_c"], ["a_b.c", "a.b.c"]),  # two dotted names of one underscored
         (["lora_te1_fc1"], ["lora_te2_fc1"]),
         (["layers.0.q_proj"], ["layers.1.q_proj"]),
+        (["model.a.q", "a.q"], ["lycoris_a_q"]),
     ],
 )
 def test_what_could_be_two_modules_is_left_alone(ours, theirs):
@@ -160,3 +164,10 @@ def test_every_measure_of_several_adapters_aligns_them():
         assert list(measure(pair).modules) == ["a.q"]
     assert subspace.similarities(pair).pairs[0].value == pytest.approx(1)
     assert list(subspace.similarity(*pair, control=pair[1]).control.modules) == ["a.q"]
+
+
+def test_where_nothing_meets_the_way_out_is_said():
+    pair = [adapter("a.q", name="x"), adapter("b.q", name="y")]
+    for measure in (subspace.interference, subspace.similarities):
+        with pytest.raises(UnknownModuleError, match="--map OLD=NEW"):
+            measure(pair)

@@ -57,6 +57,9 @@ _FUSED = {
 }
 
 
+_ANY = "any"  # of a pipeline's models
+
+
 class _Part(NamedTuple):
     """Rows of a fused module's B."""
 
@@ -118,31 +121,48 @@ def align(
 
 def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
     theirs = _by_key(name for name in known if name not in adapter)
-    mine = _by_key(name for name in adapter if name not in known)
     table = {}
-    for key, (name, *more) in mine.items():
-        others = theirs.get(key) or theirs.get(_without_model(key)) or _of_any_model(theirs, key)
-        if not more and len(others) == 1 and known[others[0]].shape == adapter.updates[name].shape:
+    for name in (name for name in adapter if name not in known):
+        others = _meant(theirs, name)
+        if len(others) == 1 and known[others[0]].shape == adapter.updates[name].shape:
             table[name] = others[0]
     # Two models' modules may have one path, and the first adapter may not say whose it is.
     meant = list(table.values())
     return _renamed(adapter, {old: new for old, new in table.items() if meant.count(new) == 1})
 
 
-def _by_key(names: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+def _by_key(names: Iterable[str]) -> Mapping[tuple[str, str], Sequence[str]]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in names:
-        found[_key(name)].append(name)
+        keys = _keys(name)
+        for key in dict.fromkeys([*keys, *((_ANY, path) for _, path in keys)]):
+            found[key].append(name)
     return dict(found)
 
 
-def _key(name: str) -> tuple[str, str]:
+def _meant(index: Mapping[tuple[str, str], Sequence[str]], name: str) -> list[str]:
+    """List what a name may mean among those of `_by_key`: of its model, of none, of any."""
+    keys = _keys(name)
+    for asked in (
+        keys,
+        [("", path) for _, path in keys],
+        [] if keys[0][0] else [(_ANY, path) for _, path in keys],
+    ):
+        found = list(dict.fromkeys(other for key in asked for other in index.get(key, ())))
+        if found:
+            return found
+    return []
+
+
+def _keys(name: str) -> list[tuple[str, str]]:
     """Return (which of a pipeline's models, path with underscores), alike for all writers.
 
-    >>> _key("lora_unet_mid_block_conv1"), _key("unet.mid_block.conv1")
-    (('unet', 'mid_block_conv1'), ('unet', 'mid_block_conv1'))
-    >>> _key("base_model.model.model.layers.0.q_proj")
-    ('', 'layers_0_q_proj')
+    A path in a model's wrappers has one for every wrapper, for kohya's names may keep it.
+
+    >>> _keys("lora_unet_mid_block_conv1"), _keys("unet.mid_block.conv1")
+    ([('unet', 'mid_block_conv1')], [('unet', 'mid_block_conv1')])
+    >>> _keys("model.layers.0.q_proj")
+    [('', 'layers_0_q_proj'), ('', 'model_layers_0_q_proj')]
     """
     model, rest = "", name
     for start, called in _MODELS.items():
@@ -151,38 +171,25 @@ def _key(name: str) -> tuple[str, str]:
             break
     flux = in_diffusers(name)
     parts = (flux[0] if len(flux) == 1 else rest).split(".")
+    paths = ["_".join(parts)]
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         del parts[0]
-    path = "_".join(parts)
+        paths.insert(0, "_".join(parts))
     # CLIP's text model has had this wrapper in some releases of transformers and not in others.
-    return model, path.removeprefix("text_model_") if model.startswith("text_") else path
-
-
-def _without_model(key: tuple[str, str]) -> tuple[str, str]:
-    return "", key[1]
-
-
-def _of_any_model(
-    theirs: Mapping[tuple[str, str], list[str]], key: tuple[str, str]
-) -> Sequence[str]:
-    if key[0]:
-        return ()
-    return [name for (_, rest), names in theirs.items() if rest == key[1] for name in names]
+    text = "text_model_" if model.startswith("text_") else ""
+    return [(model, path.removeprefix(text)) for path in paths]
 
 
 def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
     """Split the fused modules of which another adapter has parts and not the whole."""
-    rows: dict[tuple[str, str], int] = {}
-    whole = set()
-    for other in others:
-        for name, info in other.updates.items():
-            rows[_key(name)] = info.shape[0]
-            whole.add(_key(name))
+    rows = {name: info.shape[0] for other in others for name, info in other.updates.items()}
+    theirs = _by_key(rows)
     parts: dict[str, _Part] = {}
     for name, info in adapter.updates.items():
         named = _parts_of(name)
-        known = [rows.get(_key(part)) for part in named]
-        if not any(known) or _key(name) in whole:
+        found = [{rows[other] for other in _meant(theirs, part)} for part in named]
+        known = [next(iter(sizes)) if len(sizes) == 1 else None for sizes in found]
+        if not any(known) or _meant(theirs, name):
             continue
         sizes = _sizes(known, info.shape[0])
         if sizes is not None and not any(part in adapter for part in named):

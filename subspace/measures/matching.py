@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Starts = Mapping[str, list[torch.Tensor]]  # of each module the initial A of every adapter
 
 
+_MAP = "; where two names mean one module, say so: --map OLD=NEW (subspace.align)"
 SAME_START = 0.9  # excess over chance of phi(r, r) from which two initial A are one start
 
 
@@ -39,7 +40,7 @@ def shared(adapters: Sequence[Adapter], modules: str | None) -> list[str]:
             for x in chosen
         )
         many = "two" if len(adapters) == 2 else str(len(adapters))
-        raise UnknownModuleError(f"the {many} adapters have no module in common: {have}")
+        raise UnknownModuleError(f"the {many} adapters have no module in common: {have}{_MAP}")
     return names
 
 
@@ -85,7 +86,7 @@ def holders(adapters: Sequence[Adapter], called: Sequence[str]) -> dict[str, tup
             for label, x in zip(called, adapters, strict=True)
         )
         raise UnknownModuleError(
-            f"no two adapters have a module in common, so nothing of them meets: {have}"
+            f"no two adapters have a module in common, so nothing of them meets: {have}{_MAP}"
         )
     return found
 
