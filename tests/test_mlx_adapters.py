@@ -188,6 +188,16 @@ def test_without_a_config_the_scale_is_the_writers_own(tmp_path):
     assert note.startswith("no scale is stored; 20 is MLX-LM's own (10 in some earlier releases)")
 
 
+def test_without_a_config_an_alpha_can_be_given(tmp_path):
+    model = trained(tmp_path, rank=3, scale=4.5)
+    (tmp_path / "adapter_config.json").unlink()
+    adapter = subspace.load(tmp_path / "adapters.safetensors", alpha=3 * 4.5)
+    assert_same(adapter, fused(model))
+    assert adapter.notes == (
+        "no scale is stored: it is alpha / r with the alpha 13.5 that was given",
+    )
+
+
 def test_checkpoints_of_one_folder_have_names_of_their_own(tmp_path):
     trained(tmp_path / "run")
     last = tmp_path / "run" / "adapters.safetensors"

@@ -258,6 +258,30 @@ def test_names_without_pefts_prefix(tmp_path):
     assert_same_update(subspace.load(folder), merged_deltas(wrapped))
 
 
+def test_weights_without_their_config_take_the_alpha_that_is_given(tmp_path):
+    wrapped = made(two_linears(), target_modules=["0", "2"])
+    file = written(wrapped, tmp_path) / "adapter_model.safetensors"
+    whole = torch.load(_state_dict(wrapped, tmp_path / "step-5.pt"), weights_only=True)
+    assert any("base_layer" in name for name in whole["model_state_dict"])
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(subspace.SubspaceError, match=r"or give the alpha with .* --alpha 16"):
+        subspace.load(file)
+    deltas = merged_deltas(wrapped)
+    for path in (file, tmp_path / "step-5.pt"):
+        adapter = subspace.load(path, alpha=7)
+        assert_same_update(adapter, deltas)
+        (note,) = adapter.notes
+        assert "alpha / r with the alpha 7 that was given" in note
+    subspace.save(subspace.load(file, alpha=7), tmp_path / "with")
+    assert_same_update(subspace.load(tmp_path / "with"), deltas)
+
+
+def _state_dict(wrapped, path):
+    """A training checkpoint, the base's weights beside the adapter's."""
+    torch.save({"model_state_dict": wrapped.state_dict(), "step": 5}, path)
+    return path
+
+
 def reasons(adapter):
     return {t.name.removeprefix(PREFIX): (t.reason, t.known) for t in adapter.set_aside}
 

@@ -237,3 +237,12 @@ def test_more_experts_than_a_layer_has(folder):
     save_file(tensors, path)
     with pytest.raises(subspace.SubspaceError, match="70000 experts, more than 65536"):
         subspace.load(edited(folder, r=1))
+
+
+@pytest.mark.parametrize("parameters", [BOTH, BOTH[1:]])
+def test_experts_without_their_config_are_refused_whatever_alpha(tmp_path, parameters):
+    wrapped = made(tiny_mixtral(), target_modules=[], target_parameters=parameters)
+    folder = written(wrapped, tmp_path)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(subspace.SubspaceError, match="whose number only adapter_config"):
+        subspace.load(folder / "adapter_model.safetensors", alpha=7)

@@ -54,7 +54,7 @@ FORMATS: tuple[Format, ...] = (
     pattern,
 )
 
-# Those that a user's alpha says nothing to.
+# Those that a user's alpha says nothing to, unless their own place for it is missing.
 _OWN_SCALE: tuple[Format, ...] = (gguf, peft, peft_lycoris, peft_adalora, peft_vera, mlx)
 
 
@@ -78,7 +78,8 @@ def load(
         Which adapter, where a folder or file holds several: PEFT saves each but the default
         into a subfolder of its name.
     alpha
-        Of a format that does not store it, such as loralib's; a note says where it is not used.
+        Of a format that does not store it, such as loralib's, or of PEFT's weights without their
+        config; a note says where it is not used.
     pattern
         A format of your own: ``"A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16"``, or the path of a
         TOML file with these fields; `subspace.adapters.pattern` lists them.
@@ -106,7 +107,7 @@ def load(
     if format is None:
         raise FormatError(_unknown(source))
     adapter = format.read(source)
-    if alpha is not None and format in _OWN_SCALE:
+    if alpha is not None and format in _OWN_SCALE and adapter.metadata.get("asked_alpha") is None:
         note = f"alpha = {alpha:g} was given and is not used: {format.NAME} stores its own scale"
         adapter = replace(adapter, notes=(*adapter.notes, note))
     unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
@@ -197,8 +198,9 @@ def _unknown(source: Source) -> str:
     }
     if not near:
         return (
-            f"{source.weights}: no LoRA factors among its {seen}; "
-            f"what is read: {', '.join(format.NAME for format in FORMATS)}"
+            f"{source.weights}: no LoRA factors among its {seen}; what is read: "
+            f"{', '.join(format.NAME for format in FORMATS)} (pattern= or --pattern, of names of "
+            "your own)"
         )
     closest = sorted(near, key=lambda format: -near[format])[:2]
     why = "; ".join(f"{f.NAME} wants {f.WANTS} ({near[f]} look alike)" for f in closest)

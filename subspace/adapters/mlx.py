@@ -89,7 +89,13 @@ def read(source: Source) -> Adapter:
         method="DoRA (BA part)" if dora or kind == "dora" else "LoRA",
         notes=notes,
         base_model=config["model"] if isinstance(config.get("model"), str) else None,
+        asked_alpha=None if _stored_scale(config) else source.alpha,
     )
+
+
+def _stored_scale(config: Mapping[str, Any]) -> bool:
+    held = config.get("lora_parameters")
+    return isinstance(held, dict) and held.get("scale") is not None
 
 
 def _parse(name: str) -> tuple[str, str] | None:
@@ -108,13 +114,16 @@ def _scale(source: Source, config: Mapping[str, Any]) -> tuple[float, float | No
                 f"{source.where}: lora_parameters.{name} = {short(found)} is not a number"
             )
     scale, alpha = parameters.get("scale"), parameters.get("alpha")
+    if scale is None and source.alpha is not None:
+        note = f"no scale is stored: it is alpha / r with the alpha {source.alpha:g} that was given"
+        return 1.0, source.alpha, [note]
     if scale is None:
         return (
             _DEFAULT_SCALE,
             None,
             [
                 f"no scale is stored; {_DEFAULT_SCALE:g} is MLX-LM's own (10 in some earlier "
-                "releases), and norms depend on it"
+                "releases), and norms depend on it; --alpha (alpha=) gives another, scale times r"
             ],
         )
     # The config tells the release: fine_tune_type came with 0.19, use_dora with 0.13.

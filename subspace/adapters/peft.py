@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.adapter import SetAside
 from subspace.adapters.assemble import Planned, assemble
+from subspace.adapters.find import CONFIG
 from subspace.adapters.peft_config import LoraConfig, read_config
 from subspace.adapters.peft_experts import of_parameters
 from subspace.adapters.peft_keys import Key, Pair, pairs_of, parse, set_aside
@@ -71,22 +72,30 @@ def read(source: Source) -> Adapter:
     Raises
     ------
     MissingFileError
-        There is no config, which holds alpha.
+        There is no config, which holds alpha, and the user gave none.
     FormatError
         A factor without its partner, shapes that do not fit, a config that makes no sense.
     """
-    config = config_of(source, why="lora_alpha and so the scale")
+    asked = source.alpha if source.config is None else None
+    config = _config(source) if asked is None else {"peft_type": "LORA", "lora_alpha": asked}
     lora = read_config(config, source.where)
     tensors = source.tensors
     keys = [parse(name) for name in tensors]
     chosen = chosen_adapter(source, (key.adapter for key in keys))
     mine = [key for key in keys if key.adapter in (None, chosen)]
     others = [key for key in keys if key.adapter not in (None, chosen)]
+    if asked is not None:
+        _refuse_stacks(source, mine)
     experts, expert_aside, expert_notes = of_parameters(source, mine, lora)
     taken = {name for update in experts for name in update.tensors} | set(expert_aside)
     pairs, rest = pairs_of((key for key in mine if key.name not in taken), lora, tensors)
     magnitudes = {key.module: key.name for key in rest if key.slot == "magnitude"}
     linear, notes = _planned(source, pairs, lora, magnitudes)
+    if asked is not None:
+        notes.append(
+            f"no {CONFIG} beside: the scale is alpha / r with the alpha {asked:g} that was given, "
+            "for every module; it would be another with rsLoRA or an alpha_pattern"
+        )
     planned, layer_notes = base_layers(source, [*linear, *experts], config)
     if not planned:
         notes.append("no low-rank update is in this file")
@@ -106,8 +115,28 @@ def read(source: Source) -> Adapter:
         notes=(*lora.notes, *notes, *expert_notes, *layer_notes),
         base_model=lora.base_model,
         stored_transposed=lora.fan_in_fan_out,
-        config=MappingProxyType(dict(config)),
+        config=MappingProxyType(dict(config) if asked is None else {}),
+        asked_alpha=asked,
     )
+
+
+def _config(source: Source) -> Mapping[str, Any]:
+    return config_of(
+        source,
+        why="lora_alpha and so the scale",
+        or_else="give the alpha with load(…, alpha=16) or --alpha 16",
+    )
+
+
+def _refuse_stacks(source: Source, keys: Iterable[Key]) -> None:
+    """Refuse factors of experts, which only a config tells from a layer's of a larger rank."""
+    factors = [key for key in keys if key.slot in {"A", "B"}]
+    stacks = [k.name for k in factors if k.module.endswith("experts") or ".base_layer." in k.name]
+    if stacks:
+        raise FormatError(
+            f"{source.weights}: {some(stacks)}: by the name factors of experts, whose number only "
+            f"{CONFIG} tells (target_parameters, r); copy it from where the weights came from"
+        )
 
 
 def _of_another(key: Key, tensors: TensorFile) -> SetAside:

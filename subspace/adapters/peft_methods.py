@@ -57,18 +57,19 @@ def claimed(source: Source, methods: Collection[str], slots: Collection[str]) ->
     return None
 
 
-def config_of(source: Source, *, why: str) -> Mapping[str, Any]:
+def config_of(source: Source, *, why: str, or_else: str = "") -> Mapping[str, Any]:
     """Return the config, without which nothing is read.
 
     Raises
     ------
     MissingFileError
-        There is none; `why` it is needed.
+        There is none; `why` it is needed, and what would do in its place.
     """
     if source.config is None:
         raise MissingFileError(
             f"{source.weights.parent}: {source.weights.name} has no {CONFIG} beside it, which "
             f"holds {why}; copy it from where the weights came from"
+            + (f", or {or_else}" if or_else else "")
         )
     return source.config
 

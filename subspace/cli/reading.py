@@ -31,7 +31,7 @@ _ALPHA = click.option(
     type=float,
     expose_value=False,
     callback=_keep,
-    help="Of adapters that do not store it, such as loralib's.",
+    help="Of adapters that do not store it, such as loralib's, or PEFT's without a config.",
 )
 _PATTERN = click.option(
     "--pattern",
