@@ -94,6 +94,30 @@ def test_without_a_magnitude_it_is_b_times_a(tmp_path):
     assert any("no magnitude, so that B A is all" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_of_a_base_that_its_start_changed_is_refused(tmp_path, start):
+    """W + B A is not what peft makes of the base: it takes the start's factors out of W first."""
+    plain = two_linears()
+    base = base_of(plain, tmp_path / "base.safetensors")
+    before = plain[0].weight.detach().double().clone()
+    wrapped = made(plain, target_modules=["0"], init_lora_weights=start)
+    adapter = subspace.load(written(wrapped, tmp_path / "run"))
+    merged = wrapped.merge_and_unload()[0].weight.detach().double()
+    assert (merged - before - adapter["0"].delta()).norm() > 0.01 * (merged - before).norm()
+    with pytest.raises(FormatError, match="changed the base weights before training") as refused:
+        subspace.diff(base, adapter)
+    assert "path_initial_model_for_weight_conversion=START" in str(refused.value)
+
+
+def test_what_an_adapters_file_says_of_it_goes_with_the_difference(tmp_path):
+    plain = two_linears()
+    base = base_of(plain, tmp_path / "base.safetensors")
+    folder = written(made(plain, target_modules=["0"]), tmp_path / "run")
+    adapter = subspace.load(edited(folder, init_lora_weights="loftq"))
+    assert adapter.notes[0].startswith("init_lora_weights = 'loftq': LoftQ: B @ A began")
+    assert adapter.notes[0] in subspace.diff(base, adapter).notes
+
+
 @pytest.mark.parametrize("columns", [1, 2, 6])
 def test_columns_and_blocks_of_them(columns):
     """LyCORIS without wd_on_output: norms over outputs and kernel, an input at a time."""

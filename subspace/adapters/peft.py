@@ -117,6 +117,7 @@ def read(source: Source) -> Adapter:
         stored_transposed=lora.fan_in_fan_out,
         config=MappingProxyType(dict(config) if asked is None else {}),
         asked_alpha=asked,
+        base_changed=lora.base_changed,
     )
 
 

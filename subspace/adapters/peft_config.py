@@ -45,11 +45,9 @@ _BASE_CHANGED = (
     "save_pretrained(…, path_initial_model_for_weight_conversion=START) writes the update of the "
     "base as it was)"
 )
+_CHANGES = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA"}
 _INITS = {
-    "pissa": f"PiSSA: {_BASE_CHANGED}",
-    "olora": f"OLoRA: {_BASE_CHANGED}",
-    "corda": f"CorDA: {_BASE_CHANGED}",
-    "lora_ga": f"LoRA-GA: {_BASE_CHANGED}",
+    **{start: f"{name}: {_BASE_CHANGED}" for start, name in _CHANGES.items()},
     "loftq": "LoftQ: B @ A began as the error of the quantised base weights",
     "eva": "EVA: A began as the data's singular vectors, not at random",
     "mica": "MiCA: B is frozen at the base weights' minor singular vectors",
@@ -74,6 +72,7 @@ class LoraConfig:
     target_parameters: tuple[str, ...]
     block_diagonal: tuple[str, ...]  # BD-LoRA's patterns
     base_model: str | None
+    base_changed: str | None  # by which start, before training
     notes: tuple[str, ...]
 
 
@@ -124,8 +123,14 @@ def read_config(
         block_diagonal=_names(bd, "target_modules_bd_a", where)
         + _names(bd, "target_modules_bd_b", where),
         base_model=base if isinstance(base, str) and base else None,
+        base_changed=_base_changed(config),
         notes=_notes(config, _UNDERSTOOD | also),
     )
+
+
+def _base_changed(config: Mapping[str, Any]) -> str | None:
+    init = str(config.get("init_lora_weights")).lower()
+    return next((name for start, name in _CHANGES.items() if init.startswith(start)), None)
 
 
 def _notes(config: Mapping[str, Any], understood: frozenset[str]) -> tuple[str, ...]:

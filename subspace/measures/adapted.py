@@ -16,7 +16,7 @@ import torch
 
 from subspace.adapters.magnitude import REASON
 from subspace.adapters.peft_tokens import trained_tokens
-from subspace.errors import ShapeError
+from subspace.errors import FormatError, ShapeError
 from subspace.measures.counterparts import Counterparts
 
 if TYPE_CHECKING:
@@ -55,11 +55,21 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
 
     Raises
     ------
+    FormatError
+        The adapter was trained on weights that its start had changed.
     UnknownModuleError
         The base lacks a module, or none matches the pattern.
     ShapeError
         A module has another shape.
     """
+    changed = adapter.metadata.get("base_changed")
+    if changed:
+        raise FormatError(
+            f"{adapter.path or adapter.name}: {changed} changed the base weights before training "
+            f"and the file does not hold how, so that what it makes of {base.name} is not W + B A; "
+            "have PEFT write the update of the base as it was (save_pretrained(…, "
+            "path_initial_model_for_weight_conversion=START)) and give that"
+        )
     tokens = {
         module: held
         for module, held in trained_tokens(adapter).items()
@@ -91,7 +101,7 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     other = [t for t in adapter.set_aside if t.reason != REASON and t.name not in read_here]
     if other:
         notes.append(f"{len(other)} tensors of its file are in no matrix's update")
-    return Counterparts(weights, {}, (), (), tuple(notes))
+    return Counterparts(weights, {}, (), (), (*notes, *adapter.notes))
 
 
 def _with_tokens(before: Weight, adapter: Adapter, tokens: Tokens) -> torch.Tensor:
