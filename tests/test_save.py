@@ -292,6 +292,10 @@ def test_a_start_that_changed_the_base_goes_with_its_rank_alone(tmp_path):
     out = subspace.save(source, tmp_path / "out")
     assert any("PiSSA" in note for note in out.notes)
     smaller = subspace.resize(source, rank=1).adapter
+    with pytest.raises(
+        FormatError, match=r"PiSSA changed the base weights .* have PEFT convert it"
+    ):
+        subspace.save(subspace.load(folder), tmp_path / "mlx", "mlx")
     with pytest.raises(FormatError, match=r"'pissa_niter_4' changes the base weights by the rank"):
         subspace.save(smaller, tmp_path / "small")
     assert subspace.save(smaller, tmp_path / "s", updates_only=True, format="mlx").path.is_dir()

@@ -114,6 +114,14 @@ def save(
             f"{adapter.path or adapter.name}: has numbers in place of its modules' paths, and no "
             "other format could say which they are"
         )
+    changed = adapter.metadata.get("base_changed")
+    if changed and adapter.format != writer.NAME and not updates_only:
+        raise FormatError(
+            f"{adapter.path or adapter.name}: {changed} changed the base weights before training, "
+            f"and {writer.NAME} would add B A to them as they were; have PEFT convert it first "
+            "(save_pretrained with path_initial_model_for_weight_conversion), or write it as it is: "
+            "--updates-only (updates_only=True)"
+        )
     content = writer.content(adapter, updates_only=updates_only)
     left_out = [
         tensor
