@@ -86,7 +86,7 @@ def read(source: Source) -> Adapter:
     others = [key for key in keys if key.adapter not in (None, chosen)]
     if asked is not None:
         _refuse_stacks(source, mine)
-    experts, expert_aside, expert_notes = of_parameters(source, mine, lora)
+    experts, stacks, expert_aside, expert_notes = of_parameters(source, mine, lora)
     taken = {name for update in experts for name in update.tensors} | set(expert_aside)
     pairs, rest = pairs_of((key for key in mine if key.name not in taken), lora, tensors)
     magnitudes = {key.module: key.name for key in rest if key.slot == "magnitude"}
@@ -118,6 +118,7 @@ def read(source: Source) -> Adapter:
         config=MappingProxyType(dict(config) if asked is None else {}),
         asked_alpha=asked,
         base_changed=lora.base_changed,
+        stacks=MappingProxyType(stacks),
     )
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from subspace.adapters.source import Source
 
 _MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
+UNTOLD = "updates of parameters"
+"""How the reason begins for which factors of parameters are set aside."""
 _TWO = {"gate_up_proj", "down_proj"}
 
 
@@ -46,6 +48,14 @@ class _Pair(NamedTuple):
     d_b: int  # and of B
 
 
+class Stack(NamedTuple):
+    """Where PEFT stores the updates of one parameter, for who writes them again."""
+
+    a: str  # the tensor's name: base_layer in it tells how deep its wrapper lies
+    experts: int
+    parameter: str  # the path that PEFT matches target_parameters and patterns against
+
+
 class _Parameter(NamedTuple):
     """Whose factors these are, and whether A is on the map's output side."""
 
@@ -56,13 +66,13 @@ class _Parameter(NamedTuple):
 
 def of_parameters(
     source: Source, keys: Iterable[Key], lora: LoraConfig
-) -> tuple[list[Planned], dict[str, str], list[str]]:
+) -> tuple[list[Planned], dict[str, Stack], dict[str, str], list[str]]:
     """Plan the updates of parameters; those that cannot be told apart are set aside.
 
     Returns
     -------
-    Updates named ``<module>.<parameter>.<expert>``, the reason for each tensor that is set aside,
-    and notes.
+    Updates named ``<module>.<parameter>.<expert>``, ``<module>.<parameter>`` to where its updates
+    are stored, the reason for each tensor that is set aside, and notes.
 
     Raises
     ------
@@ -77,26 +87,34 @@ def of_parameters(
     }
     alphas, ranks, notes = from_patterns(targets, lora)
     planned: list[Planned] = []
+    stored: dict[str, Stack] = {}
     aside: dict[str, str] = {}
-    for module, (_, names, slots) in stacks.items():
+    for module, (target, names, slots) in stacks.items():
         pairs = [_pair(source, module, held) for _, held in sorted(slots.items())]
         rank = {name: ranks[f"{module}.{name}"][0] for name in names}
         told = _told(pairs, names, rank, source)
         if isinstance(told, str):
-            reason = f"updates of parameters ({', '.join(names)}): {told}"
+            reason = f"{UNTOLD} ({', '.join(names)}): {told}"
             aside |= dict.fromkeys((t for pair in pairs for t in (pair.a, pair.b)), reason)
             continue
         for parameter in told:
             r, alpha = rank[parameter.name], alphas[f"{module}.{parameter.name}"]
             scale = alpha / math.sqrt(r) if lora.rslora else alpha / r
-            planned.extend(_experts(source, module, parameter, r, scale))
+            experts = list(_experts(source, module, parameter, r, scale))
+            planned += experts
+            path = f"{target}.{parameter.name}"
+            stored[_path(module, parameter)] = Stack(parameter.pair.a, len(experts), path)
     alone = [m for m, (_, names, _) in stacks.items() if len(names) == 1]
     if planned and alone:
         notes.append(
             f"{some(alone)}: that PEFT's A is on the input side of these parameters is taken from "
             "its version; of a model that stores its experts otherwise, in and out are swapped"
         )
-    return planned, aside, notes
+    return planned, stored, aside, notes
+
+
+def _path(module: str, parameter: _Parameter) -> str:
+    return module if parameter.name == "weight" else f"{module}.{parameter.name}"
 
 
 def _stacks(
@@ -182,7 +200,7 @@ def _flipped(config: Mapping[str, Any]) -> bool | None:
 def _experts(
     source: Source, module: str, parameter: _Parameter, r: int, scale: float
 ) -> Iterator[Planned]:
-    name, pair, flipped = parameter
+    pair, flipped = parameter.pair, parameter.flipped
     if pair.rows % r:
         raise FormatError(
             f"{source.text(pair.a)} and {pair.b!r} hold no whole number of experts of rank {r}, "
@@ -193,7 +211,7 @@ def _experts(
         raise FormatError(
             f"{source.text(pair.a)}: {experts} experts, more than {_MOST_EXPERTS}, are no layer's"
         )
-    path = module if name == "weight" else f"{module}.{name}"
+    path = _path(module, parameter)
     shape = (pair.d_a, pair.d_b) if flipped else (pair.d_b, pair.d_a)
     for expert in range(experts):
         yield Planned(

@@ -119,8 +119,8 @@ def save(
         raise FormatError(
             f"{adapter.path or adapter.name}: {changed} changed the base weights before training, "
             f"and {writer.NAME} would add B A to them as they were; have PEFT convert it first "
-            "(save_pretrained with path_initial_model_for_weight_conversion), or write it as it is: "
-            "--updates-only (updates_only=True)"
+            "(save_pretrained with path_initial_model_for_weight_conversion), or have it as it is "
+            "with --updates-only (updates_only=True)"
         )
     content = writer.content(adapter, updates_only=updates_only)
     left_out = [

@@ -36,7 +36,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     FormatError
         A module whose path names no part of a pipeline, an embedding or an expert.
     """
-    refuse_kinds(adapter, NAME, ("linear", "conv1d", "conv2d", "conv3d"))
+    refuse_kinds(adapter.updates.values(), NAME, ("linear", "conv1d", "conv2d", "conv3d"))
     refuse_flat_names(adapter, NAME)
     parts: dict[str, dict[str, UpdateInfo]] = {}
     tensors: dict[str, torch.Tensor] = {}

@@ -50,7 +50,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     """
     import torch
 
-    refuse_kinds(adapter, NAME, ("linear", "conv2d"))
+    refuse_kinds(adapter.updates.values(), NAME, ("linear", "conv2d"))
     names = _flat(adapter)
     tensors: dict[str, torch.Tensor] = {}
     alphas: dict[str, float] = {}

@@ -41,7 +41,9 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     FormatError
         A convolution of a kernel larger than 1, whose factors loralib lays out otherwise.
     """
-    refuse_kinds(adapter, NAME, ("linear", "embedding", "conv1d", "conv2d", "conv3d"))
+    refuse_kinds(
+        adapter.updates.values(), NAME, ("linear", "embedding", "conv1d", "conv2d", "conv3d")
+    )
     refuse_flat_names(adapter, NAME)
     refuse_parts(adapter, NAME, diffusers.NAME)
     for module, info in adapter.updates.items():

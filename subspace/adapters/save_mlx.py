@@ -42,7 +42,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     """
     import torch
 
-    refuse_kinds(adapter, NAME, ("linear", "embedding"))
+    refuse_kinds(adapter.updates.values(), NAME, ("linear", "embedding"))
     refuse_flat_names(adapter, NAME)
     refuse_parts(adapter, NAME, diffusers.NAME)
     infos = adapter.updates

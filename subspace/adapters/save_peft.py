@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters import diffusers, peft
 from subspace.adapters.patterns import matching
+from subspace.adapters.peft_experts import UNTOLD
 from subspace.adapters.peft_keys import parse
+from subspace.adapters.save_peft_experts import LAYOUT, stacked
 from subspace.adapters.written import (
     OF_ANOTHER,
     Content,
@@ -45,7 +47,6 @@ _PLAIN = re.compile(r"[\w.\-]*")
 # Of a config that PEFT itself wrote: with these the factors are not what is stored, or the
 # adapter is more than its updates in ways that are not written here.
 _REFUSED = (
-    "target_parameters",
     "layer_replication",
     "use_bdlora",
     "kasa_config",
@@ -75,7 +76,9 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
     FormatError
         A module of a kind that PEFT has no place for, or a config that cannot be written again.
     """
-    refuse_kinds(adapter, NAME, _KINDS)
+    stacks = stacked(adapter, _PREFIX)
+    plain = {name: info for name, info in adapter.updates.items() if name not in stacks.members}
+    refuse_kinds(plain.values(), NAME, _KINDS)
     refuse_flat_names(adapter, NAME)
     refuse_parts(adapter, NAME, diffusers.NAME)
     own = _own_config(adapter)
@@ -99,14 +102,16 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
             "(updates_only=True) writes B and A alone, as LoRA"
         )
     if config["target_modules"] is None or adapter.metadata.get("partial"):
-        config["target_modules"] = list(adapter.updates)
-    config |= numbers(adapter.updates, rslora=bool(config.get("use_rslora")))
-    tensors: dict[str, torch.Tensor] = {}
-    for module, info in adapter.updates.items():
+        config["target_modules"] = list(plain)
+    if stacks.infos or config.get("target_parameters"):
+        config |= {"target_parameters": list(stacks.infos), "peft_version": LAYOUT}
+    config |= numbers({**plain, **stacks.infos}, rslora=bool(config.get("use_rslora")))
+    tensors: dict[str, torch.Tensor] = dict(stacks.tensors)
+    for module, info in plain.items():
         tensors |= tensors_of(adapter[module], info, f"{_PREFIX}{module}")
     carried = {} if updates_only or not own else _others(adapter)
     tensors |= {name: adapter.tensor(stored) for stored, name in carried.items()}
-    return Content(tensors, config, carried=frozenset(carried))
+    return Content(tensors, config, notes=stacks.notes, carried=frozenset(carried))
 
 
 def _own_config(adapter: Adapter) -> dict[str, Any]:
@@ -117,6 +122,8 @@ def _own_config(adapter: Adapter) -> dict[str, Any]:
     if held.get("peft_type") != "LORA":
         return {}
     refused = [name for name in _REFUSED if held.get(name)]
+    if any(tensor.reason.startswith(UNTOLD) for tensor in adapter.set_aside):
+        refused.append("target_parameters")
     if refused:
         raise FormatError(
             f"{adapter.path or adapter.name}: its config has {', '.join(refused)}, with which what "

@@ -75,8 +75,8 @@ class Writer(Protocol):
         """
 
 
-def refuse_kinds(adapter: Adapter, format: str, held: Iterable[str]) -> None:
-    """Refuse an adapter with a module that a format has no place for.
+def refuse_kinds(updates: Iterable[UpdateInfo], format: str, held: Iterable[str]) -> None:
+    """Refuse updates with a module that a format has no place for.
 
     Raises
     ------
@@ -84,12 +84,12 @@ def refuse_kinds(adapter: Adapter, format: str, held: Iterable[str]) -> None:
         Names the first such module and its kind.
     """
     kinds = tuple(held)
-    bad = [info for info in adapter.updates.values() if info.kind not in kinds]
+    bad = [info for info in updates if info.kind not in kinds]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise FormatError(
             f"module {bad[0].name!r}{more}: {format} has no place for an update of kind "
-            f"{bad[0].kind!r}; what it holds: {', '.join(kinds)}"
+            f"{bad[0].kind!r}; what it holds: {', '.join(kinds)} (--module 'PATTERN' chooses)"
         )
 
 
