@@ -105,7 +105,8 @@ def refuse_flat_names(adapter: Adapter, format: str) -> None:
     if flat is not None:
         raise FormatError(
             f"module {flat!r} has a name of kohya's, with _ for every dot: {format} needs the base "
-            "model's own path, which cannot be told from it; write it as kohya"
+            "model's own path, which only the base tells (subspace convert --base MODEL, or align "
+            "with names, --map OLD=NEW); or write it as kohya"
         )
 
 

@@ -22,16 +22,22 @@ if TYPE_CHECKING:
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--to", "to", type=click.Choice(options.WRITTEN), required=True, help="The format.")
 @options.MODULE
+@click.option(
+    "--base",
+    metavar="MODEL",
+    help="Its base: names with _ for every dot, as kohya's, become those of MODEL's modules.",
+)
 @options.UPDATES_ONLY
 @options.OVERWRITE
 @options.JSON
 @options.MODULES_CSV
-@reading.reading(several=False)
+@reading.reading()
 def command(
     path: Path,
     out: Path,
     to: str,
     modules: str | None,
+    base: str | None,
     updates_only: bool,
     overwrite: bool,
     as_json: bool,
@@ -42,20 +48,22 @@ def command(
     OUT is a folder for peft and mlx, a file that ends in .safetensors for kohya, diffusers and
     loralib (or .pt). Factors keep their dtype and bits; what a format stores once for all modules,
     such as MLX-LM's scale, is folded into B where modules differ, and said. What it cannot hold is
-    refused by name. A place that is taken is left as it is.
+    refused by name. A place that is taken is left as it is. Names stay, but for those that --base
+    or --map tells.
 
     \b
         subspace convert runs/r8 runs/r8-mlx --to mlx
         subspace convert pytorch_lora_weights.safetensors style.safetensors --to kohya
         subspace convert runs/r8 r8.pt --to loralib --updates-only
         subspace convert runs/r8 r8.safetensors --to kohya --json | jq -r '.notes[]'
+        subspace convert lycoris.safetensors runs/lycoris --to peft --base ./Llama-3.2-1B
     """  # noqa: D301 - click wants the real character
     options.one_output(json=as_json, csv=as_csv)
     from subspace.adapters.save import check, save
 
     check_place(out)
     check(out, to, overwrite=overwrite)
-    adapter = reading.adapter(path).select(modules)
+    adapter = _named(reading.adapter(path).select(modules), base, to)
     written = save(adapter, out, to, updates_only=updates_only, overwrite=overwrite)
     result = _result(adapter, written)
     if as_json:
@@ -77,6 +85,18 @@ def _result(adapter: Adapter, written: Written) -> Conversion:
     }
     place = str(written.path)
     return Conversion(adapter.name, adapter.format, written.format, place, modules, written.notes)
+
+
+def _named(adapter: Adapter, base: str | None, to: str) -> Adapter:
+    """Give modules the names that the user, or the base, has for them."""
+    from subspace.adapters import align
+    from subspace.cli.base_names import names_of
+
+    table = reading.renamed()
+    if base is not None:
+        rest = [module for module in adapter if module not in table]
+        table |= names_of(adapter, base, rest, to=to)
+    return align([adapter], table)[0]
 
 
 def show(result: Conversion) -> None:

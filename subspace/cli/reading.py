@@ -92,10 +92,11 @@ def adapters(paths: Iterable[Path]) -> list[Adapter]:
     """Open adapters of one base, their modules named alike."""
     from subspace.adapters import align
 
-    return list(align([adapter(path) for path in paths], _renamed()))
+    return list(align([adapter(path) for path in paths], renamed()))
 
 
-def _renamed() -> dict[str, str]:
+def renamed() -> dict[str, str]:
+    """Return the running verb's ``--map``, old name to new."""
     pairs = click.get_current_context().meta.get("subspace.renamed", ())
     table = {}
     for pair in pairs:

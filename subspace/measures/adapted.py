@@ -81,7 +81,7 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     reads: dict[str, tuple[Weight, Callable[[], torch.Tensor]]] = {}
     for name, info in updates.items():
         before = base.get(name, shape=info.shape)
-        reads[name] = before, partial(_read, before, adapter, name)
+        reads[base.named(name)] = before, partial(_read, before, adapter, name)
     for name, held in tokens.items():
         before = base.get(name)
         reads[name] = before, partial(_with_tokens, before, adapter, held)

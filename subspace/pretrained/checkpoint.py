@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError, MissingFileError
+from subspace.pretrained.flat_names import by_flat_name, dotted
 from subspace.pretrained.float8 import block_size, dequantised, is_scaled, scale_of
 from subspace.pretrained.fused import Block, block, hosts, is_host, parts
 from subspace.pretrained.names import bare, by_bare_name, fitting, modules, only
@@ -44,7 +45,8 @@ _WEIGHTS = (
 class Pretrained:
     """A base checkpoint: module name to `Weight`, nothing read but headers.
 
-    Its own names iterate; a name as an adapter says it, with other prefixes, is found too.
+    Its own names iterate; a name as an adapter says it, with other prefixes or with ``_`` for every
+    dot as kohya's programs write it, is found too.
 
     Attributes
     ----------
@@ -90,6 +92,9 @@ class Pretrained:
             The weight is stored in a dtype that is not W as it stands, among others in a layout
             that is not known, or quantised in a way that does not add up.
         """
+        own = self.named(module)
+        if own != module:
+            return replace(self.get(own, shape), name=module)
         wanted = None if shape is None else (int(shape[0]), int(shape[1]))
         found = self._fitting(module)
         if not found:
@@ -100,6 +105,23 @@ class Pretrained:
                 return weight
         key = only(module, found, self._modules, self.name)
         return self._whole(module, key, wanted)
+
+    def named(self, module: str) -> str:
+        """Return the base's own name of a module whose name has ``_`` for every dot.
+
+        Any other name is returned as it is.
+
+        Raises
+        ------
+        UnknownModuleError
+            The base has no such module, with the nearest names, or several that it could be.
+        """
+        found = None if module in self._modules else dotted(module, self._flat)
+        return module if found is None else only(module, found, self._modules, self.name)
+
+    @cached_property
+    def _flat(self) -> Mapping[str, tuple[str, ...]]:
+        return by_flat_name(self._modules)
 
     def _fitting(self, module: str) -> tuple[str, ...]:
         return fitting(module, self._modules, self._groups, tied=ties_head(self.config))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What a model is wrapped in: the name under which transformers' heads hold their backbone, and
 # what peft, torch.compile and data parallelism put before it.
-_WRAPPERS = frozenset(
+WRAPPERS = frozenset(
     {
         "_orig_mod",
         "albert",
@@ -44,7 +44,7 @@ _WRAPPERS = frozenset(
 PACKED = (".qweight", ".weight_packed")
 _ENDINGS = (".weight", ".in_proj_weight", *PACKED)
 # Output heads that share the input embedding when the file does not hold them.
-_HEADS = ("lm_head", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector")
+HEADS = ("lm_head", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector")
 _INPUTS = frozenset(
     {"embed_in", "embed_tokens", "shared", "tok_embeddings", "tokens_embed", "word_embeddings"}
     | {"wte"}
@@ -71,7 +71,7 @@ def bare(module: str) -> str:
     True
     """
     parts = module.split(".")
-    while len(parts) > 1 and parts[0] in _WRAPPERS:
+    while len(parts) > 1 and parts[0] in WRAPPERS:
         del parts[0]
     return ".".join([p for p in parts[:-1] if p not in {"model", "base_layer"}] + parts[-1:])
 
@@ -101,7 +101,7 @@ def fitting(
     if module in stored:
         return (module,)
     found = groups.get(bare(module), ())
-    if not found and tied and bare(module) in _HEADS:
+    if not found and tied and bare(module) in HEADS:
         return tuple(name for name in stored if name.rsplit(".", 1)[-1] in _INPUTS)
     return found
 
