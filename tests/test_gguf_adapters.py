@@ -6,6 +6,7 @@ llama.cpp's converter is no package: the files are written by its own `gguf` pac
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import gguf
@@ -215,14 +216,36 @@ def test_norms_are_set_aside(tmp_path):
     ]
 
 
-def test_a_quantised_factor_is_refused(tmp_path):
-    a = gguf.quantize(np.ones((3, 64), np.float32), gguf.GGMLQuantizationType.Q8_0)
-    tensors = {
-        f"{V}.lora_a": (a, gguf.GGMLQuantizationType.Q8_0),
-        f"{V}.lora_b": np.ones((4, 3), np.float32),
-    }
-    with pytest.raises(subspace.SubspaceError, match=r"lora_a' \(3, 64\) holds q8_0; factors of"):
-        subspace.load(converted(tmp_path / "x.gguf", tensors))
+def test_quantised_factors_are_what_llama_cpp_computes_with(tmp_path):
+    """With --outtype q8_0 what has whole blocks is quantised, and the rest is float16."""
+    rng = np.random.default_rng(0)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    a, b = rng.standard_normal((16, 64)).astype(np.float32), rng.standard_normal((48, 16))
+    a[8:] *= 1e-3  # within what q8_0 rounds away
+    stored = gguf.quantize(a, kind)
+    tensors = {f"{V}.lora_a": (stored, kind), f"{V}.lora_b": b.astype(np.float16)}
+    adapter = subspace.load(converted(tmp_path / "x.gguf", tensors))
+    (update,) = adapter.values()
+    wanted = ALPHA / 16 * b.astype(np.float16).astype(float) @ gguf.dequantize(stored, kind)
+    assert np.allclose(update.delta().numpy(), wanted, rtol=1e-12, atol=1e-12)
+    assert adapter.updates[update.name].dtype == "q8_0/float16"
+    assert any("are quantised (q8_0)" in note for note in adapter.notes)
+    # Directions that quantising may have made are no finding.
+    assert subspace.spectrum(update).rank == 8
+    out = subspace.save(adapter, tmp_path / "peft").path
+    assert torch.equal(subspace.load(out)[update.name].delta(), update.delta())
+
+
+def test_without_the_package_inspect_still_says_what_is_there(tmp_path, monkeypatch):
+    kind = gguf.GGMLQuantizationType.Q8_0
+    a = gguf.quantize(np.ones((3, 64), np.float32), kind)
+    tensors = {f"{V}.lora_a": (a, kind), f"{V}.lora_b": np.ones((4, 3), np.float32)}
+    path = converted(tmp_path / "x.gguf", tensors)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    adapter = subspace.load(path)
+    (name,) = adapter
+    with pytest.raises(subspace.SubspaceError, match=r"lora_a' is quantised \(q8_0\), and reading"):
+        adapter[name]
 
 
 def ones(*shape: int) -> np.ndarray:

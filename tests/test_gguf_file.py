@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subspace.errors import FormatError, MissingFileError
+from subspace.errors import FormatError, MissingExtraError, MissingFileError
 from subspace.pretrained import open_pretrained
-from subspace.tensorfiles import open_tensors
+from subspace.tensorfiles import QUANTISED, open_tensors
 from subspace.tensorfiles.gguf_file import _TYPES
 
 if TYPE_CHECKING:
@@ -82,18 +83,50 @@ def test_the_types_are_the_packages_own():
     } == _TYPES
 
 
-def test_a_quantised_tensor_has_its_header_alone(tmp_path):
-    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
-    quantised = gguf.quantize(np.ones((3, 64), np.float32), gguf.GGMLQuantizationType.Q8_0)
-    writer.add_tensor("q", quantised, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+Q8 = gguf.GGMLQuantizationType.Q8_0
+QUANTISABLE = ["Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1", "MXFP4", "TQ2_0", "BF16"]
+
+
+def one_tensor(path, array, kind):
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("q", gguf.quantize(array, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    file = open_tensors(tmp_path / "x.gguf")
-    assert (file.headers["q"].shape, file.headers["q"].dtype) == ((3, 64), "q8_0")
-    with pytest.raises(FormatError, match=r"'q' is quantised \(q8_0\); convert it again with"):
-        file["q"]
+    return open_tensors(path)
+
+
+@pytest.mark.parametrize("kind", QUANTISABLE)
+@pytest.mark.parametrize("shape", [(3, 256), (2, 3, 512)])
+def test_a_quantised_tensor_is_what_its_package_makes_of_it(tmp_path, kind, shape):
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    type_ = gguf.GGMLQuantizationType[kind]
+    held = one_tensor(tmp_path / "x.gguf", array, type_)
+    name = {"BF16": "bfloat16"}.get(kind, kind.lower())
+    assert (held.headers["q"].shape, held.headers["q"].dtype) == (shape, name)
+    wanted = gguf.dequantize(gguf.quantize(array, type_), type_)
+    assert np.array_equal(held["q"].float().numpy(), wanted)
+    if kind != "BF16":
+        lost = np.linalg.norm(wanted - array) / np.linalg.norm(array)
+        assert 0.2 * QUANTISED[name] < lost < QUANTISED[name]
+
+
+def test_without_its_package_a_quantised_tensor_has_its_header_alone(tmp_path, monkeypatch):
+    held = one_tensor(tmp_path / "x.gguf", np.ones((3, 64), np.float32), Q8)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert (held.headers["q"].shape, held.headers["q"].dtype) == ((3, 64), "q8_0")
+    with pytest.raises(
+        MissingExtraError, match=r"'q' is quantised \(q8_0\).*quantised\]', or conv"
+    ):
+        held["q"]
+
+
+def test_a_type_that_its_package_only_names(tmp_path, monkeypatch):
+    held = one_tensor(tmp_path / "x.gguf", np.ones((3, 64), np.float32), Q8)
+    monkeypatch.setattr(gguf.quants, "_type_traits", {})
+    with pytest.raises(FormatError, match=r"gguf does not dequantise; convert it again with"):
+        held["q"]
 
 
 def test_a_base_in_gguf_is_refused(tmp_path):

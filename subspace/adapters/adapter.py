@@ -49,8 +49,8 @@ class LowRankUpdate:
         Of that larger matrix: a singular value up to this may be nothing but the rounding of the
         two that it is the difference of, and is not counted as real. Zero for a trained update.
     rounding
-        Where B and A are multiplied out of stored numbers: what storing those rounded off, as a
-        share of the factor's norm. Zero where their own dtype tells.
+        Where B and A are multiplied out of stored numbers, or quantised: what storing those rounded
+        off, as a share of the factor's norm. Zero where their own dtype tells.
     magnitude : (d_out, 1) or (1, n) tensor, or None
         Of DoRA (arXiv:2402.09353), which sets the norms of the rows of W + delta W to these, or
         those of its n blocks of d_in / n columns: a low-rank update no more, whose whole takes the

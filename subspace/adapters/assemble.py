@@ -12,7 +12,7 @@ from subspace.adapters.kronecker import Kronecker
 from subspace.adapters.order import model_order
 from subspace.adapters.source import some
 from subspace.errors import FormatError
-from subspace.tensorfiles import open_tensors
+from subspace.tensorfiles import QUANTISED, open_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -194,8 +194,10 @@ def _info(update: Planned, source: Source) -> UpdateInfo:
 
 
 def _rounding(update: Planned, source: Source) -> float:
-    """Bound what storing rounded off a product of stored numbers, relative to it."""
+    """Bound what storing rounded off a product, or quantising a factor, relative to its norm."""
+    dtypes = {source.tensors.headers[name].dtype for name in update.tensors}
+    if not dtypes.isdisjoint(QUANTISED):
+        return update.multiplied * max(QUANTISED.get(dtype, 0.0) for dtype in dtypes)
     if update.multiplied == 1:
         return 0.0
-    dtypes = {source.tensors.headers[name].dtype for name in update.tensors}
     return update.multiplied * max(_UNIT_ROUNDOFF[dtype] for dtype in dtypes)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from subspace.adapters.assemble import Planned, assemble
 from subspace.adapters.source import by_module, factors_there, matrix, some
 from subspace.errors import FormatError
-from subspace.tensorfiles import short
+from subspace.tensorfiles import QUANTISED, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,8 +35,9 @@ NAME = "GGUF (llama.cpp)"
 WANTS = "a .gguf file with general.type = adapter, NAME.weight.lora_a and NAME.weight.lora_b"
 ENDS = (".weight.lora_a", ".weight.lora_b")
 READS = (
-    "LoRA in float32, float16 or bfloat16, token embeddings and stacked experts, with the scale "
-    "that llama.cpp applies; Llama's and Qwen's modules by their Hugging Face names"
+    "LoRA in float32, float16, bfloat16 or quantised (extra `quantised`), token embeddings and "
+    "stacked experts, with the scale that llama.cpp applies; Llama's and Qwen's modules by their "
+    "Hugging Face names"
 )
 PROOF = "tests/test_gguf_adapters.py"
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b"}
@@ -82,8 +83,8 @@ def read(source: Source) -> Adapter:
     Raises
     ------
     FormatError
-        Another kind of adapter, a quantised factor, one without its partner, shapes or an alpha
-        that make no sense.
+        Another kind of adapter, a factor without its partner, shapes or an alpha that make no
+        sense.
     """
     metadata = source.tensors.metadata
     kind = metadata.get("adapter.type", "lora")
@@ -103,7 +104,14 @@ def read(source: Source) -> Adapter:
                 "transformers': norms and the sides A and in are as they were, the sides B and out "
                 "compare with other GGUF files alone"
             )
-    elif architecture not in _MAPPED:
+    kinds = {source.tensors.headers[name].dtype for update in planned for name in update.tensors}
+    quantised = sorted(kinds & set(QUANTISED))
+    if quantised:
+        notes.append(
+            f"factors are quantised ({', '.join(quantised)}) and taken as llama.cpp computes with "
+            "them; directions within what that rounds away are not counted as real"
+        )
+    if architecture not in _MAPPED:
         notes.append(
             f"modules have their GGUF names: those of {short(architecture)} in transformers are "
             "not known here"

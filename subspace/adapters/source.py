@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from subspace.errors import FormatError
-from subspace.tensorfiles import TensorFile, open_tensors
+from subspace.tensorfiles import QUANTISED, TensorFile, open_tensors
 
 if TYPE_CHECKING:
     import os
@@ -168,7 +168,7 @@ def matrix(source: Source, name: str, dimensions: Iterable[int] = (2,)) -> tuple
     header = source.tensors.headers[name]
     if len(header.shape) not in tuple(dimensions) or 0 in header.shape:
         raise FormatError(f"{source.text(name)} has a shape that no factor has")
-    if header.dtype not in FLOATS:
+    if header.dtype not in FLOATS and header.dtype not in QUANTISED:
         raise FormatError(
             f"{source.text(name)} holds {header.dtype}; factors of {', '.join(FLOATS[:-1])} and "
             f"{FLOATS[-1]} are read, convert it to one"

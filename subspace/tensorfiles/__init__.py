@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
-from subspace.tensorfiles.gguf_file import open_gguf
+from subspace.tensorfiles.gguf_file import QUANTISED, open_gguf
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.safetensors_file import open_safetensors
 from subspace.tensorfiles.sharded import INDEX_SUFFIXES, ShardedFile, open_sharded
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INDEX_SUFFIXES",
+    "QUANTISED",
     "SUFFIXES",
     "TORCH_SUFFIXES",
     "ShardedFile",

@@ -1,8 +1,8 @@
 """GGUF, its header read here and strictly; tensors are views of the mapped file.
 
-The ``gguf`` package is not used to read: it believes the counts, lengths and shapes of a header,
-loops as long as they say, and slices what is not there into something shorter. Here each of them
-is held against the bytes that the file has before anything is made of it.
+The ``gguf`` package is not used to read a file: it believes the counts, lengths and shapes of a
+header, loops as long as they say, and slices what is not there into something shorter. Here each of
+them is held against the bytes that the file has before anything is made of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
+from subspace.tensorfiles.gguf_quantised import dequantised, rounding_of
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.strangers import short
 
@@ -78,13 +79,16 @@ _TYPES = {
     40: ("nvfp4", 64, 36),
     41: ("q1_0", 128, 18),
 }
+QUANTISED = {name: rounding_of(block, width) for name, block, width in _TYPES.values() if block > 1}
+"""Types of blocks -> what they round off, as a share of the norm."""
 
 
 def open_gguf(path: Path) -> TensorFile:
     """Read the header of a GGUF file and hold it against the bytes that are there.
 
     Shapes are in torch's order, the reverse of the file's. `TensorFile.metadata` has every value
-    but arrays, as text. Quantised tensors have their header alone.
+    but arrays, as text. Quantised tensors become float32 when they are read, which takes the
+    package ``gguf``.
 
     Raises
     ------
@@ -108,16 +112,14 @@ def open_gguf(path: Path) -> TensorFile:
         import torch
 
         header, (begin, count) = headers[name], places[name]
-        dtype = getattr(torch, header.dtype, None)
-        if not isinstance(dtype, torch.dtype):
-            raise FormatError(
-                f"{path}: tensor {short(name)} is quantised ({header.dtype}); convert it again "
-                "with --outtype f16 or f32"
-            )
+        dtype = torch.float32 if header.dtype in QUANTISED else getattr(torch, header.dtype)
         if count == 0:
             return torch.empty(header.shape, dtype=dtype)
         mapped = torch.from_file(str(path), shared=False, size=begin + count, dtype=torch.uint8)
         raw = mapped[begin:]
+        if header.dtype in QUANTISED:
+            where = f"{path}: tensor {short(name)}"
+            return dequantised(raw, header.dtype, header.shape, where)
         if begin % dtype.itemsize:
             raw = raw.clone()
         return raw.view(dtype).reshape(header.shape)
