@@ -80,9 +80,10 @@ def formats_table() -> str:
     """Return what is read, a row for each format of the registry, with the test that holds it."""
     from subspace.adapters.load import FORMATS
 
-    lines = ["| format | what is read | held to its writer by |", "|---|---|---|"]
+    lines = ["| format | what is read | held in its tests to |", "|---|---|---|"]
     lines += [
-        f"| {format.NAME} | {format.READS} | `{format.PROOF}` |"
+        f"| {format.NAME} | {format.READS} | {format.HELD}: "
+        f"{', '.join(f'`{path}`' for path in format.PROOF)} |"
         for format in sorted(FORMATS, key=lambda format: (format.NAME != "PEFT", format.NAME))
     ]
     return "\n".join(lines)

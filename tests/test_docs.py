@@ -20,9 +20,11 @@ from docs.refresh import (
     run_notebook,
     sessions,
 )
+from subspace.adapters.load import FORMATS
 from subspace.cli import VERBS, main
 
 ROOT = Path(__file__).parent.parent
+WRITERS = ("peft", "gguf", "mlx_lm", "diffusers", "lycoris", "loralib")
 README = (ROOT / "README.md").read_text()
 
 
@@ -117,8 +119,21 @@ def test_indented_commands_have_the_options_that_the_verbs_have(page):
 @pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
 def test_the_table_of_formats_is_the_registrys(page):
     assert f"-->\n{formats_table()}\n<!-- end -->" in (ROOT / page).read_text()
-    for path in re.findall(r"`(tests/\w+\.py)`", formats_table()):
-        assert ".load(" in (ROOT / path).read_text(), path
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.NAME)
+def test_a_formats_row_names_what_its_tests_use(format):
+    """Each of them reads files; the packages that are said to write those are imported there."""
+    texts = [(ROOT / path).read_text() for path in format.PROOF]
+    assert all(".load(" in text for text in texts)
+    packages = [name for name in re.findall(r"`(\w+)`", format.HELD) if name in WRITERS]
+    for package in packages:
+        uses = rf"^import {package}\b|^from {package}\b|importorskip\(\"{package}\b"
+        assert any(re.search(uses, text, flags=re.MULTILINE) for text in texts), package
+    if not packages:
+        assert "documented rule" in format.HELD or format.NAME == "own pattern"
+    if "documented rule" in format.HELD:
+        assert any("built here" in text or "are built by" in text for text in texts)
 
 
 def test_every_verb_is_in_the_readme():

@@ -36,7 +36,8 @@ READS = (
     "LoRA of linear layers and convolutions by their number, in safetensors and in torch lists; "
     "learned words set aside"
 )
-PROOF = "tests/test_cloneofsimo_adapters.py"
+HELD = "files and merge by the documented rule"
+PROOF = ("tests/test_cloneofsimo_adapters.py",)
 
 _PAIR = re.compile(r"([^:]{1,100}):([0-9]{1,6}):(up|down)")
 _EMBED = "<embed>"

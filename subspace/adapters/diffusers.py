@@ -44,7 +44,8 @@ READS = (
     "LoRA of a pipeline's parts in all of its namings, today's and before, alpha from the file's "
     "metadata, from tensors, or r; DoRA by its BA part"
 )
-PROOF = "tests/test_diffusers_adapters.py"
+HELD = "files of `diffusers`, older namings by renaming; what its models apply"
+PROOF = ("tests/test_diffusers_adapters.py",)
 
 _METADATA = "lora_adapter_metadata"
 _PART = re.compile(r"(unet|transformer|text_encoder|prior|connectors?|controlnet)(_[0-9]+)?\.")

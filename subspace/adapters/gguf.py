@@ -39,7 +39,8 @@ READS = (
     "stacked experts, with the scale that llama.cpp applies; Llama's and Qwen's modules by their "
     "Hugging Face names"
 )
-PROOF = "tests/test_gguf_adapters.py"
+HELD = "files of `gguf` with the keys of llama.cpp's converter; its rule of the scale"
+PROOF = ("tests/test_gguf_adapters.py",)
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b"}
 _MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 # gguf 0.19.0, gguf/tensor_mapping.py: the names that these architectures have in transformers.

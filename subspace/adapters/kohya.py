@@ -45,7 +45,8 @@ READS = (
     "factors; DoRA by its BA part; alpha 0 or missing as its writers take it; norms, biases and "
     "full updates set aside"
 )
-PROOF = "tests/test_kohya_adapters.py"
+HELD = "files of `lycoris`, its layers' forward; sd-scripts' by the documented rule"
+PROOF = ("tests/test_kohya_adapters.py",)
 
 _LORA = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
 _METHODS = {"LoRA": _LORA, "LoHa": hadamard.SLOTS, "LoKr": kronecker.SLOTS}

@@ -40,7 +40,8 @@ READS = (
     "linear layers, embeddings, MergedLinear block by block, convolutions where their weight is "
     "beside; alpha is asked for; a state dict inside a training checkpoint"
 )
-PROOF = "tests/test_loralib_adapters.py"
+HELD = "files and merge of `loralib`"
+PROOF = ("tests/test_loralib_adapters.py",)
 _SLOTS = {"lora_A": "lora_A", "lora_B": "lora_B"}
 # What wraps a whole model: DistributedDataParallel, torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")

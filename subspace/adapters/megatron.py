@@ -34,7 +34,8 @@ READS = (
     "LoRA and canonical LoRA of one rank, by Megatron's own names and rows; alpha is asked for; "
     "DoRA by its BA part"
 )
-PROOF = "tests/test_megatron_adapters.py"
+HELD = "files and merge by the documented rule"
+PROOF = ("tests/test_megatron_adapters.py",)
 _KEY = re.compile(
     r"(?P<path>.+?)\.(?:adapter|adapters\.(?P<slot>[^.]+))(?:\.adapter_(?P<part>[a-z]+))?"
     r"\.(?P<what>linear_in|linear_out|layer_norm|weight_magnitude)(?:\.(?:weight|bias))?\Z"

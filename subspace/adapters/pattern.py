@@ -36,7 +36,8 @@ NAME = "own pattern"
 WANTS = 'load(…, pattern="A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16")'
 ENDS: tuple[str, ...] = ()
 READS = "any pairs of two-dimensional factors, by templates of their names in a text or a TOML file"
-PROOF = "tests/test_pattern_adapters.py"
+HELD = "the matrices that were stored"
+PROOF = ("tests/test_pattern_adapters.py",)
 
 
 def claims(source: Source) -> str | None:

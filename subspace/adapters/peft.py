@@ -45,7 +45,13 @@ READS = (
     "to 3 dimensions, experts (`target_parameters`), named adapters; DoRA by its BA part; heads, "
     "biases, trained tokens set aside"
 )
-PROOF = "tests/test_peft_adapters.py"
+HELD = "files and merge of `peft`"
+PROOF = (
+    "tests/test_peft_adapters.py",
+    "tests/test_peft_experts_adapters.py",
+    "tests/test_peft_base_adapters.py",
+    "tests/test_dora.py",
+)
 _KINDS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 

@@ -41,7 +41,8 @@ READS = (
     "with its saved projections or those of its seed, where each layer's d_in follows from names "
     "and other layers"
 )
-PROOF = "tests/test_peft_vera_adapters.py"
+HELD = "files and merge of `peft`"
+PROOF = ("tests/test_peft_vera_adapters.py",)
 _LAMBDAS = ("vera_lambda_b", "vera_lambda_d")
 _PROJECTIONS = ("vera_A", "vera_B")
 _FIELDS = frozenset({

@@ -95,8 +95,12 @@ class Format(Protocol):
         """What is read and what is set aside, in a few words, for the table of formats."""
 
     @property
-    def PROOF(self) -> str:
-        """The test that holds it against the format's own writer."""
+    def HELD(self) -> str:
+        """What wrote the files that are read in its tests, and what their updates are held to."""
+
+    @property
+    def PROOF(self) -> tuple[str, ...]:
+        """These tests."""
 
     def claims(self, source: Source) -> str | None:
         """Say why these files are of this format, or None if they are not."""

@@ -40,7 +40,8 @@ READS = (
     "LoRA by the names that transformers has, alpha from adapter_config.json or asked for; rows of "
     "q and k back in transformers' order where config.json is beside; DoRA by its BA part"
 )
-PROOF = "tests/test_torchtune_adapters.py"
+HELD = "files and merge by the documented rule"
+PROOF = ("tests/test_torchtune_adapters.py",)
 _LAYER = re.compile(r"layers\.([0-9]{1,6})\.((?:attn|mlp)\.[a-z0-9_]+)\Z")
 _HUGGING_FACE = {
     "attn.q_proj": "self_attn.q_proj",
