@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 import subspace
 from subspace.adapters.pattern_fields import parsed
 from subspace.adapters.template import Template
+from subspace.cli import main
 from tests.adapters_made import assert_same_update
 
 D_OUT, D_IN = 10, 6
@@ -262,3 +264,22 @@ def test_a_hostile_name_takes_no_time():
     assert template.match("a" * 500) is None
     assert template.match("a" * 499 + "!") is not None
     assert time.perf_counter() - began < 5  # a backtracking expression would take 500^8 steps
+
+
+def test_inspect_lists_the_pattern_and_gives_it_as_toml_to_keep(tmp_path):
+    path = stored(tmp_path, state()[0])
+    text = "A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=6"
+
+    def shown(*options):
+        done = CliRunner().invoke(main, ["inspect", str(path), *options])
+        assert done.exit_code == 0, done.output
+        return done.stdout.splitlines()
+
+    lines = shown("--pattern", text, "--explain")
+    assert f"pattern    {text}" in lines
+    at = lines.index('as TOML    A = "blocks.{n}.w_a"')
+    own = tmp_path / "own.toml"
+    own.write_text("\n".join(line[11:] for line in lines[at : at + 3]))
+    again = shown("--pattern", str(own))
+    assert again == [line for line in shown("--pattern", text) if not line.startswith("as TOML")]
+    assert f"pattern    {text}" in again

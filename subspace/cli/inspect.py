@@ -38,6 +38,7 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
         subspace inspect runs/r8 runs/r64/adapter_model.safetensors
         subspace inspect runs/r8 --json | jq '.adapters[0].modules[].rank'
         subspace inspect lora.safetensors --explain
+        subspace inspect own.pt --explain --pattern 'A={m*}.down, B={m*}.up, alpha=8'
     """  # noqa: D301 - click wants the real character
     options.one_output(json=as_json, csv=as_csv)
     from subspace.adapters.load import find
@@ -161,6 +162,14 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
             "why" if n == 0 else f"or {name}",
             reason + (", and is asked first" if n == 0 and len(reasons) > 1 else ""),
         )
+    given = reading.pattern()
+    if given is not None:
+        from subspace.adapters.pattern_fields import parsed
+
+        pattern = parsed(given)
+        say("pattern", pattern)
+        for n, line in enumerate(pattern.toml().splitlines() if reasons else ()):
+            say("" if n else "as TOML", line)
     say("method", adapter.method)
     say("base model", adapter.metadata.get("base_model") or "not named")
     say(
