@@ -64,6 +64,7 @@ def tiny_t5():
         (tiny_gpt2, ["c_attn", "c_fc", "mlp.c_proj"]),
         (tiny_llama, ["q_proj", "v_proj"]),
         (tiny_llama, ["q_proj", "o_proj"]),
+        (tiny_llama, ["q_proj", "down_proj"]),  # of which one must be as wide as the projection
         (tiny_llama, "all-linear"),
     ],
 )
@@ -89,7 +90,7 @@ def test_bert_in_full(tmp_path):
     ("model", "targets", "unknown"),
     [
         (two_linears, ["0", "2"], "0, 2"),  # names tell nothing
-        (tiny_llama, ["q_proj", "down_proj"], "down_proj"),  # up_proj is not there to tell
+        (tiny_llama, ["o_proj", "down_proj"], "down_proj"),  # up_proj is not there to tell
         (tiny_gpt2, ["c_attn", "c_proj"], "attn.c_proj"),
         (tiny_t5, ["k", "v"], "EncDecAttention.k"),  # reads the other stack
     ],

@@ -41,6 +41,7 @@ _WRITES = tuple(
         (r"output\.dense", ("intermediate.dense",)),
     )
 )
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 # Keys and values of these read another stack, whose width may be another.
 _CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention|EncDecAttention", re.IGNORECASE)
 
@@ -60,6 +61,8 @@ def widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int]:
     {'h.0.o_proj': 12, 'h.0.q_proj': 8, 'h.0.k_proj': 8}
     >>> widths({"h.0.q_proj": 12, "h.0.v_proj": 4}, widest=8)
     {'h.0.q_proj': 8, 'h.0.v_proj': 8}
+    >>> widths({"h.0.q_proj": 8, "h.0.down_proj": 8}, widest=20)
+    {'h.0.q_proj': 8, 'h.0.down_proj': 20}
     >>> widths({"h.0.q_proj": 12, "h.0.o_proj": 8}, widest=9)
     {}
     """
@@ -80,6 +83,11 @@ def widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int]:
     if len(streams) == 1:
         (stream,) = streams
         found |= {m: stream for m in d_outs if not _sources(m) and _reads(m)}
+    rest = [module for module in d_outs if module not in found]
+    alike = len({_NUMBER.sub("#", module) for module in rest}) == 1
+    # One of them must be the widest, and layers that differ in their number are alike.
+    if alike and widest is not None and found and max(found.values()) < widest:
+        found |= dict.fromkeys(rest, widest)
     return found if found and widest in (None, max(found.values())) else {}
 
 
