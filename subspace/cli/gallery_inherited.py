@@ -84,7 +84,8 @@ def _said(runs: Runs, held: Mapping[tuple[str, str], Mapping[Side, Similarity]])
         yield (
             f"Two seeds on shuffled labels share {_agree(control)} on side delta-A, two of the "
             f"task {_agree(seeds['delta-A'])}: runs of one training find the same directions, "
-            "whatever it has to teach."
+            "whatever it has to teach, so that the rank recommended above is not owed to the task "
+            "alone."
         )
     if runs.control_of_seeds is not None:
         crossed = held[other, runs.control_of_seeds.name]
