@@ -49,7 +49,7 @@ def blocks_of(layers, kinds="qv"):
         (BERT, (8, 64), 7.0, 1.2),
         (BERT, (64, 64), 3.5, 1.0),
         (blocks_of(30), (8, 64), 7.0, 0.65),
-        (blocks_of(31), (16, 16), 3.5, 0.35),
+        (blocks_of(31), (16, 16), 3.5, 0.3),
     ],
 )
 def test_every_panel_is_a_square_of_one_size(names, shape, width, least):
@@ -71,6 +71,9 @@ def test_six_layers_of_two_kinds_fill_the_page_in_two_blocks():
     figure = layers_figure(compared())
     assert [ax.get_title() for ax in panels(figure)].count("query") == 2
     assert figure.get_figheight() < 6
+    slide = layers_figure(compared(), width=5.0)
+    assert slide.get_figheight() < 5
+    assert min(box.width for box in boxes(slide)) / slide.dpi > 0.6
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_flat_panels_use_all_the_colours_or_say_their_largest(width):
     loud = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), width=width)
     for ax in panels(loud):
         said = [text.get_text() for text in ax.texts]
-        assert said == ([] if ax.get_label() in names[7:9] else ["≤0.004"])
+        assert said == ([] if ax.get_label() in names[7:9] else ["≤.004"])
     assert "In a dark panel: its largest φ." in loud.legends[0].get_title().get_text()
     assert "dark" not in quiet.legends[0].get_title().get_text()
     assert_legible(loud)

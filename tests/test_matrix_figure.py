@@ -171,6 +171,28 @@ def test_every_letter_is_legible_and_none_overlap(n, width, clustered):
     assert_apart(matrix_figure(made(n, names=LONG[:n]), width=width, clustered=clustered))
 
 
+@pytest.mark.parametrize("width", [3.5, 7.0])
+def test_names_that_are_shortened_stay_apart(width):
+    """Their middle was left out, and it is the middle in which seeds differ."""
+    names = ("r8", *(f"r64-seed{n}-trained-on-shuffled-labels" for n in range(3)))
+    shown_names = words(matrix_figure(made(4, names=names), width=width).axes[0])
+    assert len(set(shown_names)) == 4
+    assert {n for n in range(3) if any(f"seed{n}" in word for word in shown_names)} == {0, 1, 2}
+
+
+def test_faint_matrices_use_all_the_colours_and_say_so():
+    figure = matrix_figure(made(6, scale=0.2))
+    assert figure.axes[0].images[0].get_clim() == (0, 0.2)
+    assert figure.axes[-1].get_xlabel() == "φ(4, 4), up to 0.2"
+    assert figure.legends[0].get_title().get_text() == "The colours end at 0.2, not at 1."
+    assert_allclose(figure.axes[-1].get_xticks(), [0, 0.05, 0.1, 0.15, 0.2])
+    whole = matrix_figure(made(6))
+    assert whole.axes[-1].get_xlabel() == "φ(4, 4)"
+    assert whole.legends[0].get_title().get_text() == ""
+    far = matrix_figure(made(6, by="distance", scale=0.2))
+    assert far.axes[0].images[0].get_clim() == (0, 1)
+
+
 def test_thirty_are_as_legible_each_number_within_its_square_cell():
     figure = matrix_figure(made(30, names=LONG, undefined=(1,)))
     assert_legible(figure)  # draws it

@@ -19,7 +19,15 @@ _ROUND = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)  # of a decade: where a scale of co
 
 def colour_end(images: Sequence[AxesImage]) -> float:
     """Return where the scale of phi ends: 1, or a round number above where all are faint."""
-    most = max(map(largest, images), default=0.0)
+    return round_end(max(map(largest, images), default=0.0))
+
+
+def round_end(most: float) -> float:
+    """Return 1, or where the largest phi is faint a round number that is not below it.
+
+    >>> [round_end(x) for x in (0.11, 0.26, 0.51)]
+    [0.15, 0.3, 1.0]
+    """
     if not 0 < most <= _FAINT:
         return 1.0
     decade = math.floor(math.log10(most))

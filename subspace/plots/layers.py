@@ -187,7 +187,7 @@ def _say_largest(ax: Axes) -> None:
     ax.text(
         0.05,
         0.06,
-        f"≤{least:g}",
+        f"≤{least:g}".replace("0.", "."),  # a panel may be a third of an inch
         transform=ax.transAxes,
         fontsize=TICK_SIZE,
         color="white",

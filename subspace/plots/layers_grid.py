@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TALLEST = 8.2  # of all panels: a page, with what stands above and below
 _LARGEST, _SMALLEST, _LEAST = 2.2, 0.42, 0.15  # a panel's side: the smallest if the width allows
 _BAR, _BAR_THICK, _BAR_TALL = 0.78, 0.12, 4.0  # room for the colour bar, and the bar
+_TOO_TALL = 1.3  # widths
 _FOOT = 0.3  # tick labels and j
 _EDGE = 0.05
 
@@ -88,7 +89,11 @@ def arranged(
             "with modules=, or a larger width"
         )
     best = max(grid.side for grid in grids)
-    return min((g for g in grids if g.side >= 0.85 * best), key=lambda g: g.height)
+    for least in (0.85, 0.5):  # smaller panels only against a figure that is too tall for its width
+        chosen = min((g for g in grids if g.side >= least * best), key=lambda g: g.height)
+        if chosen.height <= _TOO_TALL * width:
+            break
+    return chosen
 
 
 def put(figure: Figure, grid: Grid, axes: dict[tuple[int, int], Axes], bar: Axes) -> None:

@@ -13,10 +13,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
+from subspace.plots.colour_end import end_words, round_end
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import LABEL_SIZE, PHI_MAP, TICK_SIZE
 from subspace.plots.module_grid import NUMBER, Grid, inches, number_cells, paint, upright
-from subspace.plots.names import literal
+from subspace.plots.names import distinct, literal
 from subspace.plots.panels import (
     HEAD_SIZE,
     characters,
@@ -99,8 +100,7 @@ def matrix_figure(
     if width is None:
         width = max(_PAGE, min(n * _NUMBERED, 12.0) + around, n * _LINE + around)
     cell = min(_CELL, max(0.01, (width - around)) / n)
-    names = [literal(result.adapters[at], characters(room, TICK_SIZE)) for at in _order(
-        result, clustered=clustered)]  # fmt: skip
+    names = _names(result, characters(room, TICK_SIZE), clustered=clustered)
     heads = inches(names) if upright(names, cell) else 0.1
     used = min(width, max(3.0, n * cell + around))
     title = wrapped(_title(result), characters(width - 0.2, HEAD_SIZE))
@@ -109,7 +109,10 @@ def matrix_figure(
     labels = [str(handle.get_label()) for handle in handles]
     across = 2 if sum(map(len, labels)) + 12 < fits else 1
     below = sum(label.count("\n") + 1 for label in labels) if across == 1 else 1
-    lines = title.count("\n") + 5 + below
+    end = _norm(result).vmax or 1.0
+    short = result.by == "phi" and end < 1
+    note = end_words(end, above_chance=False) if short else ""
+    lines = title.count("\n") + 5 + below + short
     figure = new_figure(width, n * cell + heads + 0.14 * lines + 0.5)
     figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
     engine = figure.get_layout_engine()
@@ -125,7 +128,7 @@ def matrix_figure(
     if clustered:
         tree(result, ax=figure.add_subplot(spec[0, 1], sharey=ax))
     _bar(result, ax.images[0], figure.add_subplot(spec[1, 0]))
-    legend_below(figure, handles, columns=across)
+    legend_below(figure, handles, note=note, columns=across)
     return figure
 
 
@@ -163,10 +166,7 @@ def matrix_map(
     """
     grid = _grid(result, clustered=clustered)
     if names is None:
-        names = [
-            literal(result.adapters[at], characters(_NAME, TICK_SIZE))
-            for at in _order(result, clustered=clustered)
-        ]
+        names = _names(result, characters(_NAME, TICK_SIZE), clustered=clustered)
     grid = Grid(grid.values, grid.finding, grid.undefined, tuple(names), tuple(names), "x")
     if cell is None:
         cell = ax.get_window_extent().width / ax.figure.dpi / len(names)
@@ -186,6 +186,10 @@ def _order(result: SimilarityMatrix, *, clustered: bool) -> Sequence[int]:
     return result.order if clustered else range(len(result.adapters))
 
 
+def _names(result: SimilarityMatrix, most: int, *, clustered: bool) -> list[str]:
+    return distinct([result.adapters[n] for n in _order(result, clustered=clustered)], most)
+
+
 def _longest(result: SimilarityMatrix) -> float:
     return inches([literal(name) for name in result.adapters])
 
@@ -199,9 +203,10 @@ def _grid(result: SimilarityMatrix, *, clustered: bool) -> Grid:
 
 
 def _norm(result: SimilarityMatrix) -> Normalize:
-    if result.by != "agreeing":
-        return Normalize(0, 1)
-    return Normalize(0, max([1.0, *(p.value for p in result.pairs if not math.isnan(p.value))]))
+    largest = max((p.value for p in result.pairs if not math.isnan(p.value)), default=0.0)
+    if result.by == "phi":
+        return Normalize(0, round_end(largest))
+    return Normalize(0, 1 if result.by == "distance" else max(1.0, largest))
 
 
 def _digits(result: SimilarityMatrix, cell: float) -> int:
@@ -246,11 +251,15 @@ def _title(result: SimilarityMatrix) -> str:
 
 def _bar(result: SimilarityMatrix, image: AxesImage, ax: Axes) -> None:
     bar = ax.figure.colorbar(image, cax=ax, orientation="horizontal")
-    bar.ax.xaxis.set_major_locator(MaxNLocator(4, integer=result.by == "agreeing"))
+    bar.ax.xaxis.set_major_locator(
+        MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=result.by == "agreeing")
+    )
     bar.minorticks_off()
     quiet(ax)
     bar.outline.set_linewidth(0.6)
-    words = {"phi": f"φ({result.k}, {result.k})", "distance": "distance"}
+    end = image.get_clim()[1]
+    upto = f", up to {end:g}" if end < 1 else ""
+    words = {"phi": f"φ({result.k}, {result.k}){upto}", "distance": "distance"}
     bar.set_label(words.get(result.by, "agreeing directions"), fontsize=LABEL_SIZE, usetex=False)
 
 

@@ -49,6 +49,31 @@ def literal(name: object, most: int = 60) -> str:
     return "".join(pieces).replace("$", r"\$")
 
 
+def distinct(names: Sequence[str], most: int = 60) -> list[str]:
+    """Return `literal` of each; where that makes several the same, the part in which they differ.
+
+    >>> distinct(["run-seed0-shuffled", "run-seed1-shuffled", "r8"], 11)
+    ['…seed0-shu…', '…seed1-shu…', 'r8']
+    """
+    written = [literal(name, most) for name in names]
+    for word in dict.fromkeys(written):
+        alike = [name for name, short in zip(names, written, strict=True) if short == word]
+        if len(set(alike)) > 1:
+            columns = zip(*alike, strict=False)
+            start = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+            room = max(1, most - 2)
+            written = [
+                literal(_window(name, start, room), most) if short == word else short
+                for name, short in zip(names, written, strict=True)
+            ]
+    return written
+
+
+def _window(name: str, middle: int, room: int) -> str:
+    start = max(0, min(middle - room // 2, len(name) - room))
+    return "…" * (start > 0) + name[start : start + room] + "…" * (start + room < len(name))
+
+
 def in_two_lines(name: object, most: int = 60) -> str:
     r"""Return `literal`, of a longer name with a line break behind its last hyphen that fits.
 
