@@ -205,6 +205,11 @@ def test_the_map_holds_the_cosines_around_zero_and_brackets_within_chance(tmp_pa
     legend = [t.get_text() for t in figure.legends[0].get_texts()]
     assert legend == ["in brackets: within chance (level 0.01, Benjamini-Hochberg)"]
     assert "chance gives 0 ± 0.029" in figure.get_suptitle()
+    said = figure.legends[0].get_title().get_text()
+    assert said == f"The colours end at ±{high:.2g}, not at ±1."
+    alike = interference_figure(interference([a, a], weights=[1, 2]))
+    assert alike.axes[0].images[0].get_clim()[1] == pytest.approx(1)
+    assert alike.legends[0].get_title().get_text() == ""
     assert_apart(figure)
 
 
@@ -219,6 +224,19 @@ def test_three_adapters_have_three_maps_on_one_scale(runs):
     assert "weighted updates of 3 adapters" in figure.get_suptitle()
     label = figure.legends[0].get_texts()[0].get_text()
     assert label.startswith("every cosine is beyond chance")
+    assert_apart(figure)
+
+
+def test_long_names_of_pairs_are_shortened_where_they_do_not_differ(tmp_path):
+    names = [f"a-very-long-name-of-a-run-seed{n}-on-wikisql-with-labels-shuffled" for n in range(3)]
+    some = [load(folder(tmp_path / name, seed=n, modules=MODULES)) for n, name in enumerate(names)]
+    figure = interference_figure(interference(some), width=3.5)
+    titles = [ax.get_title() for ax in figure.axes[:-1]]
+    assert [[n for n in range(3) if f"seed{n}" in title] for title in titles] == [
+        [0, 1],
+        [0, 2],
+        [1, 2],
+    ]
     assert_apart(figure)
 
 

@@ -16,7 +16,7 @@ from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import DIFFERENCE_MAP, TICK_SIZE, TITLE_SIZE
 from subspace.plots.module_grid import inches, number_cells, paint, placed, upright
-from subspace.plots.names import literal
+from subspace.plots.names import distinct, literal
 from subspace.plots.panels import (
     HEAD_SIZE,
     NARROW,
@@ -106,7 +106,9 @@ def interference_figure(result: Interference, *, width: float = 7.0) -> Figure:
     )
     heads = max(inches(g.columns) if upright(g.columns, cell[0]) else 0.1 for g in grids)
     title, handles = _title(result, len(pairs), width), _handles(result, grids, cell)
-    lines = title.count("\n") + 4 + (len(handles) if width < NARROW else 1)
+    end = norm.vmax or 1.0
+    note = f"The colours end at ±{end:.2g}, not at ±1." if end < 0.995 else ""
+    lines = title.count("\n") + 4 + (len(handles) if width < NARROW else 1) + bool(note)
     names = 0.0 if len(pairs) == 1 else 0.2
     figure = new_figure(width, down * (rows * cell[1] + heads + names + 0.2) + 0.14 * lines + 0.3)
     figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
@@ -118,10 +120,10 @@ def interference_figure(result: Interference, *, width: float = 7.0) -> Figure:
     for n, (pair, grid) in enumerate(zip(pairs, grids, strict=True)):
         ax = _draw(grid, figure.add_subplot(spec[n // across, n % across]), norm, cell)
         if len(pairs) > 1:
-            name = _named(pair, cell[0] * columns + margin)
+            name = _named(result, pair, cell[0] * columns + margin)
             ax.set_title(name, fontsize=TITLE_SIZE, usetex=False)
     _bar(figure.axes[0].images[0], figure.add_subplot(spec[-1, :]), used - margin)
-    legend_below(figure, handles, columns=1 if width < NARROW else 2)
+    legend_below(figure, handles, note=note, columns=1 if width < NARROW else 2)
     return figure
 
 
@@ -238,9 +240,9 @@ def _title(result: Interference, drawn: int, width: float) -> str:
     return wrapped(f"cosine of the {weighted}updates of {what}; chance gives 0 ± {spread}", fits)
 
 
-def _named(pair: Pair, wide: float) -> str:
-    most = max(6, characters(wide, TITLE_SIZE) // 2 - 2)
-    return " + ".join(literal(name, most) for name in pair)
+def _named(result: Interference, pair: Pair, wide: float) -> str:
+    names = distinct(result.adapters, max(6, characters(wide, TITLE_SIZE) // 2 - 2))
+    return " + ".join(names[result.adapters.index(name)] for name in pair)
 
 
 def _bar(image: AxesImage, ax: Axes, wide: float) -> None:
