@@ -534,6 +534,12 @@ def test_the_figure_has_a_panel_a_kind_and_a_row_a_layer():
     assert [ax.get_title() for ax in chosen.axes] == ["query"]
 
 
+def test_long_names_of_runs_are_told_apart_in_the_title():
+    names = tuple(f"a-long-name-of-a-run-seed{n}-on-wikisql-with-labels" for n in range(3))
+    title = rank_figure(of(module(), adapters=names), width=3.4).get_suptitle()
+    assert all(f"seed{n}" in title for n in range(3))
+
+
 def test_modules_without_layers_are_rows_of_one_panel():
     figure = rank_figure(of(module("embed"), module("lm_head")))
     (ax,) = figure.axes

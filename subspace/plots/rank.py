@@ -14,7 +14,15 @@ from subspace.errors import ArgumentError
 from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
-from subspace.plots.names import chosen, kind_labels, layer_words, literal, module_label, place
+from subspace.plots.names import (
+    chosen,
+    distinct,
+    kind_labels,
+    layer_words,
+    literal,
+    module_label,
+    place,
+)
 from subspace.plots.panels import (
     EM,
     HEAD_SIZE,
@@ -270,7 +278,7 @@ def _panels(modules: Mapping[str, ModuleRank], width: float) -> tuple[list[Panel
 
 def _title(result: Rank, width: float) -> str:
     fits = characters(width - 0.2, HEAD_SIZE)
-    names = ", ".join(literal(name, max(8, fits // 3)) for name in result.adapters[:3])
+    names = ", ".join(distinct(result.adapters[:3], max(8, fits // 3)))
     more = len(result.adapters) - 3
     names += f" and {more} more" if more > 0 else ""
     if result.pairs:
