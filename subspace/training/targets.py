@@ -111,7 +111,7 @@ def for_peft(targets: tuple[str, ...] | str) -> str | list[str]:
     >>> for_peft(("query", "value")), for_peft("all-linear"), for_peft("re:.*query")
     (['query', 'value'], 'all-linear', '.*query')
     >>> for_peft(("query", "re:.*key", "re:.*[45].output.dense"))
-    '(?:.*\\\\.)?(?:query)|(?:.*key)|(?:.*[45].output.dense)'
+    '(?:.*\\.)?(?:query)|(?:.*key)|(?:.*[45].output.dense)'
     """
     if isinstance(targets, str):
         return targets.removeprefix(PATTERN)
