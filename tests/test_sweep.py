@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.folder import last_checkpoint
 from subspace.training.summary import nearly_enough, table6
 from subspace.training.sweep import Cell
+from subspace.training.sweepfile import NOT_OF_A_SWEEP
 
 ROOT = Path(__file__).parent.parent
 
@@ -379,6 +381,60 @@ def test_a_sweep_from_a_file(swept, world, tmp_path, config):
     (tmp_path / "away").rename(some)
     assert all(run["reused"] for run in json.loads(done.stdout)["runs"])
     assert len(json.loads(done.stdout)["runs"]) == 12
+
+
+def test_tables_are_printed_from_the_folder_alone(swept, tmp_path):
+    """Neither options nor the model nor the data are needed, and controls are in no row."""
+    _, out, cells = swept
+    table = table6(cells)
+
+    def told(*words):
+        done = CliRunner().invoke(main, ["train", str(out), *words])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    plain = json.loads(told("--json"))
+    assert len(plain["runs"]) == 12
+
+    def rows(found):
+        return {(r["method"], r["targets"], r["rank"]): (r["mean"], r["seeds"]) for r in found}
+
+    assert rows(plain["table"]["rows"]) == rows(table.to_dict()["rows"])
+    assert len(told("--csv").splitlines()) == 13
+    for words in ((), ("--markdown",), ("--latex",)):
+        for each in table:
+            assert f"{100 * each.mean:.1f} ± {100 * each.std:.1f}" in told(*words)
+    told("--draw", str(tmp_path / "accuracy.png"))
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+
+
+def test_a_control_is_no_row_beside_the_runs_of_the_task(config, tmp_path):
+    for name, options in (("run", {}), ("control", {"shuffle_labels": True})):
+        train(replace(config, steps=2, warmup=0, eval_every=0, **options), tmp_path / name)
+    both = CliRunner().invoke(main, ["train", str(tmp_path), "--json"])
+    assert len(json.loads(both.stdout)["runs"]) == 2
+    (row,) = json.loads(both.stdout)["table"]["rows"]
+    assert row["seeds"] == [5]
+    alone = CliRunner().invoke(main, ["train", str(tmp_path / "control"), "--json"])
+    assert len(json.loads(alone.stdout)["table"]["rows"]) == 1
+
+
+def test_options_of_training_are_refused_beside_folders(swept, tmp_path):
+    _, out, _ = swept
+    (tmp_path / "x.toml").write_text("")
+    printing = {f"--{word}" for word in NOT_OF_A_SWEEP} - {"--config", "--overwrite"}
+    for option in main.get_command(None, "train").params:
+        if option.name == "folders" or option.opts[0] in printing:
+            continue
+        value = str(tmp_path / "x.toml") if option.opts[0] == "--config" else "1"
+        value = option.type.choices[0] if isinstance(option.type, click.Choice) else value
+        words = option.opts[:1] if option.is_flag else [option.opts[0], value]
+        done = CliRunner().invoke(main, ["train", str(out), *words])
+        assert done.exit_code == 2
+        assert f"{words[0]} is for training, and the runs given are taken as" in done.stderr
+    done = CliRunner().invoke(main, ["train", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "no run in it" in done.stderr
 
 
 def test_a_failed_cell_ends_the_command_with_1(world, config, tmp_path):

@@ -30,6 +30,7 @@ OPTIONS = {
     word.removeprefix("--"): parameter
     for parameter in main.get_command(None, "train").params
     for word in parameter.opts
+    if isinstance(parameter, click.Option)
 }
 
 

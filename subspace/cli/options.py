@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from subspace.errors import ArgumentError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 MODULE = click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
 BASE = click.option(
@@ -108,6 +111,20 @@ def one_output(**asked: bool) -> None:
     both = [f"--{name}" for name, on in asked.items() if on]
     if len(both) > 1:
         raise ArgumentError(f"{' and '.join(both)} write to stdout; choose one")
+
+
+def refuse_beside_runs(training: Container[str]) -> None:
+    """Refuse the options named, which trained runs could only ignore."""
+    said = [
+        parameter.opts[0]
+        for parameter in click.get_current_context().command.params
+        if str(parameter.name) in training and given(str(parameter.name))
+    ]
+    if said:
+        raise ArgumentError(
+            f"{said[0]} is for training, and the runs given are taken as they are; leave out one "
+            "or the other"
+        )
 
 
 def given(name: str) -> bool:

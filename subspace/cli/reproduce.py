@@ -22,8 +22,6 @@ from subspace.cli.reproduce_sweeps import (
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from subspace.training.config import TrainConfig
     from subspace.training.sweep import Cell
 
@@ -164,7 +162,7 @@ def command(
     if folders:
         from subspace.training.found import find_runs
 
-        _refuse_training(quick, configs)
+        options.refuse_beside_runs((*TRAINING, "quick", "configs"))
         if base is None:
             raise ArgumentError("what are these runs of? give their checkpoint with --base MODEL")
         checkpoint = open_base(base)
@@ -206,14 +204,3 @@ def command(
         for sentence in made.findings:
             say(sentence)
     click.echo(f"wrote {out / 'README.md'}", err=True)
-
-
-def _refuse_training(quick: bool, configs: Sequence[Path]) -> None:
-    """Refuse what trained runs could only ignore."""
-    said = [f"--{name.replace('_', '-')}" for name in TRAINING if options.given(name)]
-    said += ["--quick"] * quick + ["--config"] * bool(configs)
-    if said:
-        raise ArgumentError(
-            f"{said[0]} is for training, and the runs given are taken as they are; leave out one "
-            "or the other"
-        )

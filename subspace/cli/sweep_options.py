@@ -1,13 +1,11 @@
-"""What ``subspace train`` reads as lists, and a TOML file in the place of its options."""
+"""The options of ``subspace train`` that say what is trained, from the command line or a file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def read_numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[int]:
@@ -61,3 +59,193 @@ def read_file(ctx: click.Context, _param: click.Parameter, path: Path | None) ->
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
     return value if isinstance(value, list) else [value]
+
+
+def training_options(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
+    """Add all options of a run and of a sweep, in this order."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option(
+        "--rank",
+        "--ranks",
+        "ranks",
+        multiple=True,
+        callback=read_numbers,
+        metavar="N[,N…]",
+        default=("8",),
+        show_default=True,
+        help="Rank r of the update, the columns of B and rows of A; a list trains each.",
+    ),
+    click.option(
+        "--seed",
+        "--seeds",
+        "seeds",
+        multiple=True,
+        callback=read_numbers,
+        metavar="N[,N…]",
+        default=("0",),
+        show_default=True,
+        help="Seed of all that is random: the head's and A's start, the order of texts; a list "
+        "trains each rank with every seed.",
+    ),
+    click.option(
+        "--targets",
+        multiple=True,
+        help="Modules to adapt, by the ends of their names, with commas; all-linear; or "
+        "re:PATTERN for whole names, also behind a comma. Repeat it for several sets.  [default: "
+        "the model's query and value projections]",
+    ),
+    click.option(
+        "--data",
+        multiple=True,
+        default=("icd10",),
+        show_default=True,
+        help="What to learn: a bundled task (icd10, icd10-pairs, wikisql-agg, wikisql-sql, snli), "
+        "TASK:FILE, a .jsonl or .csv file, a folder of train, validation and test files, or a "
+        "Hugging Face data set OWNER/NAME. Repeat it for several.",
+    ),
+    click.option(
+        "--reference",
+        "references",
+        multiple=True,
+        type=click.Choice(("full", "head")),
+        help="Train this too, to compare with: all weights (full), or the new head alone. "
+        "Repeatable.",
+    ),
+    click.option(
+        "--lr",
+        multiple=True,
+        callback=read_rates,
+        metavar="[METHOD:]X[,X…]",
+        default=("4e-3", "full:1e-4", "head:4e-3"),
+        show_default=True,
+        help="Learning rate at its peak, of LoRA or of a METHOD (lora, full, head). Of several, "
+        "each rank and target set goes on with the one that is best on validation texts.",
+    ),
+    click.option(
+        "--out",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Folder of the run; of several runs, the folder that holds one for each.",
+    ),
+    click.option(
+        "--config",
+        metavar="TOML",
+        type=click.Path(path_type=Path),
+        callback=read_file,
+        is_eager=True,
+        expose_value=False,
+        help="Read these options from a file, by their names without dashes before; options typed "
+        "here stand before it.",
+    ),
+    click.option(
+        "--model",
+        default="minilm",
+        show_default=True,
+        help="Pretrained model: the embedded MiniLM, a local folder (config.json and weights), or "
+        "a Hugging Face name.",
+    ),
+    click.option(
+        "--text-column",
+        default="text",
+        show_default=True,
+        help="Column of a --data file with the text, or the prompt.",
+    ),
+    click.option(
+        "--pair-column",
+        default="",
+        help="Column with a second text, where pairs of texts are classified.",
+    ),
+    click.option(
+        "--label-column", default="label", show_default=True, help="Column with the text's class."
+    ),
+    click.option(
+        "--completion-column",
+        default="",
+        help="Column with what a language model is to write after the text; the task is then to "
+        "write.",
+    ),
+    click.option(
+        "--alpha",
+        default="16",
+        show_default=True,
+        help="LoRA's alpha; the update is B A times alpha / r. A number for every rank (the "
+        "paper's way), or a multiple of the rank, such as 2r.",
+    ),
+    click.option(
+        "--rslora", is_flag=True, help="Take alpha / sqrt(r) in place of alpha / r (rsLoRA)."
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice(("linear", "cosine", "constant_with_warmup")),
+        default="linear",
+        show_default=True,
+        help="The learning rate after the warm-up: down to 0 in a line or a cosine, or as it is.",
+    ),
+    click.option("--steps", default=300, show_default=True, help="Optimiser steps of a run."),
+    click.option(
+        "--warmup",
+        default=20,
+        show_default=True,
+        help="Of these, steps in which the learning rate rises to its peak.",
+    ),
+    click.option("--batch", default=32, show_default=True, help="Texts in a batch."),
+    click.option(
+        "--accumulate",
+        default=1,
+        show_default=True,
+        help="Batches whose gradients are added up to one optimiser step.",
+    ),
+    click.option(
+        "--bf16", is_flag=True, help="Compute in bfloat16 if a GPU has it; weights stay in float32."
+    ),
+    click.option(
+        "--max-length", default=32, show_default=True, help="Tokens that a longer text is cut to."
+    ),
+    click.option(
+        "--eval-every",
+        default=50,
+        show_default=True,
+        help="Steps between two looks at the accuracy on training and validation texts; 0: at the "
+        "end alone.",
+    ),
+    click.option(
+        "--eval-texts",
+        default=420,
+        show_default=True,
+        help="Texts of each split in such a look; of a task of writing also the test texts that "
+        "are written.",
+    ),
+    click.option(
+        "--shuffle-labels",
+        is_flag=True,
+        help="Train a control: the same texts with their labels permuted, so that there is no "
+        "task.",
+    ),
+    click.option(
+        "--jobs",
+        default=1,
+        show_default=True,
+        help="Runs at a time; above 1 in processes of their own that share the cores.",
+    ),
+    click.option(
+        "--checkpoint-every",
+        default=100,
+        show_default=True,
+        help="Steps between checkpoints, from the last of which a killed run goes on; 0: none.",
+    ),
+    click.option(
+        "--records",
+        is_flag=True,
+        help="Take a run as done if its training.json is there, even without the weights.",
+    ),
+    click.option(
+        "--overwrite", is_flag=True, help="Train again, and replace the runs that are there."
+    ),
+)
