@@ -148,6 +148,25 @@ def test_ranks_seeds_and_steps_of_ones_own_stand_before_a_files(world, tmp_path)
     assert (record["options"]["steps"], record["options"]["warmup"]) == (3, 1)
 
 
+def test_a_task_of_writing_has_no_head_to_train_alone(tmp_path):
+    from test_completion import write_tokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = tmp_path / "decoder"
+    write_tokenizer(model, eos_token="<end>", bos_token="<start>")
+    sizes = {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 0}
+    tiny = GPT2Config(n_positions=40, n_embd=16, n_layer=1, n_head=2, **sizes)
+    GPT2LMHeadModel(tiny).save_pretrained(model)
+    rows = [{"prompt": f"say {w}", "completion": w} for w in "abcdefghij" for _ in range(3)]
+    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--model", str(model), "--data", str(tmp_path / "say.jsonl"), "--ranks", "1,2"]
+    words += ["--seeds", "0,1", "--steps", "2", "--out", str(tmp_path / "o"), "--json"]
+    done = CliRunner().invoke(main, ["reproduce", *words])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["table6"]["rows"]
+    assert [(row["method"], row["metric"]) for row in found] == [("lora", "exact match")] * 2
+
+
 @pytest.fixture(scope="module")
 def told(made, world):
     """What the command says of the gallery as JSON."""

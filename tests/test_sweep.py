@@ -1,11 +1,6 @@
 """A grid of runs: none twice, a killed one goes on to the same bytes, a failed one stops none."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +15,6 @@ from subspace.cli.sweep_table import enough
 from subspace.errors import ArgumentError
 from subspace.results import SweepRow, Table6
 from subspace.training import Sweep, TrainConfig, run_sweep, train
-from subspace.training.folder import last_checkpoint
 from subspace.training.summary import nearly_enough, table6
 from subspace.training.sweep import Cell
 from subspace.training.sweepfile import NOT_OF_A_SWEEP
@@ -138,7 +132,7 @@ def test_what_failed_is_trained_once_it_is_mended_and_nothing_else_is(config, tm
     (tmp_path / "r2-seed0" / "notes.txt").write_text("mine")
     right, wrong = run_sweep(sweep, tmp_path)
     assert (right.error, wrong.record) == ("", None)
-    assert "r2-seed0: holds other files and no training.json" in wrong.error
+    assert wrong.error.startswith("holds other files and no training.json")  # folder is a field
     (tmp_path / "r2-seed0" / "notes.txt").unlink()
     right, mended = run_sweep(sweep, tmp_path)
     assert (right.reused, mended.reused, mended.error) == (True, False, "")
@@ -173,107 +167,6 @@ def test_a_record_alone_is_enough_where_weights_are_not_wanted(swept, tmp_path):
     assert all(cell.reused for cell in cells)
     refused = run_sweep(sweep, tmp_path)
     assert all("a file of it is missing" in cell.error for cell in refused)
-
-
-KILLED = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-torch.set_num_threads(1)
-from subspace.training import TrainConfig, train
-config = TrainConfig(**{options!r})
-def tell(now):
-    print(now.phase, now.step, flush=True)
-train(config, {out!r}, checkpoint_every=10, progress=tell)
-"""
-
-
-def killed_at(config, out, step):
-    """Train in a process of its own, and kill -9 it as it says that a step was done."""
-    options = dict(vars(config))
-    script = KILLED.format(tests=str(ROOT / "tests"), options=options, out=str(out))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
-    for line in process.stdout:
-        if line.split() == ["training", str(step)]:
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait(60) == -signal.SIGKILL
-    time.sleep(0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
-@pytest.mark.parametrize(
-    ("method", "kills"),
-    [
-        ("lora", ((3, None), (14, "checkpoint-10"), (33, "checkpoint-30"))),
-        ("full", ((20, "checkpoint-10"),)),
-    ],
-)
-def test_a_killed_run_goes_on_to_the_same_bytes(config, tmp_path, method, kills):
-    """Killed before the first checkpoint, between two, and on one: the adapter is as unbroken."""
-    config = replace(config, method=method, steps=36, eval_every=8)
-    torch.set_num_threads(1)
-    whole = train(config, tmp_path / "whole")
-    out = tmp_path / "killed"
-    hidden = tmp_path / ".killed.unfinished"
-    for step, found in kills:
-        killed_at(config, out, step)
-        assert not out.exists()
-        last = last_checkpoint(hidden / "trainer")
-        # On a checkpoint's own step the signal may come before it is written, or after.
-        names = {found} if step != 20 else {"checkpoint-10", "checkpoint-20"}
-        assert (None if last is None else last.name) in names
-    steps = []
-    done = train(config, out, checkpoint_every=10, progress=lambda now: steps.append(now.step))
-    assert min(s for s in steps if s) == int(last.name.split("-")[1]) + 1  # nothing done twice
-    assert contents(done.folder) == contents(whole.folder)
-    for part in ("before", "after", "history", "losses"):
-        assert done.record[part] == whole.record[part], part
-    assert not hidden.exists()
-
-
-def test_an_unfinished_run_of_other_options_is_not_gone_on_with(config, tmp_path):
-    def stop(now):
-        if now.phase == "training" and now.step == 11:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "run", checkpoint_every=5, progress=stop)
-    assert last_checkpoint(tmp_path / ".run.unfinished" / "trainer").name == "checkpoint-10"
-    steps = []
-    other = replace(config, seed=6)
-    done = train(other, tmp_path / "run", progress=lambda now: steps.append(now.step))
-    assert 1 in steps
-    assert contents(done.folder) == contents(train(other, tmp_path / "fresh").folder)
-
-
-def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    for step, state in ((5, {"global_step": 5}), (10, {"global_step": 10})):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text(json.dumps(state))
-    assert last_checkpoint(tmp_path).name == "checkpoint-10"
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
-    assert last_checkpoint(tmp_path).name == "checkpoint-5"
-    (tmp_path / "checkpoint-5" / "trainer_state.json").unlink()
-    assert last_checkpoint(tmp_path) is None
-
-
-def test_two_processes_do_not_train_one_run(config, tmp_path):
-    pytest.importorskip("fcntl")
-
-    def meddle(now):
-        if now.step == 3:
-            with pytest.raises(ArgumentError, match="another process is training this run"):
-                train(config, tmp_path / "run")
-
-    assert train(config, tmp_path / "run", progress=meddle).folder.exists()
 
 
 def row(rank, *test, targets="query"):

@@ -145,6 +145,11 @@ def test_columns_of_csv_are_named_by_what_they_count(capsys):
     assert both[-1]["validation_token_accuracy"] == "0.52"
 
 
+def test_a_row_that_failed_counts_what_others_of_its_data_count():
+    (_, failed) = table6([WRITING[0], FAILED])
+    assert (failed.test, failed.metric) == ((), "exact match")
+
+
 def test_the_result_says_its_metric():
     table = table6([*SORTING, *WRITING])
     plain = held(json.loads(json.dumps(table.to_dict())))

@@ -33,12 +33,15 @@ def table6(cells: Iterable[Cell]) -> Table6:
         the difference paired over the seeds of both; unknown where they share fewer than two.
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
+    writing = set()
     for cell in cells:
+        if writes_texts(cell.record):
+            writing.add(cell.config.data)
         config = cell.config
         lora = config.method == "lora"
         key = (config.data, config.method) + ((config.targets, config.rank) if lora else ("", None))
         groups.setdefault(key, []).append(cell)
-    rows = tuple(_row(key, group) for key, group in groups.items())
+    rows = tuple(_row(key, group, key[0] in writing) for key, group in groups.items())
     sets = dict.fromkeys((r.data, r.targets) for r in rows if r.method == "lora")
     found = [
         nearly_enough([r for r in rows if (r.data, r.targets) == wanted and r.method == "lora"])
@@ -47,7 +50,7 @@ def table6(cells: Iterable[Cell]) -> Table6:
     return Table6(rows, tuple(each for each in found if each is not None))
 
 
-def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
+def _row(key: tuple[Any, ...], group: Sequence[Cell], writing: bool) -> SweepRow:
     data, method, targets, rank = key
     used = [c for c in group if not c.searched]
     done = sorted((c for c in used if c.record is not None), key=lambda c: c.config.seed)
@@ -70,7 +73,7 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell]) -> SweepRow:
         searched=tuple((c.config.learning_rate, c.validation) for c in tried)
         if len(tried) > 1
         else (),
-        metric="exact match" if any(map(writes_texts, records)) else "accuracy",
+        metric="exact match" if writing else "accuracy",
         loss=tuple(float(r["after"].get("loss", math.nan)) for r in records),
         failed=tuple(f"{c.folder.name}: {c.error}" for c in group if c.record is None),
     )

@@ -7,7 +7,9 @@ import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.managers import SyncManager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import ArgumentError, SubspaceError, printable
@@ -203,7 +205,9 @@ def _run_all(
             yield place, _train_one(config, out / place, place.as_posix(), shared, tell)
         return
     context = get_context("spawn")  # torch's threads do not survive a fork
-    with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
+    manager = SyncManager(ctx=context)
+    manager.start(_end_with_parent)
+    with manager, ProcessPoolExecutor(jobs, context, _end_with_parent) as pool:
         steps = manager.Queue()
         waiting = {
             pool.submit(_work, config, out / place, place.as_posix(), shared, steps, jobs): place
@@ -222,6 +226,21 @@ def _run_all(
                 except BrokenProcessPool:
                     why = "its process was killed; run the sweep again to go on from a checkpoint"
                     yield place, Cell(out / place, tasks[place], None, False, why)
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that began it, which `kill -9` gives no time to tell.
+
+    Else its run would go on unseen, and hold the lock of its folder against the next command.
+    """
+    parent = parent_process()
+    assert parent is not None
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait_for_it, daemon=True).start()
 
 
 def _told(name: str, tell: Callable[[Step], None]) -> Callable[[Progress], None]:
@@ -252,7 +271,10 @@ def _train_one(
     try:
         result = train(config, folder, progress=_told(name, tell), **shared)
     except SubspaceError as error:
-        return Cell(folder, config, None, False, str(error))
+        text = str(error)
+        for place in (folder, folder.resolve()):  # the cell says it already
+            text = text.removeprefix(f"{place}: ")
+        return Cell(folder, config, None, False, text)
     except Exception as error:  # one run's failure, a full disk or an odd model, stops no other
         return Cell(folder, config, None, False, printable(f"{type(error).__name__}: {error}"))
     return Cell(folder, config, dict(result.record), result.reused)
