@@ -324,7 +324,7 @@ def test_options_of_training_are_refused_beside_folders(swept, tmp_path):
         words = option.opts[:1] if option.is_flag else [option.opts[0], value]
         done = CliRunner().invoke(main, ["train", str(out), *words])
         assert done.exit_code == 2
-        assert f"{words[0]} is for training, and the runs given are taken as" in done.stderr
+        assert f"{words[0]} is for training, and '{out}' stands for runs that are" in done.stderr
     done = CliRunner().invoke(main, ["train", str(tmp_path)])
     assert done.exit_code == 2
     assert "no run in it" in done.stderr
@@ -367,6 +367,16 @@ def test_no_path_of_this_machine_is_in_a_record(config, tmp_path):
     )
     assert str(tmp_path) not in (done.folder / "training.json").read_text()
     assert done.record["options"]["data"] == "snli:pairs.jsonl"
+
+
+def test_a_head_that_no_model_has_is_refused_before_the_first_run(config, tmp_path):
+    rows = [{"prompt": f"say {w}", "completion": w} for w in "abcdefghij"]
+    (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = str(tmp_path / "say.jsonl")
+    sweep = grid(replace(config, data=data), data=(data,), references=("head",))
+    with pytest.raises(ArgumentError, match=r"say\.jsonl is a task of writing.*--reference head"):
+        run_sweep(sweep, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_completion_task_is_swept_by_its_tokens(tmp_path):

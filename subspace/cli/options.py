@@ -121,9 +121,10 @@ def refuse_beside_runs(training: Container[str]) -> None:
         if str(parameter.name) in training and given(str(parameter.name))
     ]
     if said:
+        (first, *_) = click.get_current_context().params["folders"]
         raise ArgumentError(
-            f"{said[0]} is for training, and the runs given are taken as they are; leave out one "
-            "or the other"
+            f"{said[0]} is for training, and {str(first)!r} stands for runs that are trained "
+            "already; leave out one or the other"
         )
 
 

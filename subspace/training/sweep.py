@@ -141,7 +141,12 @@ def run_sweep(
     # What no run could read is refused before the first one.
     find_model(sweep.options.model)
     for data in sweep.data:
-        load_data(data, **columns(sweep.options))
+        found = load_data(data, **columns(sweep.options))
+        if found.kind == "completion" and "head" in sweep.references:
+            raise ArgumentError(
+                f"{found.name} is a task of writing, for which a language model has no new head to "
+                "train alone; leave out --reference head"
+            )
     done: dict[Path, Cell] = {}
 
     def run(configs: Sequence[TrainConfig]) -> None:
