@@ -68,6 +68,28 @@ def test_from_peft_to_kohya_and_back_no_bit_changes(base, tmp_path):
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
+@pytest.mark.parametrize("side", ["in", "out", "A", "B"])
+def test_one_adapter_in_all_formats_is_one_whatever_its_names(tmp_path, side):
+    wrapped = made(tiny_llama(), target_modules=["q_proj", "up_proj"], r=3)
+    source = written(wrapped, tmp_path / "run")
+    places = {"peft": "p", "mlx": "m", "kohya": "k.safetensors", "loralib": "l.pt"}
+    for format, place in places.items():
+        run("convert", source, tmp_path / place, "--to", format)
+    adapters = [subspace.load(source)] + [
+        subspace.load(tmp_path / place, alpha=7 if format == "loralib" else None)
+        for format, place in places.items()
+    ]
+    first = adapters[0]
+    for other in adapters[1:]:
+        compared = subspace.similarity(first, other, side=side)
+        assert set(compared) == set(first)
+        for module in compared.values():
+            assert abs(module.phi[-1, -1] - 1) < 1e-12
+        (again,) = subspace.align([first, other])[1:]
+        for name, update in first.items():
+            assert again[name].delta().norm() == update.delta().norm()
+
+
 @pytest.mark.parametrize("format", ["peft", "mlx", "loralib"])
 def test_what_lycoris_trained_on_a_language_model(base, tmp_path, format):
     lycoris = pytest.importorskip("lycoris")
