@@ -18,6 +18,11 @@ NAMES = {
     "loha": [f"m.{slot}" for slot in (*hadamard.SLOTS, "alpha")],
     "lokr": [f"m.{slot}" for slot in (*kronecker.SLOTS, "alpha")],
     "diffusers": [f"unet.m{end}" for end in diffusers._SLOTS] + ["unet.m.processor_lora.up.weight"],
+    "xlabs": [
+        f"double_blocks.{n}.processor.{layer}.{side}.weight"
+        for n, layer in (("0", "qkv_lora1"), ("0", "proj_lora2"), ("m", "qkv_lora1"))
+        for side in ("down", "up")
+    ],
     "cloneofsimo": ["unet:0:up", "unet:0:down", "unet:1:up", "unet:1:down", "<s>", "unet:00:up"],
 }
 SIZES = st.lists(st.sampled_from([1, 2, 2, 3, 4]), max_size=4)

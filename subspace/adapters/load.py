@@ -21,6 +21,7 @@ from subspace.adapters import (
     peft_lycoris,
     peft_vera,
     torchtune,
+    xlabs,
 )
 from subspace.adapters.find import find
 from subspace.adapters.peft_refused import refused_by_name
@@ -39,6 +40,7 @@ __all__ = ["FORMATS", "explain", "find", "load"]
 # The first that claims a file reads it: what a config or a prefix tells comes before what names of
 # tensors alone do.
 FORMATS: tuple[Format, ...] = (
+    xlabs,
     diffusers,
     gguf,
     torchtune,
