@@ -6,6 +6,7 @@ llama.cpp's converter is no package: the files are written by its own `gguf` pac
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 
 import subspace
 from subspace.adapters.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
+from subspace.errors import FormatError
 from tests.adapters_made import assert_same_update, made, two_linears, written
 from tests.test_house import HEAVY, modules_after, run_cli
 
@@ -192,6 +194,35 @@ def test_the_rows_of_llamas_q_and_k_keep_the_norm_and_the_right_side(tmp_path, h
         one, other = before[module].delta(), after[module].delta()
         assert not torch.allclose(one, other)
         assert torch.allclose(one.T @ one, other.T @ other)
+    # So what would take these rows for transformers' refuses, and the right side is compared.
+    for side in ("out", "B"):
+        with pytest.raises(
+            FormatError, match=r"cannot compare side .* rotary order .*config\.json"
+        ):
+            subspace.similarity(before, after, side=side)
+    with pytest.raises(FormatError, match="are in the rotary order of GGUF"):
+        subspace.save(after, tmp_path / "peft")
+    with pytest.raises(FormatError, match=r"cannot compare .model\.layers\.0\.self_attn"):
+        subspace.interference([before, after])
+    W = {f"{module}.weight": torch.ones(info.shape) for module, info in before.updates.items()}
+    save_file(W, tmp_path / "base.safetensors")
+    for measure in (subspace.amplification, lambda x, base: subspace.diff(base, x)):
+        with pytest.raises(FormatError, match=r"rotary order of GGUF .*, and those of base"):
+            measure(after, tmp_path / "base.safetensors")
+    same = subspace.similarity(before, after, side="in")
+    assert all(abs(module.phi[-1, -1] - 1) < 1e-12 for module in same.values())
+    renamed, _ = subspace.align([after, before], {module: module + "x" for module in after})
+    with pytest.raises(FormatError, match="are in the rotary order of GGUF"):
+        subspace.save(renamed, tmp_path / "peft")
+    # With the base's config.json beside they are put back.
+    config = {"model_type": "llama", "num_attention_heads": heads[0]}
+    config["num_key_value_heads"] = heads[1]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    back = subspace.load(tmp_path / "cpp.gguf")
+    assert "rotary" not in "".join(back.notes)
+    for module in before:
+        assert torch.equal(back[module].delta(), before[module].delta())
+    subspace.save(back, tmp_path / "peft")
 
 
 def test_a_config_beside_it_is_not_its_own(tmp_path):

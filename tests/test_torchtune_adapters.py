@@ -116,6 +116,9 @@ def test_the_rows_of_q_and_k_are_put_back(tmp_path, kind):
         one, other = adapter[module].delta(), unsure[module].delta()
         assert not torch.allclose(one, other)
         assert torch.allclose(one.T @ one, other.T @ other)
+    with pytest.raises(subspace.SubspaceError, match=r"rotary order of torchtune, and PEFT is to"):
+        subspace.save(unsure, tmp_path / "peft")
+    subspace.save(adapter, tmp_path / "peft")
 
 
 @given(alpha=st.floats(0.5, 64), rank=st.integers(1, 9))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.flux_names import in_diffusers
 from subspace.adapters.order import model_order
+from subspace.adapters.rotary import other_rows
 from subspace.adapters.source import some
 from subspace.errors import ArgumentError, UnknownModuleError
 
@@ -258,6 +259,7 @@ def _renamed(adapter: Adapter, table: Mapping[str, str]) -> Adapter:
     """Give modules other names: old -> new."""
     if not table:
         return adapter
+    before = adapter
     old = {new: name for name, new in table.items()}
     kept = {name: info for name, info in adapter.updates.items() if name not in table}
     clash = next((new for new in table.values() if new in kept), None)
@@ -271,8 +273,14 @@ def _renamed(adapter: Adapter, table: Mapping[str, str]) -> Adapter:
         else {}
     )
 
+    rows = tuple(table.get(name, name) for name in other_rows(adapter, adapter.updates))
+    if rows:
+        adapter = replace(
+            adapter, metadata=MappingProxyType({**adapter.metadata, "other_rows": rows})
+        )
+
     def read(module: str) -> LowRankUpdate:
-        return replace(adapter[old.get(module, module)], name=module)
+        return replace(before[old.get(module, module)], name=module)
 
     note = "modules matched under other names: "
     return _made(

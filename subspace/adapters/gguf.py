@@ -8,7 +8,7 @@ scale is ``adapter.lora.alpha / r``, and 1 if that is 0 or not there.
 
 The converter copies ``lora_alpha`` alone, so an rsLoRA's scale and what an ``alpha_pattern`` said
 are lost, in llama.cpp too. For Llama it also reorders the rows of q and k to its own rotary layout;
-the number of heads, which undoes that, is not in the file.
+they are put back where the base's ``config.json`` beside tells the number of heads.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from subspace.adapters.assemble import Planned, assemble
+from subspace.adapters.rotary import base_config, heads_of, is_turned, put_back
 from subspace.adapters.source import by_module, factors_there, matrix, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import QUANTISED, short
@@ -37,7 +38,7 @@ ENDS = (".weight.lora_a", ".weight.lora_b")
 READS = (
     "LoRA in float32, float16, bfloat16 or quantised (extra `quantised`), token embeddings and "
     "stacked experts, with the scale that llama.cpp applies; Llama's and Qwen's modules by their "
-    "Hugging Face names"
+    "Hugging Face names, rows of q and k in transformers' order where config.json is beside"
 )
 HELD = "files of `gguf` with the keys of llama.cpp's converter; its rule of the scale"
 PROOF = ("tests/test_gguf_adapters.py",)
@@ -97,14 +98,19 @@ def read(source: Source) -> Adapter:
     for tensor, slots in by_module(source, _parse).items():
         factors_there(source, tensor, slots, "lora_a", "lora_b")
         planned.extend(_planned(source, tensor, slots, alpha, architecture))
-    if architecture == "llama":
-        permuted = [p.module for p in planned if p.module.endswith((".q_proj", ".k_proj"))]
-        if permuted:
-            notes.append(
-                f"{some(permuted)}: the rows of q and k are in llama.cpp's rotary order, not in "
-                "transformers': norms and the sides A and in are as they were, the sides B and out "
-                "compare with other GGUF files alone"
-            )
+    turned = [p.module for p in planned if architecture == "llama" and is_turned(p.module)]
+    beside = base_config(source) if turned else None
+    if beside is not None:
+        heads = heads_of(*beside)
+        planned = [put_back(source, p, heads) if is_turned(p.module) else p for p in planned]
+        turned = []
+    if turned:
+        notes.append(
+            f"{some(turned)}: the rows of q and k are in llama.cpp's rotary order, not in "
+            "transformers', and no config.json of the base beside tells the heads: norms and the "
+            "sides A and in are as they were, the sides B and out compare with other GGUF files "
+            "alone"
+        )
     kinds = {source.tensors.headers[name].dtype for update in planned for name in update.tensors}
     quantised = sorted(kinds & set(QUANTISED))
     if quantised:
@@ -130,6 +136,7 @@ def read(source: Source) -> Adapter:
         notes=notes,
         base_model=metadata.get("general.base_model.0.name"),
         architecture=architecture,
+        other_rows=tuple(turned),
     )
 
 

@@ -17,6 +17,7 @@ from subspace.adapters import (
 )
 from subspace.adapters.find import CONFIG
 from subspace.adapters.placing import place_file, place_folder, room_for
+from subspace.adapters.rotary import refuse_other_rows
 from subspace.adapters.source import some
 from subspace.adapters.written import OF_ANOTHER
 from subspace.errors import ArgumentError, FormatError
@@ -122,6 +123,7 @@ def save(
             "(save_pretrained with path_initial_model_for_weight_conversion), or have it as it is "
             "with --updates-only (updates_only=True)"
         )
+    refuse_other_rows(adapter, adapter.updates, f"{writer.NAME} is to have")
     content = writer.content(adapter, updates_only=updates_only)
     left_out = [
         tensor

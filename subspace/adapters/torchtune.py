@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.assemble import assemble
 from subspace.adapters.find import WEIGHTS
 from subspace.adapters.plain import asked_alpha, plain
+from subspace.adapters.rotary import Heads, base_config, heads_of, is_turned, put_back
 from subspace.adapters.source import by_module, factors_there, some
 from subspace.errors import FormatError
-from subspace.tensorfiles import read_json, short
+from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import torch
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.assemble import Planned
@@ -60,11 +58,6 @@ _REORDERED = {
 }
 
 
-class _Heads(NamedTuple):
-    query: int
-    key: int
-
-
 def claims(source: Source) -> str | None:
     """Say why these are torchtune's: the tensors' names, also beside a config that is PEFT's."""
     if source.config is not None and source.weights.name in WEIGHTS:
@@ -93,11 +86,10 @@ def read(source: Source) -> Adapter:
         factors_there(source, path, slots, "lora_a", "lora_b")
         module = _module(path)
         update = plain(source, module, slots["lora_a"], slots["lora_b"], alpha)
-        if module.endswith(("self_attn.q_proj", "self_attn.k_proj")):
+        if is_turned(module):
             reordered.append(module)
             if heads is not None:
-                count = heads.query if module.endswith("q_proj") else heads.key
-                update = _put_back(source, update, count)
+                update = put_back(source, update, heads)
         planned.append(replace(update, magnitude=slots.get("magnitude", "")))
     notes = []
     if reordered and unsure:
@@ -106,6 +98,8 @@ def read(source: Source) -> Adapter:
             "Mistral and Gemma, and no config.json beside tells the heads: norms and the sides A "
             "and in are as they were, the sides B and out compare with other torchtune files alone"
         )
+    else:
+        reordered = []
     base = config.get("base_model_name_or_path")
     return assemble(
         source,
@@ -114,6 +108,7 @@ def read(source: Source) -> Adapter:
         method="DoRA (BA part)" if any(update.magnitude for update in planned) else "LoRA",
         notes=notes,
         base_model=base if isinstance(base, str) else None,
+        other_rows=tuple(reordered),
     )
 
 
@@ -148,38 +143,14 @@ def _alpha(source: Source, config: Mapping[str, Any]) -> float:
     return float(alpha)
 
 
-def _heads(source: Source) -> tuple[_Heads | None, bool]:
+def _heads(source: Source) -> tuple[Heads | None, bool]:
     """Return the heads where rows are to be put back, and whether that is unsure."""
-    path = source.weights.parent / "config.json"
-    if not path.exists():
+    beside = base_config(source)
+    if beside is None:
         return None, True
-    config = read_json(path)
+    path, config = beside
     kind = config.get("model_type")
     reordered = _REORDERED.get(kind) if isinstance(kind, str) else None
-    if reordered is None:
-        return None, True
     if not reordered:
-        return None, False
-    query = config.get("num_attention_heads")
-    key = config.get("num_key_value_heads", query)
-    for field, count in (("num_attention_heads", query), ("num_key_value_heads", key)):
-        if type(count) is not int or count < 1:
-            raise FormatError(f"{path}: {field} = {short(count)} is not a number of heads")
-    return _Heads(query, key), False  # type: ignore[arg-type]
-
-
-def _put_back(source: Source, update: Planned, heads: int) -> Planned:
-    _, b = update.tensors
-    rows = update.shape[0]
-    if rows % (2 * heads):
-        raise FormatError(
-            f"{source.text(b)}: its rows are not those of {heads} heads, which config.json beside "
-            "tells; it is not of this adapter's base"
-        )
-    return replace(update, rows=partial(_in_order, heads=heads))
-
-
-def _in_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    # torchtune has a head's pairs side by side, transformers has its two halves.
-    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
-    return pairs.transpose(1, 2).reshape(rows.shape)
+        return None, reordered is None
+    return heads_of(path, config), False

@@ -16,6 +16,7 @@ import torch
 
 from subspace.adapters.magnitude import REASON
 from subspace.adapters.peft_tokens import trained_tokens
+from subspace.adapters.rotary import refuse_other_rows
 from subspace.errors import FormatError, ShapeError
 from subspace.measures.counterparts import Counterparts
 
@@ -78,6 +79,7 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     updates = {}
     if not tokens or glob is None or any(fnmatchcase(module, glob) for module in adapter):
         updates = dict(adapter.select(glob).updates)
+    refuse_other_rows(adapter, updates, f"those of {base.name} in")
     reads: dict[str, tuple[Weight, Callable[[], torch.Tensor]]] = {}
     for name, info in updates.items():
         before = base.get(name, shape=info.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from subspace.adapters.rotary import refuse_other_rows
 from subspace.pretrained import open_pretrained
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ def fitted(adapter: Adapter, base: Pretrained, modules: str | None) -> Adapter:
         The base lacks a module, or none matches `modules`.
     ShapeError
         A module of the base has another shape.
+    FormatError
+        Rows of the adapter are in another order than the base's.
     """
     chosen = adapter.select(modules)
+    refuse_other_rows(chosen, chosen, f"those of {base.name} in")
     for name, info in chosen.updates.items():
         base.get(name, shape=info.shape)
     return chosen

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from subspace.adapters import Adapter, LowRankUpdate
-from subspace.errors import ArgumentError, ShapeError, UnknownModuleError
+from subspace.adapters.rotary import WAY_OUT, other_rows
+from subspace.errors import ArgumentError, FormatError, ShapeError, UnknownModuleError
 from subspace.spectra import equal_chunks
 
 if TYPE_CHECKING:
@@ -122,6 +123,21 @@ def check_shapes(adapters: Sequence[Adapter], name: str, side: Side | None = Non
                 f"{out_a} x {in_a} in {first.name!r} and {out_b} x {in_b} in {x.name!r}; "
                 "both must adapt the same base model"
             )
+    _check_rows(adapters, name, side)
+
+
+def _check_rows(adapters: Sequence[Adapter], name: str, side: Side | None) -> None:
+    """Refuse what compares rows of B in two orders."""
+    if side not in (None, "B", "out"):
+        return
+    orders = [x.format if other_rows(x, (name,)) else "" for x in adapters]
+    if len(set(orders)) > 1:
+        other = next(x for x, order in zip(adapters, orders, strict=True) if order)
+        raise FormatError(
+            f"cannot compare {f'side {side} of ' if side else ''}{name!r}: its rows are in the "
+            f"rotary order of {other.format} in {other.name!r} and in another elsewhere; {WAY_OUT}"
+            + (", or compare on side in" if side else "")
+        )
 
 
 def starts(adapters: Sequence[Adapter], names: Sequence[str]) -> Starts | None:

@@ -1,0 +1,112 @@
+"""Rows of q and k that a writer has in its own rotary order, and how they come back.
+
+torchtune and llama.cpp have a head's pairs side by side, transformers has its two halves; the
+number of heads, which undoes it, is in the base's ``config.json``. Where that is not beside the
+file, the adapter's ``metadata["other_rows"]`` names the modules: what compares their rows with
+another order, or writes them for another program, refuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from subspace.adapters.source import some
+from subspace.errors import FormatError
+from subspace.tensorfiles import read_json, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.assemble import Planned
+    from subspace.adapters.source import Source
+
+CONFIG = "config.json"
+WAY_OUT = (
+    "put the base's config.json, which tells the heads, beside the file, or leave them out with "
+    "--module"
+)
+
+
+class Heads(NamedTuple):
+    """How many the base's attention has."""
+
+    query: int
+    key: int
+
+
+def base_config(source: Source) -> tuple[Path, Mapping[str, Any]] | None:
+    """Read the base's ``config.json`` beside the file, if there is one."""
+    path = source.weights.parent / CONFIG
+    return (path, read_json(path)) if path.exists() else None
+
+
+def heads_of(path: Path, config: Mapping[str, Any]) -> Heads:
+    """Return the numbers of heads that a base's config tells.
+
+    Raises
+    ------
+    FormatError
+        They are no numbers.
+    """
+    query = config.get("num_attention_heads")
+    key = config.get("num_key_value_heads", query)
+    for field, count in (("num_attention_heads", query), ("num_key_value_heads", key)):
+        if type(count) is not int or count < 1:
+            raise FormatError(f"{path}: {field} = {short(count)} is not a number of heads")
+    return Heads(query, key)  # type: ignore[arg-type]
+
+
+def is_turned(module: str) -> bool:
+    """Whether a module of the base is one whose rows are reordered."""
+    return module.endswith(("self_attn.q_proj", "self_attn.k_proj"))
+
+
+def put_back(source: Source, update: Planned, heads: Heads) -> Planned:
+    """Plan the rows of a query's or key's B in transformers' order.
+
+    Raises
+    ------
+    FormatError
+        The heads do not divide them.
+    """
+    _, b = update.tensors
+    count = heads.query if update.module.endswith("q_proj") else heads.key
+    if update.shape[0] % (2 * count):
+        raise FormatError(
+            f"{source.text(b)}: its rows are not those of {count} heads, which config.json beside "
+            "tells; it is not of this adapter's base"
+        )
+    return replace(update, rows=partial(_in_order, heads=count))
+
+
+def _in_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return pairs.transpose(1, 2).reshape(rows.shape)
+
+
+def other_rows(adapter: Adapter, modules: Iterable[str]) -> list[str]:
+    """List those of `modules` whose rows are in the writer's own order."""
+    found: Any = adapter.metadata.get("other_rows") or ()
+    return [module for module in modules if module in found]
+
+
+def refuse_other_rows(adapter: Adapter, modules: Iterable[str], what: str) -> None:
+    """Refuse to compare or write such rows with those of transformers' order.
+
+    Raises
+    ------
+    FormatError
+        Names them, `what` has another order, and the way out.
+    """
+    found = other_rows(adapter, modules)
+    if found:
+        raise FormatError(
+            f"{adapter.path or adapter.name}: the rows of {some(found)} are in the rotary order of "
+            f"{adapter.format}, and {what} transformers'; {WAY_OUT}"
+        )
