@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 from mlx import nn  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.models.switch_layers import SwitchLinear  # noqa: E402
-from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
+from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,6 +177,26 @@ def test_experts_whose_a_is_stacked_in_two_dimensions(tmp_path):
     path.unlink()
     save_file(tensors, path)
     assert_same(subspace.load(tmp_path), fused(model))
+
+
+def test_experts_are_written_for_mlx_again(tmp_path):
+    """mlx-lm's own loader takes them, whole, chosen or resized."""
+    trained(tmp_path / "run", rank=4)
+    adapter = subspace.load(tmp_path / "run")
+    chosen = adapter.select("*.[eq]*[02_]*")
+    assert set(chosen) < set(adapter)
+    smaller = subspace.resize(adapter, rank=2).adapter
+    for n, each in enumerate((adapter, chosen, smaller)):
+        out = subspace.save(each, tmp_path / str(n), "mlx")
+        theirs = fused(load_adapters(Model(), str(out.path)))
+        for name, delta in theirs.items():
+            wanted = each[name].delta() if name in each else torch.zeros_like(delta)
+            assert (delta - wanted).norm() <= 1e-6 * wanted.norm(), name
+        assert set(each) <= set(theirs)
+        assert any("zeros for the experts" in note for note in out.notes) == (each is chosen)
+    one, other = (load_file(tmp_path / place / "adapters.safetensors") for place in ("run", "0"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_without_a_config_the_scale_is_the_writers_own(tmp_path):

@@ -13,7 +13,9 @@ and (experts, d_out, r), not transposed: each expert is a module here (up to 0.2
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.assemble import Planned, assemble
@@ -83,6 +85,7 @@ def read(source: Source) -> Adapter:
                 )
             planned[-1] = replace(planned[-1], magnitude=slots["m"])
     dora = any(update.magnitude for update in planned)
+    experts = Counter(p.module.rpartition(".")[0] for p in planned if p.kind == "expert")
     return assemble(
         source,
         planned,
@@ -90,6 +93,7 @@ def read(source: Source) -> Adapter:
         method="DoRA (BA part)" if dora or kind == "dora" else "LoRA",
         notes=notes,
         base_model=config["model"] if isinstance(config.get("model"), str) else None,
+        experts=MappingProxyType(dict(experts)),
         asked_alpha=None if _stored_scale(config) else source.alpha,
     )
 
