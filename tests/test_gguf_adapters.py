@@ -14,12 +14,14 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
 from subspace.adapters.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
+from subspace.cli import main
 from subspace.errors import FormatError
 from tests.adapters_made import assert_same_update, made, two_linears, written
 from tests.test_house import HEAVY, modules_after, run_cli
@@ -263,7 +265,9 @@ def test_quantised_factors_are_what_llama_cpp_computes_with(tmp_path):
     assert any("are quantised (q8_0)" in note for note in adapter.notes)
     # Directions that quantising may have made are no finding.
     assert subspace.spectrum(update).rank == 8
-    out = subspace.save(adapter, tmp_path / "peft").path
+    out = tmp_path / "peft"
+    done = CliRunner().invoke(main, ["convert", str(tmp_path / "x.gguf"), str(out), "--to", "peft"])
+    assert done.stdout.splitlines()[2].endswith("float32/float16")  # what is written
     assert torch.equal(subspace.load(out)[update.name].delta(), update.delta())
 
 

@@ -12,7 +12,7 @@ from subspace.cli.places import check_place
 from subspace.cli.printing import echo_csv, echo_json, echo_table, ended, say
 
 if TYPE_CHECKING:
-    from subspace.adapters import Adapter
+    from subspace.adapters import Adapter, UpdateInfo
     from subspace.adapters.save import Written
     from subspace.results import Conversion
 
@@ -80,7 +80,9 @@ def _result(adapter: Adapter, written: Written) -> Conversion:
     from subspace.results import Conversion, ModuleConversion
 
     modules = {
-        i.name: ModuleConversion(i.name, i.kind, i.shape, i.rank, i.scale, i.dtype, i.parameters)
+        i.name: ModuleConversion(
+            i.name, i.kind, i.shape, i.rank, i.scale, _written_dtype(i), i.parameters
+        )
         for i in adapter.updates.values()
     }
     place = str(written.path)
@@ -112,3 +114,11 @@ def show(result: Conversion) -> None:
     echo_table(header, [row], left=2)
     for note in result.notes:
         say(f"note: {note}")
+
+
+def _written_dtype(info: UpdateInfo) -> str:
+    """Name the factors' dtypes; what was quantised is written as the float32 that it stands for."""
+    from subspace.tensorfiles import QUANTISED
+
+    kinds = ("float32" if kind in QUANTISED else kind for kind in info.dtype.split("/"))
+    return "/".join(dict.fromkeys(kinds))
