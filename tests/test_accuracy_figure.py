@@ -428,6 +428,16 @@ def test_the_legend_explains_all_that_is_drawn():
     assert "3 seeds" in title(figure)
 
 
+def test_texts_written_exactly_are_not_called_accuracy():
+    table = sweep(("icd10", "sql"))
+    exact = [replace(r, metric="exact match") if r.data == "sql" else r for r in table]
+    figure = accuracy_figure(replace(table, rows=tuple(exact)))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["accuracy (%)", "exact matches (%)"]
+    assert title(figure).startswith("Accuracy or exact matches over rank")
+    alone = accuracy_figure(replace(table, rows=tuple(r for r in exact if r.data == "sql")))
+    assert title(alone).startswith("Exact matches over rank")
+
+
 def test_a_panel_is_a_data_set_on_its_own_scale():
     table = sweep(("icd10", "snli", "wikisql-agg"))
     figure = accuracy_figure(table)

@@ -27,7 +27,13 @@ from subspace.plots.accuracy_curves import (
     scale_limits,
     target_curves,
 )
-from subspace.plots.accuracy_words import legend_height, legend_lines, note_words, title_words
+from subspace.plots.accuracy_words import (
+    counted_words,
+    legend_height,
+    legend_lines,
+    note_words,
+    title_words,
+)
 from subspace.plots.gains import blank, quiet
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
 from subspace.plots.names import literal
@@ -110,15 +116,18 @@ def accuracy_figure(table: Table6, *, width: float = 7.0) -> Figure:
     figure = new_figure(width, down * (inches[1] + 0.35) + 0.5 + 0.125 * lines)
     figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
     spec = figure.add_gridspec(down, across)
+    said: list[Axes] = []
     for n, (data, rows) in enumerate(panels.items()):
         ax = figure.add_subplot(spec[n // across, n % across])
         accuracy(rows, ax=ax, nearly_enough=table.nearly_enough, sets=sets, inches=inches)
         fits = characters(inches[0] + 0.3, TITLE_SIZE)
         ax.set_title(literal(data, fits), fontsize=TITLE_SIZE, pad=4, usetex=False)
-        if n % across:  # at the left
-            ax.set_ylabel("")
+        if n % across and ax.get_ylabel() == figure.axes[n - 1].get_ylabel():
+            said.append(ax)
         if n + across < len(panels):
             ax.set_xlabel("")
+    for ax in said:  # at the left of a row once, where its panels count one thing
+        ax.set_ylabel("")
     legend_below(figure, handles, note=notes, columns=columns)
     return figure
 
@@ -205,7 +214,8 @@ def accuracy(
     levels = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
     ax.set_yticks([level for level in levels if low <= level <= min(high, 100)])
     ax.set_xlabel("rank r", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
-    ax.set_ylabel("accuracy (%)", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
+    words = f"{counted_words(rows)} (%)"
+    ax.set_ylabel(words, fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     quiet(ax)
     return ax
 

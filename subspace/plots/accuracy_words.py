@@ -46,7 +46,8 @@ def title_words(rows: Sequence[SweepRow], fits: int) -> str:
     counts = [len(row.test) for row in rows if row.test]
     seen = any(math.isfinite(in_percent(row.train)[0]) for row in rows)
     which = "test against training texts" if seen else "test texts"
-    first = f"Accuracy over rank: {which}; {_alpha(rows)}"
+    counted = counted_words(rows)
+    first = f"{counted[0].upper()}{counted[1:]} over rank: {which}; {_alpha(rows)}"
     least, most = min(counts, default=0), max(counts, default=0)
     if most > 1:
         over = f"{most}" if least == most else f"{least} to {most}"
@@ -56,6 +57,19 @@ def title_words(rows: Sequence[SweepRow], fits: int) -> str:
     else:
         second = "one seed" if most else "no run ended"
     return f"{wrapped(first, fits)}\n{wrapped(second, fits)}"
+
+
+def counted_words(rows: Iterable[SweepRow]) -> str:
+    """Say what is counted: texts that are told right, or that are written exactly.
+
+    >>> from subspace.results import SweepRow
+    >>> told = ((0.5,),) * 4
+    >>> row = SweepRow("d", "lora", "q", 1, 1.0, 1e-3, (0,), *told, 9, metric="exact match")
+    >>> counted_words([row])
+    'exact matches'
+    """
+    words = {"accuracy": "accuracy", "exact match": "exact matches"}
+    return " or ".join(words[metric] for metric in sorted({row.metric for row in rows}))
 
 
 def _alpha(rows: Sequence[SweepRow]) -> str:
