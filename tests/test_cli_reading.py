@@ -101,3 +101,32 @@ def test_a_pattern_reads_names_of_ones_own(loralib, tmp_path):
         assert "own pattern" in done.stdout.split("method")[0]
         assert "12 modules" in done.stdout
     assert run("inspect", loralib, "--pattern", "A=x.{n}, B=y.{n}, alpha=1").exit_code == 2
+
+
+def test_one_adapter_of_a_file_that_holds_several(tmp_path):
+    """As a live model's state dict has them: their names are in those of the tensors."""
+    held = load_file(f"{R8}/adapter_model.safetensors")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(f"{R8}/adapter_config.json", folder)
+    factors = {name: tensor for name, tensor in held.items() if "lora_" in name}
+    both = {
+        name.replace(".weight", f".{called}.weight"): factor * tensor
+        for name, tensor in factors.items()
+        for called, factor in (("one", 1.0), ("two", 2.0))
+    }
+    save_file(both, folder / "adapter_model.safetensors")
+    asked = run("similarity", R8, folder)
+    assert asked.exit_code == 2
+    assert "or --adapter-name" in asked.stderr
+    shown = run("inspect", folder, "--explain", "--adapter-name", "two")
+    assert shown.exit_code == 0, shown.output
+    assert "updates    12 modules" in shown.stdout
+    out = tmp_path / "out"
+    options = ("--to", "peft", "--adapter-name", "two", "--updates-only")
+    done = run("convert", folder, out, *options)
+    assert done.exit_code == 0, done.output
+    written = load_file(out / "adapter_model.safetensors")
+    assert written.keys() == factors.keys()
+    assert all(torch.equal(written[name], 2 * factors[name]) for name in factors)
+    assert "no adapter 'three'" in run("inspect", folder, "--adapter-name", "three").stderr

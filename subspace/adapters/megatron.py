@@ -123,7 +123,7 @@ def _slot(source: Source) -> tuple[str | None, list[str]]:
     if wanted is None and len(slots) > 1:
         raise FormatError(
             f"{source.weights}: holds {len(slots)} adapters ({some(slots, 8)}); choose with "
-            f"load(…, adapter_name={slots[0]!r})"
+            f"load(…, adapter_name={slots[0]!r}) or --adapter-name"
         )
     if wanted is not None and wanted not in slots:
         have = f"those of {some(slots, 8)}" if slots else "no adapter's name in them"

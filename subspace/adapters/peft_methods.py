@@ -140,7 +140,7 @@ def chosen_adapter(source: Source, names: Iterable[str | None]) -> str | None:
     if wanted is None and len(named) > 1:
         raise FormatError(
             f"{source.weights}: holds {len(named)} adapters ({', '.join(map(repr, named[:8]))}); "
-            f"choose with load(…, adapter_name={named[0]!r})"
+            f"choose with load(…, adapter_name={named[0]!r}) or --adapter-name"
         )
     return wanted if wanted is not None else next(iter(named), None)
 

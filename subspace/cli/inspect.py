@@ -47,7 +47,7 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
 
     adapters = []
     for path in paths:
-        weights = find(path).weights
+        weights = find(path, reading.adapter_name()).weights
         if weights.suffix in TORCH_SUFFIXES:
             click.echo(
                 f"{printable(weights)} is a torch pickle: reading it needs torch and takes seconds",

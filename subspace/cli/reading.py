@@ -40,6 +40,13 @@ _PATTERN = click.option(
     callback=_keep,
     help="A format of your own: 'A=x.{n}.w_a, B=x.{n}.w_b, alpha=16', or a file that says so.",
 )
+_NAME = click.option(
+    "--adapter-name",
+    metavar="NAME",
+    expose_value=False,
+    callback=_keep,
+    help="Which adapter, of files that hold several.",
+)
 _MAP = click.option(
     "--map",
     "renamed",
@@ -52,10 +59,10 @@ _MAP = click.option(
 
 
 def reading(*, several: bool = True) -> Callable[[Any], Any]:
-    """Add ``--alpha``, ``--pattern``, ``--strict``, and for `several` adapters ``--map``."""
+    """Add ``--alpha``, ``--pattern``, ``--strict``, ``--adapter-name``, for `several` ``--map``."""
 
     def added(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
-        for option in (_STRICT, *([_MAP] if several else []), _PATTERN, _ALPHA):
+        for option in (_STRICT, *([_MAP] if several else []), _NAME, _PATTERN, _ALPHA):
             command = option(command)
         return command
 
@@ -69,10 +76,17 @@ def adapter(path: Path) -> Adapter:
     meta = click.get_current_context().meta
     return load(
         path,
+        adapter_name=adapter_name(),
         alpha=meta.get("subspace.alpha"),
         pattern=pattern(),
         strict=meta.get("subspace.strict", False),
     )
+
+
+def adapter_name() -> str | None:
+    """Return the running verb's ``--adapter-name``."""
+    found: str | None = click.get_current_context().meta.get("subspace.adapter_name")
+    return found
 
 
 def pattern() -> str | None:
@@ -85,7 +99,11 @@ def reasons(adapter: Adapter) -> dict[str, str]:
     """Say why it was read as it was: format -> the reason, of the one that read it first."""
     from subspace.adapters.load import explain
 
-    return {} if adapter.path is None else explain(adapter.path, pattern=pattern())
+    return (
+        {}
+        if adapter.path is None
+        else explain(adapter.path, adapter_name=adapter_name(), pattern=pattern())
+    )
 
 
 def adapters(paths: Iterable[Path]) -> list[Adapter]:
