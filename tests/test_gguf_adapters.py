@@ -225,6 +225,13 @@ def test_the_rows_of_llamas_q_and_k_keep_the_norm_and_the_right_side(tmp_path, h
     for module in before:
         assert torch.equal(back[module].delta(), before[module].delta())
     subspace.save(back, tmp_path / "peft")
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": config | {"head_dim": 8}}))
+    with pytest.raises(
+        FormatError, match=r"config\.json beside tells; it is not of this adapter's"
+    ):
+        subspace.load(tmp_path / "cpp.gguf")
+    (tmp_path / "config.json").write_text(json.dumps({"of": "something else"}))
+    assert "rotary order" in "".join(subspace.load(tmp_path / "cpp.gguf").notes)
 
 
 def test_a_config_beside_it_is_not_its_own(tmp_path):

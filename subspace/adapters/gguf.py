@@ -18,7 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from subspace.adapters.assemble import Planned, assemble
-from subspace.adapters.rotary import base_config, heads_of, is_turned, put_back
+from subspace.adapters.rotary import base_config, has_heads, heads_of, is_turned, put_back
 from subspace.adapters.source import by_module, factors_there, matrix, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import QUANTISED, short
@@ -100,7 +100,7 @@ def read(source: Source) -> Adapter:
         planned.extend(_planned(source, tensor, slots, alpha, architecture))
     turned = [p.module for p in planned if architecture == "llama" and is_turned(p.module)]
     beside = base_config(source) if turned else None
-    if beside is not None:
+    if beside is not None and has_heads(beside[1]):
         heads = heads_of(*beside)
         planned = [put_back(source, p, heads) if is_turned(p.module) else p for p in planned]
         turned = []

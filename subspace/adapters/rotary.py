@@ -38,12 +38,23 @@ class Heads(NamedTuple):
 
     query: int
     key: int
+    rows: int | None  # of each, where the config tells it
 
 
 def base_config(source: Source) -> tuple[Path, Mapping[str, Any]] | None:
     """Read the base's ``config.json`` beside the file, if there is one."""
     path = source.weights.parent / CONFIG
     return (path, read_json(path)) if path.exists() else None
+
+
+def has_heads(config: Mapping[str, Any]) -> bool:
+    """Whether a base's config tells them."""
+    return "num_attention_heads" in _text(config)
+
+
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")  # of a model that takes pictures too
+    return inner if isinstance(inner, dict) else config
 
 
 def heads_of(path: Path, config: Mapping[str, Any]) -> Heads:
@@ -54,12 +65,16 @@ def heads_of(path: Path, config: Mapping[str, Any]) -> Heads:
     FormatError
         They are no numbers.
     """
+    config = _text(config)
     query = config.get("num_attention_heads")
     key = config.get("num_key_value_heads", query)
     for field, count in (("num_attention_heads", query), ("num_key_value_heads", key)):
         if type(count) is not int or count < 1:
             raise FormatError(f"{path}: {field} = {short(count)} is not a number of heads")
-    return Heads(query, key)  # type: ignore[arg-type]
+    rows, width = config.get("head_dim"), config.get("hidden_size")
+    if type(rows) is not int:
+        rows = width // query if type(width) is int else None  # type: ignore[operator]
+    return Heads(query, key, rows)  # type: ignore[arg-type]
 
 
 def is_turned(module: str) -> bool:
@@ -73,11 +88,12 @@ def put_back(source: Source, update: Planned, heads: Heads) -> Planned:
     Raises
     ------
     FormatError
-        The heads do not divide them.
+        They are not those of so many heads.
     """
     _, b = update.tensors
     count = heads.query if update.module.endswith("q_proj") else heads.key
-    if update.shape[0] % (2 * count):
+    rows = update.shape[0]
+    if rows % (2 * count) or heads.rows not in (None, rows // count):
         raise FormatError(
             f"{source.text(b)}: its rows are not those of {count} heads, which config.json beside "
             "tells; it is not of this adapter's base"
