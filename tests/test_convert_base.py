@@ -195,3 +195,26 @@ def test_a_pipelines_adapter_gets_its_parts(tmp_path):
     assert "is a pipeline of several models, for --to diffusers" in run(
         "convert", flat, tmp_path / "p", "--to", "peft", "--base", pipeline, code=2
     )
+
+
+@pytest.mark.filterwarnings("ignore:::diffusers")
+def test_pefts_adapter_of_one_model_of_a_pipeline_gets_its_part(tmp_path):
+    pytest.importorskip("diffusers")
+    from test_diffusers_adapters import UNET, deltas, text_encoder, unet
+
+    source = written(made(unet(), **UNET), tmp_path / "run")
+    pipeline, out = tmp_path / "pipeline", tmp_path / "out.safetensors"
+    unet().save_pretrained(pipeline / "unet")
+    text_encoder().save_pretrained(pipeline / "text_encoder")
+    (pipeline / "model_index.json").write_text(json.dumps({}))
+    assert "wants the pipeline's part" in run("convert", source, out, "--to", "diffusers", code=2)
+    run("convert", source, out, "--to", "diffusers", "--base", pipeline)
+    adapter = subspace.load(source)
+    assert set(subspace.load(out)) == {f"unet.{name}" for name in adapter}
+    model = unet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.load_lora_adapter(str(tmp_path), weight_name=out.name, prefix="unet")
+    for name, delta in deltas(model, "").items():
+        wanted = adapter[name].delta()
+        assert (delta - wanted).norm() <= 1e-6 * wanted.norm(), name

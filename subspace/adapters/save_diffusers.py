@@ -45,7 +45,8 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
         if found is None:
             raise FormatError(
                 f"module {module!r}: {NAME} wants the pipeline's part in front of a path (unet., "
-                "transformer., text_encoder.), and this names none"
+                "transformer., text_encoder.), and this names none: --base PIPELINE (of subspace "
+                "convert), the folder with model_index.json, tells it"
             )
         part, path = found.groups()
         parts.setdefault(part, {})[path] = info

@@ -21,13 +21,14 @@ _PARTS = {
     "lora_te2_": ("text_encoder_2",),
     "lora_te3_": ("text_encoder_3",),
 }
+_ALL = tuple(dict.fromkeys(part for parts in _PARTS.values() for part in parts))
 
 
 def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) -> dict[str, str]:
     """Map each of `modules` that has such a name to the base's own; shapes are held against it.
 
     Of a pipeline's folder names begin with its part, as diffusers has them (``unet.``), and are for
-    it alone.
+    it alone; a path with dots that one of the parts has gets it too.
 
     Raises
     ------
@@ -49,18 +50,25 @@ def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) ->
             "of one of them, such as its unet, and --module 'lora_unet_*'"
         )
     opened: dict[str, Pretrained] = {}
-    table = {}
-    for module in modules:
-        part = _part(module, Path(base)) if pipeline else ""
-        if part is None:
-            continue
+
+    def model(part: str) -> Pretrained:
         place = f"{base}/{part}" if part else base
         if place not in opened:
             opened[place] = open_base(place)
-        model = opened[place]
-        own = model.named(module)
+        return opened[place]
+
+    there = [part for part in _ALL if pipeline and (Path(base) / part).is_dir()]
+    table = {}
+    for module in modules:
+        part = _part(module, Path(base)) if pipeline else ""
+        if part is None:  # dots, and no part in front: PEFT's adapter of one model of the pipeline
+            holding = [name for name in there if module in model(name)]
+            if len(holding) == 1:
+                table[module] = f"{holding[0]}.{module}"
+            continue
+        own = model(part).named(module)
         if own != module:
-            model.get(own, shape=adapter.updates[module].shape)
+            model(part).get(own, shape=adapter.updates[module].shape)
             table[module] = f"{part}.{own}" if part else own
     return table
 
