@@ -130,3 +130,8 @@ def test_one_adapter_of_a_file_that_holds_several(tmp_path):
     assert written.keys() == factors.keys()
     assert all(torch.equal(written[name], 2 * factors[name]) for name in factors)
     assert "no adapter 'three'" in run("inspect", folder, "--adapter-name", "three").stderr
+
+
+def test_a_name_that_is_not_used_is_told(loralib):
+    shown = run("inspect", loralib, "--alpha", "16", "--adapter-name", "two")
+    assert "'two' was given and is not used: a file of loralib holds one adapter" in shown.stdout

@@ -59,6 +59,9 @@ FORMATS: tuple[Format, ...] = (
 # Those that a user's alpha says nothing to, unless their own place for it is missing.
 _OWN_SCALE: tuple[Format, ...] = (gguf, peft, peft_lycoris, peft_adalora, peft_vera, mlx)
 
+# Those whose files may hold several adapters, by names in those of the tensors.
+_NAMED: tuple[Format, ...] = (peft, peft_lycoris, peft_adalora, peft_vera, megatron)
+
 
 def load(
     path: str | os.PathLike[str],
@@ -111,6 +114,12 @@ def load(
     adapter = format.read(source)
     if alpha is not None and format in _OWN_SCALE and adapter.metadata.get("asked_alpha") is None:
         note = f"alpha = {alpha:g} was given and is not used: {format.NAME} stores its own scale"
+        adapter = replace(adapter, notes=(*adapter.notes, note))
+    if source.adapter_name is not None and format not in _NAMED:
+        note = (
+            f"adapter_name = {short(source.adapter_name)} was given and is not used: a file of "
+            f"{format.NAME} holds one adapter"
+        )
         adapter = replace(adapter, notes=(*adapter.notes, note))
     unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
     _refuse_mixed(source, format, unknown)
