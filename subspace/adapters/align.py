@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters.flux_names import in_diffusers
+from subspace.adapters.fused_names import in_diffusers, parts_of, sizes_of
 from subspace.adapters.order import model_order
 from subspace.adapters.rotary import other_rows
 from subspace.adapters.source import some
@@ -48,16 +48,6 @@ _MODELS = {
     "text_encoder_3.": "text_encoder_3",
     "lycoris_": "",
 }
-# Fused projections whose rows are one part after another; interleaved ones (query_key_value) need
-# the model's configuration and stay whole.
-_FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-    # GPT-2's is cut by loralib's MergedLinear alone, into blocks of equal size, named with --map.
-    "c_attn": ("c_attn.q", "c_attn.k", "c_attn.v"),
-}
-
-
 _ANY = "any"  # of a pipeline's models
 
 
@@ -170,8 +160,8 @@ def _keys(name: str) -> list[tuple[str, str]]:
         if name.startswith(start):
             model, rest = called, name.removeprefix(start)
             break
-    flux = in_diffusers(name)
-    parts = (flux[0] if len(flux) == 1 else rest).split(".")
+    known = in_diffusers(name)
+    parts = (known[0] if len(known) == 1 else rest).split(".")
     paths = ["_".join(parts)]
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         del parts[0]
@@ -187,44 +177,17 @@ def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
     theirs = _by_key(rows)
     parts: dict[str, _Part] = {}
     for name, info in adapter.updates.items():
-        named = _parts_of(name)
+        named = parts_of(name)
         found = [{rows[other] for other in _meant(theirs, part)} for part in named]
         known = [next(iter(sizes)) if len(sizes) == 1 else None for sizes in found]
         if not any(known) or _meant(theirs, name):
             continue
-        sizes = _sizes(known, info.shape[0])
+        sizes = sizes_of(known, info.shape[0])
         if sizes is not None and not any(part in adapter for part in named):
             at = 0
             for part, size in zip(named, sizes, strict=True):
                 parts[part] = _Part(name, at, at := at + size)
     return _with_parts(adapter, parts) if parts else adapter
-
-
-def _parts_of(name: str) -> list[str]:
-    """Name the modules that a fused one holds; none if it is not one."""
-    flux = in_diffusers(name)
-    if len(flux) > 1:
-        return list(flux)
-    parent, _, last = name.rpartition(".")
-    return [f"{parent}.{part}".removeprefix(".") for part in _FUSED.get(last, ())]
-
-
-def _sizes(known: Sequence[int | None], total: int) -> list[int] | None:
-    """Return the rows of every part: keys have as many as values, gate as many as up."""
-    if len(known) == 2:
-        sizes: list[int] = [total // 2] * 2
-    elif len(known) == 4:  # Flux's linear1: q, k and v are as wide as the stream
-        *heads, mlp = known
-        width = max(n or 0 for n in heads) or (total - (mlp or 0)) // 3
-        sizes = [width, width, width, total - 3 * width]
-    else:
-        q, k, v = known
-        side = k or v or (None if q is None else (total - q) // 2)
-        if side is None:
-            return None
-        sizes = [total - 2 * side, side, side]
-    fits = all(a is None or a == b for a, b in zip(known, sizes, strict=True))
-    return sizes if fits and sum(sizes) == total and min(sizes) > 0 else None
 
 
 def _with_parts(adapter: Adapter, parts: Mapping[str, _Part]) -> Adapter:
