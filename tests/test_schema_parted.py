@@ -3,8 +3,10 @@
 import copy
 import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,3 +234,19 @@ def test_the_recipe_for_a_pipeline():
     assert code(plain) == 0
     plain["modules"][-1]["agreeing"] = None
     assert code(plain) == 1
+
+
+def test_a_pipeline_fails_too_where_there_is_no_adapter():
+    if shutil.which("jq") is None or shutil.which("bash") is None:
+        pytest.skip("jq and bash are not both on PATH")
+    recipes = [
+        recipe
+        for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+        for recipe in re.findall(r"(?:^ {4}.*\n)*^ {4}.*jq -e .*\n", page.read_text(), re.MULTILINE)
+    ]
+    assert len(recipes) == 2
+    for recipe in recipes:
+        there = re.sub(r"\S+/\S+", "no/such", recipe, count=2)
+        here = re.sub(r"\bsubspace ", f"{shlex.quote(sys.executable)} -m subspace ", there)
+        ended = subprocess.run(["bash"], input=here, text=True, cwd=ROOT, check=False)
+        assert ended.returncode == 2
