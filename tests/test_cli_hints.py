@@ -90,6 +90,12 @@ def test_a_hint_keeps_what_was_typed(place):
         assert CliRunner().invoke(main, shlex.split(line)[1:]).exit_code == 0
 
 
+@pytest.mark.usefixtures("place")
+def test_the_figure_of_a_hint_has_the_papers_number():
+    done = CliRunner().invoke(main, ["placement", ONE, "--base", "a base", *FEW])
+    assert hints(done)[0].endswith(" --out fig8.png")
+
+
 def test_the_adapter_of_a_hint_takes_no_place_that_is_taken(place):
     (place / "after-adapter").mkdir()
     done = CliRunner().invoke(main, ["diff", "before", "after"])

@@ -99,4 +99,6 @@ def command(
             device=device,
             progress=advance,
         )
-    emit(result, as_json=as_json, as_csv=as_csv, out=out, figure=figure)
+    emit(
+        result, as_json=as_json, as_csv=as_csv, out=out, figure=figure, proposed="fig8.png"
+    )  # of the paper, whatever it is drawn like

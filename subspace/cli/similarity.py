@@ -224,6 +224,7 @@ def emit(
     p: float | None = 0.01,
     above_chance: bool = False,
     initial: bool = False,
+    proposed: str | None = None,
 ) -> None:
     """Write the figure, and the result as one of the tables, JSON or CSV."""
     if out is not None:
@@ -239,7 +240,7 @@ def emit(
             (echo_markdown if as_markdown else echo_latex)(*table(result))
             return
         show(result)
-        ended(out, hints.again("--out", f"fig{figure}.png"), hints.report())
+        ended(out, hints.again("--out", proposed or f"fig{figure}.png"), hints.report())
 
 
 def draw(
