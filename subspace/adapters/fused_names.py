@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.adapters import flux_names, sd3_names
+from subspace.adapters import flux_names, sd3_names, sdxl_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,9 @@ _FUSED = {
 
 
 def in_diffusers(name: str) -> tuple[str, ...]:
-    """Return the paths that diffusers has for a module of Flux's or SD3's own; none of others."""
-    return flux_names.in_diffusers(name) or sd3_names.in_diffusers(name)
+    """Return diffusers' paths of a module in its model's own naming; none of others."""
+    named = (model.in_diffusers(name) for model in (flux_names, sd3_names, sdxl_names))
+    return next(filter(None, named), ())
 
 
 def parts_of(name: str) -> list[str]:
