@@ -129,7 +129,7 @@ def test_no_escape_reaches_a_pipe():
         (("--width", "single"), 700),
         (("--width", "5.5", "--dpi", "100"), 550),
         (("--style", "slides"), 1920),
-        (("--style", "slides", "--width", "double"), 2688),
+        (("--style", "slides", "--width", "6"), 2304),
     ],
 )
 def test_a_figure_comes_out_as_wide_as_asked(look, dots, tmp_path):
@@ -147,3 +147,7 @@ def test_a_width_that_is_none_is_said():
     assert "single, double or a number of inches" in done.stderr
     done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", "x.png", "--width", "900"])
     assert "3 to 40 inches" in done.stderr
+    for look in (["--width", "double", "--style", "slides"], ["--style=slides", "--width=single"]):
+        done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", "x.png", *look])
+        assert done.exit_code == 2
+        assert "is a column of a page" in done.stderr

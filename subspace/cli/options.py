@@ -89,6 +89,12 @@ def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         except ValueError:
             raise click.BadParameter("write single, double or a number of inches") from None
     context.meta[f"subspace.{parameter.name}"] = value
+    asked: Any = context.meta.get("subspace.width")
+    if asked in _WIDTHS and context.meta.get("subspace.style") == "slides":
+        raise click.UsageError(
+            f"--width {asked} is a column of a page, on which a slide's letters would be small "
+            "again: leave it out, or give inches"
+        )
 
 
 def look() -> Look:

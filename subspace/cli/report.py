@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--base",
     metavar="MODEL",
-    help="The checkpoint that they were trained on, for Table 7: a folder, a file, or minilm.",
+    help="The checkpoint that they were trained on, for Table 7: a folder, a file, or minilm "
+    "(extra demo).",
 )
 @click.option(
     "--runs",

@@ -2,7 +2,7 @@
 
 Hu et al. 2021, arXiv:2106.09685, section 7.3 and appendix H.4. With U, V the singular vectors of
 delta W, the factor is ``|delta W|_F / |U^T W V|_F``. A large factor alone proves nothing: a random
-delta W of the paper's norm would have 342 (r = 4) and 11.1 (r = 64) where the paper found 21.6 and
+delta W of the paper's norm would have 342 (r = 4) and 11.1 (r = 64) where the paper found 21.5 and
 1.9, so that learned updates meet *more* of W than chance. Every factor therefore stands beside
 what chance gives.
 """

@@ -57,7 +57,7 @@ def curve_figure(
 ) -> Figure:
     """Draw factor(k) over k = 1 ... r, one panel a module, on one scale, with its chance.
 
-    Hu et al. 2021, arXiv:2106.09685, section 7.3 and Table 7, where the factor falls from 21.6
+    Hu et al. 2021, arXiv:2106.09685, section 7.3 and Table 7, where the factor falls from 21.5
     at r = 4 to 1.9 at r = 64; chance falls as well, and that is why it is drawn.
 
     Parameters
