@@ -7,16 +7,13 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.gains import effect, gains, gains_figure
 from subspace.results import Amplification, DirectionGain, ModuleAmplification
-
-BERT = [f"encoder.layer.{k}.attention.self.{w}" for k in range(6) for w in ("query", "value")]
-LONG = "experiments/2024-05-17/llama-2-7b-chat-qlora-r8-alpha-16-$x$"
+from tests.compared_made import BERT, LONG, assert_legible
 
 
 def direction(sigma, w):
@@ -69,27 +66,6 @@ def widths(ax):
 
 def words(figure):
     return [t.get_text() for t in figure.findobj(mpl.text.Text) if t.get_text()]
-
-
-def assert_legible(figure):
-    """Every text lies within the page and has 6 pt or more."""
-    FigureCanvasAgg(figure).draw()
-    page = figure.bbox
-    beyond = {  # a log axis keeps ticks outside its limits, and does not draw them
-        label
-        for ax in figure.axes
-        for label in ax.get_xticklabels(which="both")
-        if not ax.get_xlim()[0] <= label.get_position()[0] <= ax.get_xlim()[1]
-    }
-    for text in figure.findobj(mpl.text.Text):
-        if not text.get_text() or not text.get_visible() or text in beyond:
-            continue
-        assert text.get_fontsize() >= 6
-        box = text.get_window_extent()
-        assert box.x0 >= page.x0 - 1, text.get_text()
-        assert box.x1 <= page.x1 + 1, text.get_text()
-        assert box.y0 >= page.y0 - 1, text.get_text()
-        assert box.y1 <= page.y1 + 1, text.get_text()
 
 
 # Per direction

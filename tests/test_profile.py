@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import betaincc
 from test_amplification import Held
-from test_amplification_plots import assert_legible, words
+from test_amplification_plots import words
 from test_cli_amplification import base
 from test_cli_similarity import folder, refused
 
@@ -29,6 +29,7 @@ from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
 from subspace.measures.profile import estimate_seconds, profile
 from subspace.plots.gains import W_COLOUR
 from subspace.plots.profile import profile_curve, profile_figure, spectrum
+from tests.compared_made import assert_legible
 
 SHAPES = [(60, 40), (40, 60), (50, 50)]
 SIDES = ["in", "out"]

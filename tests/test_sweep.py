@@ -8,7 +8,7 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_world import write_world
+from tiny_world import tiny_config, write_world
 
 from subspace.cli import main
 from subspace.cli.sweep_table import enough
@@ -29,10 +29,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(world):
-    return TrainConfig(
-        model=str(world / "tiny-bert"), data=str(world / "texts.jsonl"), rank=2, seed=5, alpha=6,
-        steps=12, warmup=2, batch=8, learning_rate=2e-2, eval_every=6, eval_texts=9,
-    )  # fmt: skip
+    return tiny_config(world)
 
 
 def grid(config, **axes):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_world import write_world
+from tiny_world import tiny_config, write_world
 
 from subspace.errors import ArgumentError
-from subspace.training import TrainConfig, train
+from subspace.training import train
 from subspace.training.folder import last_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +27,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(world):
-    return TrainConfig(
-        model=str(world / "tiny-bert"), data=str(world / "texts.jsonl"), rank=2, seed=5, alpha=6,
-        steps=12, warmup=2, batch=8, learning_rate=2e-2, eval_every=6, eval_texts=9,
-    )  # fmt: skip
+    return tiny_config(world)
 
 
 def contents(folder):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
-from tiny_world import write_world
+from tiny_world import tiny_config, write_world
 
 from subspace.cli import main
 from subspace.errors import (
@@ -48,10 +48,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(world):
-    return TrainConfig(
-        model=str(world / "tiny-bert"), data=str(world / "texts.jsonl"), rank=3, seed=5, alpha=6,
-        steps=40, warmup=4, batch=8, learning_rate=2e-2, eval_every=20, eval_texts=9,
-    )  # fmt: skip
+    return tiny_config(world, rank=3, steps=40, warmup=4, eval_every=20)
 
 
 @pytest.fixture(scope="module")

@@ -25,3 +25,15 @@ def write_world(folder):
     ]  # fmt: skip
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def tiny_config(folder, **changed):
+    """A short run on that world; what a test is about is among `changed`."""
+    from subspace.training import TrainConfig
+
+    options = {
+        "model": str(folder / "tiny-bert"), "data": str(folder / "texts.jsonl"), "rank": 2,
+        "seed": 5, "alpha": 6, "steps": 12, "warmup": 2, "batch": 8, "learning_rate": 2e-2,
+        "eval_every": 6, "eval_texts": 9,
+    }  # fmt: skip
+    return TrainConfig(**options | changed)
