@@ -115,6 +115,20 @@ def test_beside_another_kind_of_update_the_ladder_is_climbed(other):
     torch.testing.assert_close(solved.overlap(0, 1).abs(), (U.T @ V).abs(), rtol=0, atol=1e-9)
 
 
+def test_a_part_of_a_fused_product_has_its_own_spectrum():
+    fused = product(1, (4, 2, 3), (6, 2, 4), name="qkv_proj")  # 24 rows
+    apart = {
+        f"{part}_proj": LowRankUpdate(f"{part}_proj", torch.ones(1, 12), torch.ones(8, 1), 1.0)
+        for part in "qkv"
+    }
+    made = [subspace.Adapter.from_updates(held, name="x") for held in (apart, {"qkv_proj": fused})]
+    split = subspace.align(made)[1]
+    for n, part in enumerate("qkv"):
+        wanted = torch.linalg.svdvals(fused.delta()[8 * n : 8 * (n + 1)])[:4]
+        found = spectrum(split[f"{part}_proj"])
+        torch.testing.assert_close(found.S, wanted, rtol=0, atol=1e-12 * float(wanted[0]))
+
+
 def test_rank_is_counted_against_what_was_stored():
     update = product(5, (6, 3, 6), (7, 2, 7))
     (B, A), second = update.blocks

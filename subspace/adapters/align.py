@@ -212,7 +212,8 @@ def _with_parts(adapter: Adapter, parts: Mapping[str, _Part]) -> Adapter:
         m = update.magnitude
         # One of columns speaks of the norms of the fused whole, and of no part's.
         m = None if m is None or len(m) == 1 else m[rows]
-        return replace(update, name=module, B=update.B[rows], magnitude=m)
+        # Some rows of a Kronecker product are none of its blocks.
+        return replace(update, name=module, B=update.B[rows], magnitude=m, blocks=None)
 
     note = f"fused projections split into what others hold apart: {some(sorted(fused))}"
     return _made(adapter, updates, initial, read, note)
