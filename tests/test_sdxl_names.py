@@ -68,6 +68,7 @@ def test_one_adapter_in_both_namings_is_one(both, diffusers_first):
 def test_what_is_no_block_of_this_model_is_left_alone():
     for name in ("lora_unet_middle_block_3_in_layers_2", "lora_unet_input_blocks_1_2_conv",
                  "lora_unet_output_blocks_1_3_conv", "lora_unet_input_blocks_1_proj_in",
+                 "lora_unet_input_blocks_0_1_proj_in",
                  "lora_unet_down_blocks_0_resnets_0_conv1", "blocks_0_attn",
                  "encoder.out.2"):  # fmt: skip
         assert in_diffusers(name) == (), name
@@ -76,3 +77,8 @@ def test_what_is_no_block_of_this_model_is_left_alone():
     )
     assert in_diffusers("lora_unet_input_blocks_0_0") == ("conv_in",)
     assert in_diffusers("lora_unet_label_emb_0_2") == ("add_embedding_linear_2",)
+
+
+def test_a_name_that_somebody_made_up_takes_no_time_and_no_number_of_any_length():
+    assert in_diffusers("lora_unet_input_blocks_4_1_" + 5000 * "a_" + "!") == ()
+    assert in_diffusers("input_blocks_" + 5000 * "9" + "_1_proj_in") == ()

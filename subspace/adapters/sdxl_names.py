@@ -12,8 +12,8 @@ import re
 
 _PREFIX = r"^(?:lora_unet_|lycoris_|diffusion_model\.|model\.diffusion_model\.|unet\.)?"
 _BLOCK = re.compile(
-    _PREFIX + r"(?P<way>input|middle|output)_blocks?[._](?P<n>\d+)[._](?:(?P<part>\d)[._])?"
-    r"(?P<rest>[a-z]\w*(?:[._]\w+)*)$"
+    _PREFIX + r"(?P<way>input|middle|output)_blocks?[._](?P<n>[0-9]{1,4})[._](?:(?P<part>\d)[._])?"
+    r"(?P<rest>[a-z][\w.]*)$"
 )
 # Such as out.2: of a UNet only where the name says that it is of one.
 _OUTER = re.compile(_PREFIX.removesuffix("?") + r"(?P<rest>\w[\w.]*)$")
@@ -65,7 +65,7 @@ def _place(way: str, n: int, part: str | None, rest: str) -> str | None:
         if part is not None or n > 2:
             return None
         return f"mid_block_{('resnets_0', 'attentions_0', 'resnets_1')[n]}"
-    if part is None:
+    if part is None or (way == "input" and n == 0):  # that one is `_AROUND`
         return None
     if way == "input":
         level, layer = divmod(n - 1, _LEVEL)
