@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import gguf
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 import subspace
 from subspace.adapters.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
 from subspace.cli import main
-from subspace.errors import FormatError
+from subspace.errors import FormatError, NonFiniteError
 from tests.adapters_made import assert_same_update, made, two_linears, written
 from tests.test_house import HEAVY, modules_after, run_cli
 
@@ -276,6 +277,36 @@ def test_quantised_factors_are_what_llama_cpp_computes_with(tmp_path):
     done = CliRunner().invoke(main, ["convert", str(tmp_path / "x.gguf"), str(out), "--to", "peft"])
     assert done.stdout.splitlines()[2].endswith("float32/float16")  # what is written
     assert torch.equal(subspace.load(out)[update.name].delta(), update.delta())
+
+
+def test_a_stack_of_experts_is_dequantised_once_for_all_of_them(tmp_path, monkeypatch):
+    rng, kind = np.random.default_rng(0), gguf.GGMLQuantizationType.Q4_0
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 32, 64), (5, 9, 32)))
+    stack = "blk.0.ffn_up_exps.weight"
+    stored = {f"{stack}.lora_a": a, f"{stack}.lora_b": b}
+    stored = {name: (gguf.quantize(factor, kind), kind) for name, factor in stored.items()}
+    wanted = [gguf.dequantize(array, kind) for array, _ in stored.values()]
+    adapter = subspace.load(converted(tmp_path / "x.gguf", stored))
+    calls, honest = [], gguf.dequantize
+    monkeypatch.setattr(gguf, "dequantize", lambda *given: calls.append(1) or honest(*given))
+    for n in range(5):
+        update = adapter[f"blk.0.ffn_up_exps.{n}"]
+        assert np.array_equal(update.A.numpy(), wanted[0][n])
+        assert np.array_equal(update.B.numpy(), wanted[1][n])
+    assert len(calls) == 2
+
+
+def test_a_damaged_scale_is_a_refusal_and_no_warning_of_numpys(tmp_path):
+    kind = gguf.GGMLQuantizationType.Q4_0
+    a = gguf.quantize(np.ones((3, 64), np.float32), kind)
+    a[1, :18] = (0, 0x7C, *[0x88] * 16)  # infinity in float16, times zeros
+    tensors = {f"{V}.lora_a": (a, kind), f"{V}.lora_b": np.ones((4, 3), np.float32)}
+    (update,) = subspace.load(converted(tmp_path / "x.gguf", tensors)).values()
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(NonFiniteError, match=r"index \[1, 0\]"),
+    ):
+        subspace.spectrum(update)
 
 
 def test_without_the_package_inspect_still_says_what_is_there(tmp_path, monkeypatch):

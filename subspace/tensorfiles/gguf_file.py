@@ -11,6 +11,7 @@ import math
 import mmap
 import os
 import struct
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -108,18 +109,31 @@ def open_gguf(path: Path) -> TensorFile:
             cursor = _Cursor(path, data, min(size, _LONGEST_HEADER))
             metadata, headers, places = _header(cursor, size)
 
+    def stored(name: str) -> torch.Tensor:
+        import torch
+
+        begin, count = places[name]
+        mapped = torch.from_file(str(path), shared=False, size=begin + count, dtype=torch.uint8)
+        return mapped[begin:]
+
+    # A stack of experts is read once for each: the two last ones stay, a layer's A and B.
+    @lru_cache(maxsize=2)
+    def floats(name: str) -> torch.Tensor:
+        header = headers[name]
+        where = f"{path}: tensor {short(name)}"
+        return dequantised(stored(name), header.dtype, header.shape, where)
+
     def read(name: str) -> torch.Tensor:
         import torch
 
         header, (begin, count) = headers[name], places[name]
-        dtype = torch.float32 if header.dtype in QUANTISED else getattr(torch, header.dtype)
+        quantised = header.dtype in QUANTISED
+        dtype = torch.float32 if quantised else getattr(torch, header.dtype)
         if count == 0:
             return torch.empty(header.shape, dtype=dtype)
-        mapped = torch.from_file(str(path), shared=False, size=begin + count, dtype=torch.uint8)
-        raw = mapped[begin:]
-        if header.dtype in QUANTISED:
-            where = f"{path}: tensor {short(name)}"
-            return dequantised(raw, header.dtype, header.shape, where)
+        if quantised:
+            return floats(name)
+        raw = stored(name)
         if begin % dtype.itemsize:
             raw = raw.clone()
         return raw.view(dtype).reshape(header.shape)

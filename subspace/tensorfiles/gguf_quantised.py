@@ -30,6 +30,7 @@ def dequantised(raw: torch.Tensor, kind: str, shape: tuple[int, ...], where: str
 
     try:
         import gguf
+        import numpy as np
     except ImportError as error:
         raise MissingExtraError(
             f"{where} is quantised ({kind}), and reading it needs the package gguf: pip install "
@@ -38,7 +39,9 @@ def dequantised(raw: torch.Tensor, kind: str, shape: tuple[int, ...], where: str
     try:
         type_ = gguf.GGMLQuantizationType[kind.upper()]
         rows = raw.reshape(*shape[:-1], -1).numpy()
-        numbers = gguf.dequantize(rows, type_)
+        # Who takes the numbers refuses what is not finite, by its place.
+        with np.errstate(all="ignore"):
+            numbers = gguf.dequantize(rows, type_)
     except (KeyError, NotImplementedError):
         raise FormatError(
             f"{where} is quantised ({kind}), which the package gguf does not dequantise; {_WAY_OUT}"
