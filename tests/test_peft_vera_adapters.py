@@ -119,6 +119,11 @@ def test_a_model_that_is_built_otherwise_does_not_pass():
         "a.o_proj": 8, "b.o_proj": 4
     }  # fmt: skip
     assert widths({}, widest=8) == {}
+    # The second layer of ChatGLM reads half of what the first gives, gate times up.
+    chatglm = {f"encoder.layers.0.mlp.dense_{n}": d for n, d in (("h_to_4h", 40), ("4h_to_h", 8))}
+    assert all(set(widths(chatglm, widest)) < set(chatglm) for widest in (None, 20, 40))
+    qwen = {"h.0.attn.c_attn": 24, "h.0.mlp.w1": 20, "h.0.mlp.w2": 20}  # all three read 8
+    assert set(widths(qwen, widest=None)) < set(qwen)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,9 @@ _WRITES = tuple(
         (r"output\.dense", ("intermediate.dense",)),
     )
 )
+# ChatGLM's first layer gives gate and up in one, of which the second reads half; of Qwen's first
+# generation w1 and w2 both read the residual stream.
+_OTHERWISE = re.compile(r"(^|\.)(encoder\.layers\.[0-9]+\.mlp\.dense_4h_to_h|h\.[0-9]+\.mlp\.w2)$")
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 # Keys and values of these read another stack, whose width may be another.
 _CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention|EncDecAttention", re.IGNORECASE)
@@ -97,7 +100,7 @@ def _reads(module: str) -> bool:
 
 
 def _sources(module: str) -> list[str]:
-    for pattern, sources in _WRITES:
+    for pattern, sources in () if _OTHERWISE.search(module) else _WRITES:
         end = pattern.search(module)
         if end is not None:
             return [module[: end.start(2)] + source for source in sources]
