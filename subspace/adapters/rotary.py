@@ -67,7 +67,8 @@ def heads_of(path: Path, config: Mapping[str, Any]) -> Heads:
     """
     config = _text(config)
     query = config.get("num_attention_heads")
-    key = config.get("num_key_value_heads", query)
+    key = config.get("num_key_value_heads")
+    key = query if key is None else key  # null means so to transformers, too
     for field, count in (("num_attention_heads", query), ("num_key_value_heads", key)):
         if type(count) is not int or count < 1:
             raise FormatError(f"{path}: {field} = {short(count)} is not a number of heads")
