@@ -141,6 +141,12 @@ def test_rank_is_counted_against_what_was_stored():
     assert spectrum(replace(update, rounding=0.0)).rank == 6
 
 
+def test_an_update_that_was_cut_cannot_keep_its_blocks():
+    update = product(1, (4, 2, 4), (3, 2, 3))
+    with pytest.raises(ValueError, match=r"blocks of \(12, 12\) for an update of \(5, 12\)"):
+        replace(update, B=update.B[:5])
+
+
 def test_zero_and_not_finite():
     zero = product(1, (3, 2, 3), (4, 2, 4), scale=0.0)
     assert (spectrum(zero).rank, spectrum(zero).rung) == (0, 0)

@@ -72,6 +72,13 @@ class LowRankUpdate:
     magnitude: torch.Tensor | None = None
     blocks: tuple[Factors, Factors] | None = None
 
+    def __post_init__(self) -> None:
+        if self.blocks is not None:
+            (B1, A1), (B2, A2) = self.blocks
+            whole = (len(B1) * len(B2), A1.shape[1] * A2.shape[1])
+            if whole != self.shape:  # whoever cuts rows of B must leave the blocks out
+                raise ValueError(f"{self.name}: blocks of {whole} for an update of {self.shape}")
+
     @property
     def rank(self) -> int:
         """Number of columns of B and rows of A (the numerical rank may be smaller)."""
