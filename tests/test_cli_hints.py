@@ -1,11 +1,13 @@
 """What a verb says next to a person is a command that a shell runs as it stands."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from schema_held import DATA, two_models
 from test_cli_amplification import base
 from test_cli_similarity import folder
@@ -116,3 +118,20 @@ def test_what_is_pasted_is_read_back():
     words = ["subspace", "rank", Path("it's mine/r8"), "--module", "*.q", "$HOME", ""]
     assert shlex.split(pasted(words)) == [str(word) for word in words]
     assert "\x1b" not in pasted(["\x1b[31m"])
+
+
+def test_of_an_adapter_without_updates_nothing_is_next(place):
+    (place / "empty").mkdir()
+    save_file({}, place / "empty" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"]}
+    (place / "empty" / "adapter_config.json").write_text(json.dumps(config))
+    done = CliRunner().invoke(main, ["inspect", "empty"])
+    assert (done.exit_code, hints(done)) == (0, [])
+
+
+def test_the_next_verb_reads_the_same_adapter_of_several(place):
+    (place / "several").mkdir()
+    for name in ("one", "two"):
+        (place / "my runs" / name).rename(place / "several" / name)
+    done = CliRunner().invoke(main, ["inspect", "several", "--adapter-name", "two"])
+    assert hints(done) == ["subspace report several --adapter-name two"]

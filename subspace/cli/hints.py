@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 WORDS = "subspace.words"
 """Under which a context keeps the verb and all that was typed after it."""
-_READING = {"strict": "--strict", "renamed": "--map", "pattern": "--pattern", "alpha": "--alpha"}
+_READING = {
+    "strict": "--strict", "renamed": "--map", "pattern": "--pattern", "alpha": "--alpha",
+    "adapter_name": "--adapter-name",
+}  # fmt: skip
 
 
 def pasted(words: Iterable[object]) -> str:

@@ -72,7 +72,8 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
             click.echo()
         _show(adapter, reading.reasons(adapter) if explain else {})
     pairs = [hints.then("similarity", paths[:2])] if len(paths) > 1 else []
-    ended(None, *pairs, hints.report())
+    told = all(adapter.updates for adapter in adapters)  # of one without updates nothing is
+    ended(None, *([*pairs, hints.report()] if told else []))
 
 
 _LABEL = 11  # characters of the labels, which stand before what they say
