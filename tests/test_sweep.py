@@ -322,6 +322,9 @@ def test_options_of_training_are_refused_beside_folders(swept, tmp_path):
         done = CliRunner().invoke(main, ["train", str(out), *words])
         assert done.exit_code == 2
         assert f"{words[0]} is for training, and '{out}' stands for runs that are" in done.stderr
+    (tmp_path / "x.toml").write_text("ranks = [1]")  # typed is --config alone
+    done = CliRunner().invoke(main, ["train", str(out), "--config", str(tmp_path / "x.toml")])
+    assert "--config is for training" in done.stderr
     done = CliRunner().invoke(main, ["train", str(tmp_path)])
     assert done.exit_code == 2
     assert "no run in it" in done.stderr

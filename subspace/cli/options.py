@@ -124,7 +124,7 @@ def refuse_beside_runs(training: Container[str]) -> None:
     said = [
         parameter.opts[0]
         for parameter in click.get_current_context().command.params
-        if str(parameter.name) in training and given(str(parameter.name))
+        if str(parameter.name) in training and _typed(str(parameter.name))
     ]
     if said:
         (first, *_) = click.get_current_context().params["folders"]
@@ -138,6 +138,12 @@ def given(name: str) -> bool:
     """Whether the caller gave this option; an option that the verb lacks was not given."""
     source = click.get_current_context().get_parameter_source(name)
     return source not in (None, click.core.ParameterSource.DEFAULT)
+
+
+def _typed(name: str) -> bool:
+    # What stands in a --config file was given, by an option of that name and not by its own.
+    source = click.get_current_context().get_parameter_source(name)
+    return given(name) and source is not click.core.ParameterSource.DEFAULT_MAP
 
 
 def command_line(*leave_out: str) -> str:
