@@ -362,3 +362,10 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path, out, s
     done = run(tmp_path / "no adapter at all", "--out", tmp_path / out)
     assert done.exit_code == 2
     assert said in done.stderr
+
+
+def test_what_was_written_is_said_without_its_escape_codes(tmp_path):
+    out = tmp_path / "\x1b[31mpage.html"
+    done = CliRunner().invoke(main, ["report", "data/adapters/r8", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert f"wrote {tmp_path}/\\x1b[31mpage.html\n" in done.stderr

@@ -9,7 +9,7 @@ import click
 
 from subspace.cli import options, reading
 from subspace.cli.places import check_file
-from subspace.cli.printing import csv_text, json_text, progress, say
+from subspace.cli.printing import csv_text, ended, json_text, progress, say
 from subspace.cli.similarity import SIDE_WORDS
 from subspace.errors import ArgumentError
 
@@ -131,7 +131,7 @@ def command(
     write(_text(found, form).encode(), target)
     for sentence in found.findings:
         say(sentence)
-    click.echo(f"wrote {target}", err=True)
+    ended(target)
 
 
 def _form(form: str, as_json: bool, as_csv: bool) -> str:

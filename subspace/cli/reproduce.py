@@ -10,7 +10,7 @@ import click
 
 from subspace.cli import options
 from subspace.cli.places import check_folder, check_runs
-from subspace.cli.printing import echo_json, say
+from subspace.cli.printing import echo_json, ended, say
 from subspace.cli.reproduce_sweeps import (
     TRAINING,
     controls,
@@ -203,4 +203,4 @@ def command(
     else:
         for sentence in made.findings:
             say(sentence)
-    click.echo(f"wrote {out / 'README.md'}", err=True)
+    ended(out / "README.md")
