@@ -1,6 +1,7 @@
 """A grid of runs: none twice, a killed one goes on to the same bytes, a failed one stops none."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -307,6 +308,18 @@ def test_a_control_is_no_row_beside_the_runs_of_the_task(config, tmp_path):
     assert row["seeds"] == [5]
     alone = CliRunner().invoke(main, ["train", str(tmp_path / "control"), "--json"])
     assert len(json.loads(alone.stdout)["table"]["rows"]) == 1
+
+
+def test_a_sweep_is_followed_by_a_command_that_runs(swept, monkeypatch):
+    _, out, _ = swept
+    monkeypatch.setattr("subspace.cli.printing.at_terminal", lambda: True)
+    done = CliRunner().invoke(main, ["train", str(out)])
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("next: ")]
+    again = CliRunner().invoke(main, shlex.split(line)[2:])
+    assert again.exit_code == 0, again.output
+    one = CliRunner().invoke(main, ["train", shlex.split(line)[3]])
+    assert one.exit_code == 0
+    assert "next: " not in one.stderr
 
 
 def test_options_of_training_are_refused_beside_folders(swept, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli import options
+from subspace.cli import hints, options
 from subspace.cli.places import check_figure, check_runs
 from subspace.cli.printing import echo_json, ended, sweep_progress
 from subspace.cli.sweep_options import training_options
@@ -186,4 +186,22 @@ def _write(
         if len(cells) > 1:
             click.echo()
             echo_table6(table, "text")
-        ended(draw, "subspace similarity RUN RUN compares two of these runs")
+        ended(draw, *_next(cells))
+
+
+def _next(cells: Sequence[Cell]) -> list[str]:
+    """Return the command that compares the first run with another of the same modules."""
+    from subspace.adapters.find import WEIGHTS
+
+    there = [
+        cell
+        for cell in cells
+        if cell.config.method == "lora" and any((cell.folder / w).is_file() for w in WEIGHTS)
+    ]
+    alike = [
+        cell.folder
+        for cell in there
+        if (cell.config.model, cell.config.targets)
+        == (there[0].config.model, there[0].config.targets)
+    ]
+    return [hints.then("similarity", alike[:2])] if len(alike) > 1 else []
