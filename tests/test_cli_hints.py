@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,8 @@ def test_the_next_verb_reads_the_same_adapter_of_several(place):
         (place / "my runs" / name).rename(place / "several" / name)
     done = CliRunner().invoke(main, ["inspect", "several", "--adapter-name", "two"])
     assert hints(done) == ["subspace report several --adapter-name two"]
+    done = CliRunner().invoke(main, ["report", "several", "--adapter-name", "two", "--json"])
+    assert done.exit_code == 0, done.output
+    (source,) = json.loads(done.stdout)["sources"]
+    weights = place / "several" / "two" / "adapter_model.safetensors"
+    assert sha256(weights.read_bytes()).hexdigest() in json.dumps(source)

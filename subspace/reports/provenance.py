@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
@@ -27,11 +27,12 @@ _MOST_RECORD = 5_000_000
 
 def adapter_files(adapter: Adapter) -> tuple[tuple[str, str], ...]:
     """Hash what was read of an adapter: weights, configuration, A before training."""
-    if adapter.path is None:
+    weights = _weights(adapter)
+    if weights is None:
         return ()
     from subspace.adapters.load import find
 
-    found = find(adapter.path)
+    found = find(weights)
     files = [found.weights, *([found.config] if found.config is not None else [])]
     initial = found.weights.parent / _INITIAL
     if adapter.initial and initial.is_file():
@@ -59,7 +60,7 @@ def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
 
 def trained_from(adapters: Sequence[Adapter]) -> str:
     """Say each adapter's training seed, of those whose folder holds the record of its training."""
-    seeds = [(adapter.name, _seed(adapter.path)) for adapter in adapters]
+    seeds = [(adapter.name, _seed(_weights(adapter))) for adapter in adapters]
     return ", ".join(f"{name} {seed}" for name, seed in seeds if seed is not None)
 
 
@@ -70,10 +71,16 @@ def records(table: Table6) -> tuple[str, str]:
     return f"{count} × {_RECORD}", f"SHA-256 of Table 6 {sha256(said.encode()).hexdigest()}"
 
 
-def _seed(path: Path | None) -> int | None:
-    if path is None:
+def _weights(adapter: Adapter) -> Path | None:
+    """Return the file that was read: of several adapters in one folder, which one it is."""
+    weights = adapter.metadata.get("weights")
+    return None if weights is None else Path(str(weights))
+
+
+def _seed(weights: Path | None) -> int | None:
+    if weights is None:
         return None
-    record = (path if path.is_dir() else path.parent) / _RECORD
+    record = weights.parent / _RECORD
     try:
         if record.stat().st_size > _MOST_RECORD:
             return None
