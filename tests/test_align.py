@@ -171,3 +171,10 @@ def test_where_nothing_meets_the_way_out_is_said():
     for measure in (subspace.interference, subspace.similarities):
         with pytest.raises(UnknownModuleError, match="--map OLD=NEW"):
             measure(pair)
+
+
+def test_an_adapter_without_updates_is_named():
+    pair = [adapter("a.q", name="x"), Adapter.from_updates({}, name="y")]
+    for measure in (subspace.interference, subspace.similarities):
+        with pytest.raises(UnknownModuleError, match="adapter 'y' has no update at all"):
+            measure(pair)

@@ -34,6 +34,11 @@ def shared(adapters: Sequence[Adapter], modules: str | None) -> list[str]:
         There is none, or none of an adapter matches the pattern `modules`.
     """
     chosen = [x.select(modules) for x in adapters]
+    empty = next((x for x in chosen if not x), None)
+    if empty is not None:
+        raise UnknownModuleError(
+            f"adapter {empty.name!r} has no update at all; `subspace inspect` lists what it holds"
+        )
     names = [name for name in chosen[0] if all(name in x for x in chosen[1:])]
     if not names:
         have = "; ".join(
