@@ -175,6 +175,8 @@ def test_where_nothing_meets_the_way_out_is_said():
 
 def test_an_adapter_without_updates_is_named():
     pair = [adapter("a.q", name="x"), Adapter.from_updates({}, name="y")]
-    for measure in (subspace.interference, subspace.similarities):
-        with pytest.raises(UnknownModuleError, match="adapter 'y' has no update at all"):
+    for measure in (subspace.interference, subspace.similarities, subspace.rank):
+        with pytest.raises(
+            UnknownModuleError, match=r"'x' has a\.q; 'y' has no update at all; where"
+        ):
             measure(pair)

@@ -34,20 +34,22 @@ def shared(adapters: Sequence[Adapter], modules: str | None) -> list[str]:
         There is none, or none of an adapter matches the pattern `modules`.
     """
     chosen = [x.select(modules) for x in adapters]
-    empty = next((x for x in chosen if not x), None)
-    if empty is not None:
-        raise UnknownModuleError(
-            f"adapter {empty.name!r} has no update at all; `subspace inspect` lists what it holds"
-        )
     names = [name for name in chosen[0] if all(name in x for x in chosen[1:])]
     if not names:
-        have = "; ".join(
-            f"{x.name!r} has {', '.join(list(x)[:3])}" + (f" and {len(x) - 3} more" * (len(x) > 3))
-            for x in chosen
-        )
+        have = _have([x.name for x in chosen], chosen)
         many = "two" if len(adapters) == 2 else str(len(adapters))
         raise UnknownModuleError(f"the {many} adapters have no module in common: {have}{_MAP}")
     return names
+
+
+def _have(called: Sequence[str], adapters: Sequence[Adapter]) -> str:
+    """Say of each adapter which modules it has."""
+    said = []
+    for name, adapter in zip(called, adapters, strict=True):
+        few = ", ".join(list(adapter)[:3]) or "no update at all"
+        more = f" and {len(adapter) - 3} more" if len(adapter) > 3 else ""
+        said.append(f"{name!r} has {few}{more}")
+    return "; ".join(said)
 
 
 def labels(adapters: Sequence[Adapter]) -> tuple[str, ...]:
@@ -87,10 +89,7 @@ def holders(adapters: Sequence[Adapter], called: Sequence[str]) -> dict[str, tup
     names = dict.fromkeys(itertools.chain(*adapters))
     found = {name: tuple(n for n, x in enumerate(adapters) if name in x) for name in names}
     if all(len(held) < 2 for held in found.values()):
-        have = "; ".join(
-            f"{label!r} has {', '.join(list(x)[:3])}" + (f" and {len(x) - 3} more" * (len(x) > 3))
-            for label, x in zip(called, adapters, strict=True)
-        )
+        have = _have(called, adapters)
         raise UnknownModuleError(
             f"no two adapters have a module in common, so nothing of them meets: {have}{_MAP}"
         )
