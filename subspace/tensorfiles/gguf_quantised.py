@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from subspace.errors import FormatError, MissingExtraError
+from subspace.errors import FormatError, MissingExtraError, install
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,8 @@ def dequantised(raw: torch.Tensor, kind: str, shape: tuple[int, ...], where: str
         import numpy as np
     except ImportError as error:
         raise MissingExtraError(
-            f"{where} is quantised ({kind}), and reading it needs the package gguf: pip install "
-            f"'lora-subspace[quantised]', or {_WAY_OUT}"
+            f"{where} is quantised ({kind}), and reading it needs the package gguf: "
+            f"{install('quantised')}, or {_WAY_OUT}"
         ) from error
     try:
         type_ = gguf.GGMLQuantizationType[kind.upper()]
