@@ -50,7 +50,6 @@ class Numbers:
 
     table: Table6
     ranks: Similarity  # two ranks, two seeds, and a control
-    moved: Similarity  # the same pair, side delta-A
     seeds: Similarity  # two seeds of the larger rank, and a control
     placed: tuple[Similarity, Similarity]  # of the smaller and of the larger rank
     table7: tuple[Amplification, Amplification]  # likewise
@@ -134,12 +133,11 @@ def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
     seeds = similarity(runs.other, runs.twin, control=runs.control_of_seeds)
     placed = (placement(small, base), placement(large, base))
     real = rank(runs.same_rank, side="delta-A")
-    shared, words = inherited(runs)
+    shared, words = inherited(runs, (ranks, moved, seeds))
     of_ranks, rest, of_seeds = findings(ranks, seeds)
     return Numbers(
         table=table,
         ranks=ranks,
-        moved=moved,
         seeds=seeds,
         placed=placed,
         table7=(one, other),

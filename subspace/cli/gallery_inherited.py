@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from subspace.results import Shared, SharedByRuns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from subspace.adapters import Adapter
     from subspace.cli.gallery_runs import Runs
@@ -18,17 +18,21 @@ if TYPE_CHECKING:
 SIDES: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
 
 
-def inherited(runs: Runs) -> tuple[tuple[SharedByRuns, ...], str]:
+def inherited(runs: Runs, done: Iterable[Similarity] = ()) -> tuple[tuple[SharedByRuns, ...], str]:
     """Compare runs on every side: two ranks, two seeds, and with shuffled labels where there are.
 
-    The first pair of ranks is of two seeds, the second of one if both have it. Returned are
-    the pairs, and what they say.
+    The first pair of ranks is of two seeds, the second of one if both have it; a comparison that is
+    `done` is not made again. Returned are the pairs, and what they say.
     """
     from subspace.measures.similarity import similarity
 
+    known = {(one.adapters, one.side): one for one in done}
     pairs = {(a.name, b.name): (a, b) for a, b in _pairs(runs)}  # of two seeds `other` is `large`
     held = {
-        names: {side: similarity(*pair, side=side) for side in SIDES}
+        names: {
+            side: known[names, side] if (names, side) in known else similarity(*pair, side=side)
+            for side in SIDES
+        }
         for names, pair in pairs.items()
     }
     found = []
