@@ -124,8 +124,8 @@ def _written(path: Path, made: Callable[[], Report | None]) -> dict[str, Any]:
 def _real() -> Report:
     """Return a report on data/ with Table 6, and with Table 7 where the base is installed."""
     from subspace.cli.amplification import open_base
-    from subspace.training.found import find_runs
-    from subspace.training.summary import table6
+    from subspace.training.sweep.found import find_runs
+    from subspace.training.sweep.summary import table6
 
     cells = find_runs([DATA / "runs" / "icd10"])
     adapters = [subspace.load(DATA / "adapters" / name) for name in ("r8", "r64", "r64-seed1")]

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from subspace.adapters import load as load
     from subspace.adapters.save import save as save
     from subspace.errors import SubspaceError as SubspaceError
-    from subspace.measures.amplification import amplification as amplification
-    from subspace.measures.amplification import amplifications as amplifications
-    from subspace.measures.diff import diff as diff
-    from subspace.measures.interference import interference as interference
-    from subspace.measures.placement import placement as placement
-    from subspace.measures.profile import profile as profile
-    from subspace.measures.rank import rank as rank
-    from subspace.measures.resize import resize as resize
-    from subspace.measures.similarities import similarities as similarities
-    from subspace.measures.similarity import similarity as similarity
+    from subspace.measures.amplification.measure import amplification as amplification
+    from subspace.measures.amplification.measure import amplifications as amplifications
+    from subspace.measures.diff.measure import diff as diff
+    from subspace.measures.interference.measure import interference as interference
+    from subspace.measures.placement.measure import placement as placement
+    from subspace.measures.placement.profile import profile as profile
+    from subspace.measures.rank.measure import rank as rank
+    from subspace.measures.resize.measure import resize as resize
+    from subspace.measures.similarity.matrix import similarities as similarities
+    from subspace.measures.similarity.measure import similarity as similarity
     from subspace.reports import report as report
     from subspace.results import Similarity as Similarity
     from subspace.spectra import Spectrum as Spectrum
@@ -43,18 +43,18 @@ _HOME = {
     "load": "subspace.adapters",
     "SubspaceError": "subspace.errors",
     "align": "subspace.adapters",
-    "amplification": "subspace.measures.amplification",
-    "amplifications": "subspace.measures.amplification",
-    "diff": "subspace.measures.diff",
-    "interference": "subspace.measures.interference",
-    "placement": "subspace.measures.placement",
-    "profile": "subspace.measures.profile",
-    "rank": "subspace.measures.rank",
+    "amplification": "subspace.measures.amplification.measure",
+    "amplifications": "subspace.measures.amplification.measure",
+    "diff": "subspace.measures.diff.measure",
+    "interference": "subspace.measures.interference.measure",
+    "placement": "subspace.measures.placement.measure",
+    "profile": "subspace.measures.placement.profile",
+    "rank": "subspace.measures.rank.measure",
     "report": "subspace.reports",
-    "resize": "subspace.measures.resize",
+    "resize": "subspace.measures.resize.measure",
     "save": "subspace.adapters.save",
-    "similarities": "subspace.measures.similarities",
-    "similarity": "subspace.measures.similarity",
+    "similarities": "subspace.measures.similarity.matrix",
+    "similarity": "subspace.measures.similarity.measure",
     "Similarity": "subspace.results",
     "Spectrum": "subspace.spectra",
     "spectrum": "subspace.spectra",

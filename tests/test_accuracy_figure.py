@@ -16,7 +16,7 @@ from test_amplification_plots import LONG, axes, words
 from subspace.errors import ArgumentError
 from subspace.plots.accuracy import accuracy, accuracy_figure
 from subspace.results import NearlyEnough, SweepRow, Table6
-from subspace.training.summary import nearly_enough
+from subspace.training.sweep.summary import nearly_enough
 
 RANKS = (1, 2, 4, 8, 64)
 SETS = ("query", "query+value", "query+key+value+attention.output.dense")

@@ -18,7 +18,7 @@ from subspace import chance
 from subspace.adapters import LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
 from subspace.linalg import krylov, products
-from subspace.measures.amplification import amplification, amplifications
+from subspace.measures.amplification.measure import amplification, amplifications
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from test_plots import enclosed, marks, segments
 
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.amplification_curve import curve, curve_figure
-from subspace.plots.amplification_grid import written
 from subspace.plots.amplification_map import amplification_map, map_figure
-from subspace.plots.names import layer_words
-from subspace.plots.panels import log_ticks
+from subspace.plots.parts.amplification_grid import written
+from subspace.plots.parts.names import layer_words
+from subspace.plots.parts.panels import log_ticks
 from subspace.results import Amplification
 
 LLAMA = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]

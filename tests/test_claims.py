@@ -22,7 +22,7 @@ from subspace.results import (
     SweepRow,
     Table6,
 )
-from subspace.training.summary import nearly_enough
+from subspace.training.sweep.summary import nearly_enough
 
 D, NAN = 384, math.nan
 HOSTILE = "\x1b[31mred\n\u202e‖|"

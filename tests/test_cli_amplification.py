@@ -171,7 +171,7 @@ def test_no_top_leaves_the_column_empty(pair):
 def test_a_lower_bound_is_called_one(pair, monkeypatch):
     """Of a large W the table says what its Krylov values are, and how well they were found."""
     from subspace import linalg
-    from subspace.measures import pretrained_values
+    from subspace.measures.amplification import pretrained_values
 
     whole = linalg.leading
 
@@ -185,7 +185,7 @@ def test_a_lower_bound_is_called_one(pair, monkeypatch):
 
 
 def test_the_cache_goes_where_it_is_told(pair, tmp_path, monkeypatch):
-    from subspace.measures import pretrained_values
+    from subspace.measures.amplification import pretrained_values
 
     monkeypatch.setattr(pretrained_values, "KEPT_FROM", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from schema_held import ROOT
 
 from subspace.cli import VERBS, main
-from subspace.cli.options import WRITTEN
+from subspace.cli.shared.options import WRITTEN
 from subspace.training import TASKS
 
 

@@ -14,7 +14,8 @@ from test_cli_similarity import folder
 
 import subspace
 from subspace.adapters.save import WRITERS
-from subspace.cli import main, options
+from subspace.cli import main
+from subspace.cli.shared import options
 from subspace.errors import UnknownModuleError
 from subspace.results import Conversion, ModuleConversion
 
@@ -187,7 +188,7 @@ def test_resize_refuses_before_it_computes(source, tmp_path, monkeypatch):
         assert done.exit_code == 2
         assert why in done.output
         assert not (tmp_path / "a").exists()
-    import subspace.measures.resize as measure
+    import subspace.measures.resize.measure as measure
 
     def refuse(*_args, **_options):
         raise AssertionError("computed")

@@ -14,7 +14,7 @@ from test_cli_amplification import base
 from test_cli_similarity import folder
 
 from subspace.cli import main
-from subspace.cli.hints import pasted
+from subspace.cli.shared.hints import pasted
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
     base(tmp_path / "a base")
     two_models(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("subspace.cli.printing.at_terminal", lambda: True)
+    monkeypatch.setattr("subspace.cli.shared.printing.at_terminal", lambda: True)
     return tmp_path
 
 

@@ -15,8 +15,8 @@ from test_house import modules_after, run_cli
 from subspace import interference, load
 from subspace.cli import main
 from subspace.errors import ArgumentError, UnknownModuleError
-from subspace.plots.cells import UNDEFINED
 from subspace.plots.interference_map import interference_figure, interference_map
+from subspace.plots.parts.cells import UNDEFINED
 
 MODULES = ("enc.0.query", "enc.0.value", "enc.1.query", "enc.1.value")
 
@@ -162,7 +162,7 @@ def test_bad_input_is_one_line(runs, tmp_path):
 
 
 def test_a_figure_that_cannot_be_written_is_refused_before_the_work(runs, tmp_path, monkeypatch):
-    import subspace.measures.interference as measure
+    import subspace.measures.interference.measure as measure
 
     def too_late(*_, **__):
         raise AssertionError("compared before the figure's place was checked")

@@ -13,7 +13,7 @@ from schema_held import R8, R64, ROOT, SEED, two_models
 from test_cli_similarity import folder
 
 from subspace.cli import main
-from subspace.cli.narrow import stacked
+from subspace.cli.shared.narrow import stacked
 
 FEW = ("--module", "*.5.*")
 VERBS = {

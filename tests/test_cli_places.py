@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from tiny_world import write_world
 
 from subspace.cli import main
-from subspace.cli.places import check_file, check_folder, check_place
+from subspace.cli.shared.places import check_file, check_folder, check_place
 from subspace.errors import ArgumentError, MissingFileError
 
 NOT_THERE = "no adapter of this name"  # a verb that read its adapters first would speak of these
@@ -135,7 +135,7 @@ def test_a_path_that_no_system_takes_is_one_line(tmp_path):
 
 def test_finished_runs_may_lie_where_nothing_can_be_written(tmp_path, monkeypatch):
     """A clone on a read-only disk still has its records used."""
-    from subspace.cli import places
+    from subspace.cli.shared import places
     from subspace.cli.train import sweep_of
 
     looked = []

@@ -173,7 +173,7 @@ def test_bad_input_is_one_line(runs, tmp_path):
 def test_a_figure_that_cannot_be_written_is_refused_before_the_work(
     runs, tmp_path, out, monkeypatch
 ):
-    import subspace.measures.rank as measure
+    import subspace.measures.rank.measure as measure
 
     def too_late(*_, **__):
         raise AssertionError("compared before the figure's place was checked")

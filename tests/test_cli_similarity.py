@@ -179,7 +179,7 @@ def test_untrained_is_no_error(pair, tmp_path):
 def test_a_figure_that_cannot_be_written_is_refused_before_the_work(
     pair, tmp_path, out, monkeypatch
 ):
-    import subspace.measures.similarity as measure
+    import subspace.measures.similarity.measure as measure
 
     def too_late(*_, **__):
         raise AssertionError("compared before the figure's place was checked")
@@ -241,7 +241,7 @@ def test_a_rank_deficient_module_says_so(pair, tmp_path):
 
 def test_figure_4_draws_random_matrices_of_the_drawn_modules_shape(tmp_path, monkeypatch):
     """The first module of an adapter may be an embedding of quite another size."""
-    import subspace.measures.similarity as measure
+    import subspace.measures.similarity.measure as measure
 
     shapes = []
     real = measure.random_pair

@@ -10,9 +10,9 @@ from subspace.cli import main
 from subspace.errors import ArgumentError, FormatError
 from subspace.training import TASKS, TrainConfig, load_data, train
 from subspace.training.completion import _batches, exact_match, normalised, token_means, token_sums
-from subspace.training.dataset import completing, labelled, paired
 from subspace.training.encoding import IGNORED, collator, encode
 from subspace.training.models import find_model, load_model, task_type
+from subspace.training.tasks.dataset import completing, labelled, paired
 
 WORDS = ["heart", "lung", "skin", "bone", "nerve", "eye", "ear", "liver"]
 ROWS = [(f"say {word}" + " please" * (k % 3), f"{word} {k}") for k, word in enumerate(WORDS)]

@@ -103,7 +103,7 @@ def test_demo_writes_json_and_csv_alone_to_stdout(tmp_path, monkeypatch):
 
 def test_demo_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):
     """As on a core install: the task's package cannot be found."""
-    from subspace.training.icd10 import icd10_texts
+    from subspace.training.tasks.icd10 import icd10_texts
 
     monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
     icd10_texts.cache_clear()

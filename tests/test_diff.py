@@ -17,7 +17,7 @@ from subspace.errors import (
     ShapeError,
     UnknownModuleError,
 )
-from subspace.measures import diff_options
+from subspace.measures.diff import options as diff_options
 from subspace.pretrained import open_pretrained
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -1,4 +1,4 @@
-"""What storing W in few bits hides of a difference: derived in measures/rounding.py, tried here.
+"""What storing W in few bits hides of a difference: derived in diff/rounding.py, tried here.
 
 The base is random, of even size or not; the update is of known rank. Storing is torch's own cast.
 """
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import subspace
 from subspace import linalg
-from subspace.measures.rounding import coarsest, spacing
-from subspace.measures.stored_pair import read_pair
+from subspace.measures.diff.rounding import coarsest, spacing
+from subspace.measures.diff.stored_pair import read_pair
 
 CPU = torch.device("cpu")
 NARROW = [torch.bfloat16, torch.float16]

@@ -16,7 +16,7 @@ import subspace
 from subspace.adapters import LowRankUpdate
 from subspace.cli import main
 from subspace.errors import FormatError, NonFiniteError, ShapeError
-from subspace.measures.adapted import adapted_weight
+from subspace.measures.diff.adapted import adapted_weight
 from tests.adapters_made import (
     PREFIX,
     edited,

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 import subspace
-from subspace.adapters.flux_names import in_diffusers
+from subspace.modules.flux import in_diffusers
 
 conversion = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
 

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.training import TrainConfig
-from subspace.training.found import find_runs
-from subspace.training.keep import kept
-from subspace.training.summary import table6
+from subspace.training.sweep.found import find_runs
+from subspace.training.sweep.keep import kept
+from subspace.training.sweep.summary import table6
 
 
 def write_run(folder, *, validation=0.5, test=0.5, sha256="1", **options):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
-from subspace.adapters.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
+from subspace.adapters.formats.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
 from subspace.cli import main
 from subspace.errors import FormatError, NonFiniteError
 from tests.adapters_made import assert_same_update, made, two_linears, written
@@ -358,7 +358,7 @@ def test_a_header_that_makes_no_sense(tmp_path, fields, message):
 def test_inspect_stays_light(tmp_path):
     path = converted(tmp_path / "x.gguf", factors())
     loaded = modules_after(run_cli("inspect", str(path)))
-    assert "subspace.adapters.gguf" in loaded
+    assert "subspace.adapters.formats.gguf" in loaded
     assert not loaded & set(HEAVY)
 
 

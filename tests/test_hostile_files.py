@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.adapters import patterns
+from subspace.adapters.peft import matching as patterns
 from subspace.cli import main
 from tests.adapters_made import PREFIX, edited, made, safetensors_bytes, two_linears, written
 

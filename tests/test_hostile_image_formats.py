@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
-from subspace.adapters import diffusers, hadamard, kohya, kronecker
+from subspace.adapters.factors import hadamard, kronecker
+from subspace.adapters.formats import diffusers, kohya
 from subspace.errors import FormatError, SubspaceError
 
 KOHYA = ("lora_down.weight", "lora_up.weight", "lora_mid.weight", "alpha", "dora_scale", "diff")

@@ -19,9 +19,9 @@ from scipy.stats import binom, kstest
 
 from subspace import interference, similarity
 from subspace.adapters import Adapter, LowRankUpdate
+from subspace.chance.cosine import cosine_pvalue, cosine_std, cosine_variances
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
 from subspace.findings import interfering
-from subspace.measures.cosine_chance import cosine_pvalue, cosine_std, cosine_variances
 from subspace.results import Interference
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

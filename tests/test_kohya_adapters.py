@@ -25,7 +25,7 @@ from torch.nn import functional
 import subspace
 from subspace.adapters.load import explain
 from subspace.errors import FormatError
-from subspace.measures.adapted import adapted_weight
+from subspace.measures.diff.adapted import adapted_weight
 
 lycoris = pytest.importorskip("lycoris")
 

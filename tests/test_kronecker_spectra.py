@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import subspace
 from subspace import LowRankUpdate
-from subspace.adapters.kronecker import Kronecker
+from subspace.adapters.factors.kronecker import Kronecker
 from subspace.errors import NonFiniteError
 from subspace.spectra import kronecker, solve, spectrum
 from tests.oracle import phi as phi_by_definition

@@ -12,10 +12,10 @@ from test_amplification_figures import assert_apart
 from test_amplification_plots import assert_legible
 
 from subspace.errors import ArgumentError
-from subspace.measures.clustering import clustered
-from subspace.plots.cells import UNDEFINED
+from subspace.measures.similarity.clustering import clustered
 from subspace.plots.matrix import matrix_figure, matrix_map
-from subspace.plots.tree import tree
+from subspace.plots.parts.cells import UNDEFINED
+from subspace.plots.parts.tree import tree
 from subspace.results import PairSimilarity, SimilarityMatrix
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.measures.adapted import adapted_weight
+from subspace.measures.diff.adapted import adapted_weight
 
 # It exists for Linux on x86 and for macOS alone.
 mx = pytest.importorskip("mlx.core")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
-from subspace.adapters.pattern_fields import parsed
-from subspace.adapters.template import Template
+from subspace.adapters.formats.custom.fields import parsed
+from subspace.adapters.formats.custom.template import Template
 from subspace.cli import main
 from tests.adapters_made import assert_same_update
 

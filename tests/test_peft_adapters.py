@@ -15,8 +15,8 @@ from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.adapters.order import model_order
-from subspace.adapters.patterns import matching
+from subspace.adapters.peft.matching import matching
+from subspace.modules.order import model_order
 from tests.adapters_made import (
     PREFIX,
     assert_same_update,

@@ -12,7 +12,7 @@ from peft.tuners.vera.layer import VeraLayer
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.adapters.peft_vera_widths import widths
+from subspace.adapters.peft.vera.widths import widths
 from tests.adapters_made import (
     PREFIX,
     assert_same_update,

@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 from test_amplification import Held
 
 from subspace.errors import ArgumentError, NonFiniteError
-from subspace.measures.placement import placement
-from subspace.measures.similarity import random_pair, similarity
+from subspace.measures.placement.measure import placement
+from subspace.measures.similarity.measure import random_pair, similarity
 from subspace.plots.figure3 import figure3
 from subspace.plots.figure4 import figure4
 from subspace.plots.layers import layers_figure

@@ -20,13 +20,20 @@ from numpy.testing import assert_array_equal
 
 from subspace import plots
 from subspace.errors import ArgumentError, MissingFileError, ShapeError, UnknownModuleError
-from subspace.plots.cells import outline_edges
-from subspace.plots.colour_end import colour_end
 from subspace.plots.figure3 import figure3
 from subspace.plots.figure4 import figure4
 from subspace.plots.heatmap import ORIGIN, phi_heatmap, ticks
 from subspace.plots.layers import layers_figure
-from subspace.plots.names import default_modules, kind_labels, literal, module_label, place, shorten
+from subspace.plots.parts.cells import outline_edges
+from subspace.plots.parts.colour_end import colour_end
+from subspace.plots.parts.names import (
+    default_modules,
+    kind_labels,
+    literal,
+    module_label,
+    place,
+    shorten,
+)
 from subspace.plots.save import save
 from subspace.results import Similarity
 from tests.compared_made import (

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subspace.adapters import hadamard, kronecker, products
+from subspace.adapters.factors import hadamard, kronecker, products
 from subspace.adapters.source import Source
 from subspace.errors import FormatError
 from subspace.tensorfiles import TensorFile, TensorHeader

@@ -26,7 +26,7 @@ from subspace import chance
 from subspace.adapters import LowRankUpdate
 from subspace.cli import main
 from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
-from subspace.measures.profile import estimate_seconds, profile
+from subspace.measures.placement.profile import estimate_seconds, profile
 from subspace.plots.gains import W_COLOUR
 from subspace.plots.profile import profile_curve, profile_figure, spectrum
 from tests.compared_made import assert_legible

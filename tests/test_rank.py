@@ -21,7 +21,7 @@ from subspace import rank, similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
 from subspace.findings import ranked
-from subspace.measures.spectral_ranks import energy_rank
+from subspace.measures.rank.spectral import energy_rank
 from subspace.plots.rank import rank_figure, rank_rows
 from subspace.results import ModuleRank, Rank, Spread
 

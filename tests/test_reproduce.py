@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from tiny_world import write_world
 
 import subspace.cli.reproduce as verb
-from subspace.cli import gallery, main, options
-from subspace.cli.printing import markdown_text
-from subspace.training.summary import table6
+from subspace.cli import main
+from subspace.cli.shared import options
+from subspace.cli.shared.printing import markdown_text
+from subspace.gallery import write as gallery
+from subspace.training.sweep.summary import table6
 
 FIGURES = {
     "table6", "figure3", "figure4", "figure6", "figure7", "figure8", "figure8-r64", "profile",
@@ -456,7 +458,7 @@ def test_a_run_that_fails_is_named(world, tmp_path):
 
 @pytest.mark.parametrize(("chosen", "edge"), [(1e-3, True), (2e-3, False), (4e-3, True)])
 def test_a_rate_at_the_end_of_what_was_tried_is_told(chosen, edge):
-    from subspace.cli.gallery_page import _at_an_edge
+    from subspace.gallery.page import _at_an_edge
     from subspace.results import SweepRow
 
     tried = tuple((rate, 0.5) for rate in (1e-3, 2e-3, 4e-3))

@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.adapters.save import WRITERS, own_format
-from subspace.adapters.written import alpha_of
+from subspace.adapters.writers.content import alpha_of
 from subspace.errors import ArgumentError, FormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")

@@ -28,7 +28,7 @@ from tiny_world import write_world
 import subspace
 from subspace.results import Demo, DemoRun, schema
 from subspace.training import TrainConfig, train
-from subspace.training.sweep import Cell
+from subspace.training.sweep.run import Cell
 
 OPEN = {"versions", "singular_values"}  # their names are packages' and modules'
 

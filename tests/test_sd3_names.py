@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 import subspace
 from subspace import Adapter, LowRankUpdate
-from subspace.adapters.sd3_names import in_diffusers
+from subspace.modules.sd3 import in_diffusers
 
 conversion = pytest.importorskip("diffusers.loaders.single_file_utils")
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 import subspace
-from subspace.adapters.sdxl_names import in_diffusers
+from subspace.modules.sdxl import in_diffusers
 
 conversion = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
 

@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import cophenet, is_valid_linkage
 from subspace import similarities, similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
-from subspace.measures.clustering import clustered
+from subspace.measures.similarity.clustering import clustered
 from subspace.results import BY, SIDES, PairSimilarity, SimilarityMatrix
 
 
@@ -283,7 +283,7 @@ def test_what_makes_no_sense_is_refused_in_words():
 
 
 def test_too_many_directions_at_once_are_refused_and_few_are_worked_off(monkeypatch):
-    import subspace.measures.similarities as module
+    import subspace.measures.similarity.matrix as module
 
     whole = similarities(groups(5)).square()
     monkeypatch.setattr(module, "_AT_ONCE", 1)  # a chunk at a time
@@ -301,7 +301,7 @@ def test_one_adapter_twice_is_told_apart_by_a_number():
 
 
 def test_each_adapter_is_decomposed_once(monkeypatch):
-    import subspace.measures.similarities as module
+    import subspace.measures.similarity.matrix as module
 
     seen = []
 

@@ -16,7 +16,7 @@ from scipy.special import betaincinv
 from subspace import similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
-from subspace.measures.similarity import count_agreeing
+from subspace.measures.similarity.measure import count_agreeing
 
 SIDES = ["A", "B", "in", "out"]
 seeds = st.integers(0, 2**31)

@@ -16,9 +16,9 @@ from subspace.cli.sweep_table import enough
 from subspace.errors import ArgumentError
 from subspace.results import SweepRow, Table6
 from subspace.training import Sweep, TrainConfig, run_sweep, train
-from subspace.training.summary import nearly_enough, table6
-from subspace.training.sweep import Cell
-from subspace.training.sweepfile import NOT_OF_A_SWEEP
+from subspace.training.sweep.file import NOT_OF_A_SWEEP
+from subspace.training.sweep.run import Cell
+from subspace.training.sweep.summary import nearly_enough, table6
 
 ROOT = Path(__file__).parent.parent
 
@@ -312,7 +312,7 @@ def test_a_control_is_no_row_beside_the_runs_of_the_task(config, tmp_path):
 
 def test_a_sweep_is_followed_by_a_command_that_runs(swept, monkeypatch):
     _, out, _ = swept
-    monkeypatch.setattr("subspace.cli.printing.at_terminal", lambda: True)
+    monkeypatch.setattr("subspace.cli.shared.printing.at_terminal", lambda: True)
     done = CliRunner().invoke(main, ["train", str(out)])
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("next: ")]
     again = CliRunner().invoke(main, shlex.split(line)[2:])

@@ -13,8 +13,8 @@ from subspace.cli.sweep_table import echo_cells_csv, echo_table6, enough, show_c
 from subspace.reports.tables import of_table6
 from subspace.results import SweepRow, Table6
 from subspace.training import TrainConfig
-from subspace.training.summary import nearly_enough, table6
-from subspace.training.sweep import Cell
+from subspace.training.sweep.run import Cell
+from subspace.training.sweep.summary import nearly_enough, table6
 
 
 def record(seed, **after):

@@ -9,7 +9,7 @@ from tiny_world import write_world
 
 from subspace.cli import main
 from subspace.errors import FormatError, MissingFileError
-from subspace.training.sweepfile import NOT_OF_A_SWEEP, read_sweep
+from subspace.training.sweep.file import NOT_OF_A_SWEEP, read_sweep
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import simple_icd_10_cm as icd
 
 from subspace.errors import FormatError, MissingExtraError, MissingFileError, install
 from subspace.training import load_data
-from subspace.training.icd10 import icd10_texts
+from subspace.training.tasks.icd10 import icd10_texts
 
 DIGEST = "60ceaca6e63ebd5c47fa222eeb3058ea24d261f072beb3e24aae56fcc79dff0f"
 SPLITS = ("train", "validation", "test")

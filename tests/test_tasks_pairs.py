@@ -14,10 +14,11 @@ import pytest
 import simple_icd_10_cm as icd
 
 from subspace.errors import ArgumentError, FormatError, MissingExtraError, MissingFileError
-from subspace.training import TASKS, load_data, textfiles
-from subspace.training.hub import hub_records
-from subspace.training.icd10_pairs import _pairs
-from subspace.training.tasks import stored_name
+from subspace.training import TASKS, load_data
+from subspace.training.tasks import textfiles
+from subspace.training.tasks.hub import hub_records
+from subspace.training.tasks.icd10_pairs import _pairs
+from subspace.training.tasks.load import stored_name
 
 DIGEST = "81b7bf75d4cafb6467023b98f8b31d0e4fd9b253cb0bc1efd55bb09368428a1b"
 SPLITS = ("train", "validation", "test")

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 import subspace
 from subspace.cache import Cache, default_folder
-from subspace.measures import pretrained_values
-from subspace.measures.pretrained_values import ValuesOf
+from subspace.measures.amplification import pretrained_values
+from subspace.measures.amplification.pretrained_values import ValuesOf
 from subspace.pretrained import open_pretrained
 
 UPDATE = adapter(gaussian(40, 30, 4))

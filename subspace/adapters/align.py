@@ -14,11 +14,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters.fused_names import in_diffusers, parts_of, sizes_of
-from subspace.adapters.order import model_order
 from subspace.adapters.rotary import other_rows
 from subspace.adapters.source import some
 from subspace.errors import ArgumentError, UnknownModuleError
+from subspace.modules.fused import in_diffusers, parts_of, sizes_of
+from subspace.modules.order import model_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

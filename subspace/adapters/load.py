@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.adapters import (
+from subspace.adapters.find import find
+from subspace.adapters.formats import (
     cloneofsimo,
     diffusers,
     gguf,
@@ -15,16 +16,15 @@ from subspace.adapters import (
     loralib,
     megatron,
     mlx,
-    pattern,
-    peft,
-    peft_adalora,
-    peft_lycoris,
-    peft_vera,
     torchtune,
     xlabs,
 )
-from subspace.adapters.find import find
-from subspace.adapters.peft_refused import refused_by_name
+from subspace.adapters.formats.custom import read as pattern
+from subspace.adapters.peft import adalora as peft_adalora
+from subspace.adapters.peft import lora as peft
+from subspace.adapters.peft import lycoris as peft_lycoris
+from subspace.adapters.peft.refused import refused_by_name
+from subspace.adapters.peft.vera import read as peft_vera
 from subspace.adapters.source import Format, Source, some
 from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import read_json, short
@@ -87,7 +87,7 @@ def load(
         config; a note says where it is not used.
     pattern
         A format of your own: ``"A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16"``, or the path of a
-        TOML file with these fields; `subspace.adapters.pattern` lists them.
+        TOML file with these fields; `subspace.adapters.formats.custom.read` lists them.
     strict
         Refuse a file with tensors that are not understood.
 

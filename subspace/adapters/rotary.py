@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.assemble import Planned
+    from subspace.adapters.build import Planned
     from subspace.adapters.source import Source
 
 CONFIG = "config.json"

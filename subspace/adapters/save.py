@@ -7,19 +7,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters import (
-    cloneofsimo,
-    save_diffusers,
-    save_kohya,
-    save_loralib,
-    save_mlx,
-    save_peft,
-)
 from subspace.adapters.find import CONFIG
-from subspace.adapters.placing import place_file, place_folder, room_for
+from subspace.adapters.formats import cloneofsimo
 from subspace.adapters.rotary import refuse_other_rows
 from subspace.adapters.source import some
-from subspace.adapters.written import OF_ANOTHER
+from subspace.adapters.writers import (
+    diffusers as save_diffusers,
+)
+from subspace.adapters.writers import (
+    kohya as save_kohya,
+)
+from subspace.adapters.writers import (
+    loralib as save_loralib,
+)
+from subspace.adapters.writers import (
+    mlx as save_mlx,
+)
+from subspace.adapters.writers import (
+    peft as save_peft,
+)
+from subspace.adapters.writers.atomic import place_file, place_folder, room_for
+from subspace.adapters.writers.content import OF_ANOTHER
 from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import TORCH_SUFFIXES, short
 
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter, SetAside
-    from subspace.adapters.written import Content, Writer
+    from subspace.adapters.writers.content import Content, Writer
 
 # What `format=` and ``--to`` call each.
 WRITERS: dict[str, Writer] = {

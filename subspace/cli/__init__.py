@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from subspace import __version__
-from subspace.cli.hints import WORDS
+from subspace.cli.shared.hints import WORDS
 from subspace.errors import SubspaceError, printable
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Verbs(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's signature
         """Run the command line, or answer a shell that completes one."""
         if _COMPLETION in os.environ:
-            import_module("subspace.cli.completing")
+            import_module("subspace.cli.shared.completing")
         return super().main(*args, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -106,7 +106,7 @@ class Verbs(click.Group):
         command.name = cmd_name  # all of them are called `command` where they stand
         command.short_help = VERBS[cmd_name]
         if _COMPLETION in os.environ:
-            import_module("subspace.cli.completing").teach(command)
+            import_module("subspace.cli.shared.completing").teach(command)
         return command
 
     def resolve_command(

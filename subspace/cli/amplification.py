@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import hints, options, reading
-from subspace.cli.places import check_figure
-from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.places import check_figure
+from subspace.cli.shared.printing import (
+    echo_csv,
+    echo_json,
+    echo_latex,
+    echo_markdown,
+    ended,
+    progress,
+)
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -136,7 +143,7 @@ def command(
     _check_figure(out, figure, paths, ranks)
     from subspace.cache import default_folder
     from subspace.cli.amplification_table import HEADER, echo_directions, rows_of, show
-    from subspace.measures.amplification import amplifications
+    from subspace.measures.amplification.measure import amplifications
 
     adapters = [reading.adapter(path) for path in paths]
     checkpoint = open_base(base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.cli.printing import common_path, echo_table, say
+from subspace.cli.shared.printing import common_path, echo_table, say
 
 if TYPE_CHECKING:
     from subspace.results import Amplification, ModuleAmplification

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options, reading
-from subspace.cli.places import check_place
-from subspace.cli.printing import echo_csv, echo_json, echo_table, ended, say
+from subspace.cli.shared import options, reading
+from subspace.cli.shared.places import check_place
+from subspace.cli.shared.printing import echo_csv, echo_json, echo_table, ended, say
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, UpdateInfo

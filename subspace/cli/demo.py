@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options
-from subspace.cli.places import check_folder
-from subspace.cli.printing import echo_csv, echo_json, say, training_progress
+from subspace.cli.shared import options
+from subspace.cli.shared.places import check_folder
+from subspace.cli.shared.printing import echo_csv, echo_json, say, training_progress
 
 if TYPE_CHECKING:
     from subspace.results import Demo, DemoRun
@@ -79,8 +79,8 @@ def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     from subspace.cli.amplification import open_base
     from subspace.cli.similarity import draw
     from subspace.findings import amplified, findings
-    from subspace.measures.amplification import amplifications
-    from subspace.measures.similarity import similarity
+    from subspace.measures.amplification.measure import amplifications
+    from subspace.measures.similarity.measure import similarity
     from subspace.results import Demo
     from subspace.training import DEMO
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import hints, options, reading
-from subspace.cli.places import check_place
-from subspace.cli.printing import (
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.places import check_place
+from subspace.cli.shared.printing import (
     common_path,
     echo_csv,
     echo_json,
@@ -93,7 +93,7 @@ def command(
         raise ArgumentError("--overwrite is for --out ADAPTER_FOLDER: give it too")
     from subspace.adapters.save import check, save
     from subspace.cli.amplification import open_base
-    from subspace.measures.diff import diff
+    from subspace.measures.diff.measure import diff
 
     if out is not None:
         check_place(out)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli import hints, options, reading
-from subspace.cli.narrow import line_width, wrapped
-from subspace.cli.printing import echo_csv, echo_json, echo_table, ended
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.narrow import line_width, wrapped
+from subspace.cli.shared.printing import echo_csv, echo_json, echo_table, ended
 from subspace.errors import printable
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
         )
     given = reading.pattern()
     if given is not None:
-        from subspace.adapters.pattern_fields import parsed
+        from subspace.adapters.formats.custom.fields import parsed
 
         pattern = parsed(given)
         say("pattern", pattern)

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import click
 
-from subspace.cli import hints, options, reading
-from subspace.cli.places import check_figure
-from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.places import check_figure
+from subspace.cli.shared.printing import (
+    echo_csv,
+    echo_json,
+    echo_latex,
+    echo_markdown,
+    ended,
+    progress,
+)
 from subspace.errors import ArgumentError
 
 
@@ -68,7 +75,7 @@ def command(
     else:
         options.refuse_look("--out")
     from subspace.cli.interference_table import show, table
-    from subspace.measures.interference import interference
+    from subspace.measures.interference.measure import interference
 
     adapters = reading.adapters(paths)
     total = len({name for x in adapters for name in x.select(modules)})

@@ -7,9 +7,10 @@ from typing import Literal
 
 import click
 
-from subspace.cli import options, profile_table, reading
+from subspace.cli import profile_table
 from subspace.cli.amplification import open_base
-from subspace.cli.printing import progress
+from subspace.cli.shared import options, reading
+from subspace.cli.shared.printing import progress
 from subspace.cli.similarity import FIGURES, check_output, emit
 
 
@@ -87,7 +88,7 @@ def command(
             out=out,
         )
         return
-    from subspace.measures.placement import placement
+    from subspace.measures.placement.measure import placement
 
     with progress("decomposing W", len(adapter.select(modules))) as advance:
         result = placement(

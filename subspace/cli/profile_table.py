@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import hints, options
-from subspace.cli.printing import common_path, echo_csv, echo_json, echo_table, ended, progress, say
+from subspace.cli.shared import hints, options
+from subspace.cli.shared.printing import (
+    common_path,
+    echo_csv,
+    echo_json,
+    echo_table,
+    ended,
+    progress,
+    say,
+)
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ def run(
     out: Path | None,
 ) -> None:
     """Compute, say beforehand how long it takes, and write."""
-    from subspace.measures.profile import profile
+    from subspace.measures.placement.profile import profile
 
     infos = adapter.select(modules).updates
     _announce([info.shape for info in infos.values()], device)
@@ -70,7 +78,7 @@ def _announce(shapes: list[tuple[int, int]], device: str) -> None:
     smaller = [min(shape) for shape in shapes]
     if sum(n**3 for n in smaller) < _NOTED:
         return
-    from subspace.measures.profile import estimate_seconds
+    from subspace.measures.placement.profile import estimate_seconds
 
     n, seconds = max(smaller), estimate_seconds(shapes, device=device)
     grams = f"{len(shapes)} Grams up to" if len(shapes) > 1 else "a Gram of"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import hints, options, reading
-from subspace.cli.places import check_figure
-from subspace.cli.printing import (
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.places import check_figure
+from subspace.cli.shared.printing import (
     common_path,
     echo_csv,
     echo_json,
@@ -86,7 +86,7 @@ def command(
         check_figure(out)
     else:
         options.refuse_look("--out")
-    from subspace.measures.rank import rank
+    from subspace.measures.rank.measure import rank
 
     runs = reading.adapters(paths)
     with progress("comparing", len(runs[0].select(modules))) as advance:

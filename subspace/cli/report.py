@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options, reading
-from subspace.cli.places import check_file
-from subspace.cli.printing import csv_text, ended, json_text, progress, say
+from subspace.cli.shared import options, reading
+from subspace.cli.shared.places import check_file
+from subspace.cli.shared.printing import csv_text, ended, json_text, progress, say
 from subspace.cli.similarity import SIDE_WORDS
 from subspace.errors import ArgumentError
 
@@ -156,8 +156,8 @@ def _text(found: Report, form: str) -> str:
 
 
 def _table6(runs: Path) -> Table6:
-    from subspace.training.found import find_runs
-    from subspace.training.summary import table6
+    from subspace.training.sweep.found import find_runs
+    from subspace.training.sweep.summary import table6
 
     return table6([cell for cell in find_runs([runs]) if not cell.config.shuffle_labels])
 

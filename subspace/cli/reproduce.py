@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli import options
-from subspace.cli.places import check_folder, check_runs
-from subspace.cli.printing import echo_json, ended, say
-from subspace.cli.reproduce_sweeps import (
+from subspace.cli.shared import options
+from subspace.cli.shared.places import check_folder, check_runs
+from subspace.cli.shared.printing import echo_json, ended, say
+from subspace.errors import ArgumentError
+from subspace.gallery.sweeps import (
     TRAINING,
     controls,
     kept_copy,
@@ -19,11 +20,10 @@ from subspace.cli.reproduce_sweeps import (
     run,
     sweeps,
 )
-from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from subspace.training.config import TrainConfig
-    from subspace.training.sweep import Cell
+    from subspace.training.sweep.run import Cell
 
 
 @click.command()
@@ -151,8 +151,8 @@ def command(
         subspace reproduce runs/ --base ./my-bert --out mine
     """  # noqa: D301 - click wants the real character
     from subspace.cli.amplification import open_base
-    from subspace.cli.gallery import write_gallery
-    from subspace.cli.gallery_runs import adapters_of, compared
+    from subspace.gallery.runs import adapters_of, compared
+    from subspace.gallery.write import write_gallery
     from subspace.training.folder import read_record
 
     options.one_output(json=as_json, csv=as_csv)
@@ -160,7 +160,7 @@ def command(
     words = options.command_line("jobs", "as_json", "as_csv")
     wanted = None if compare is None else "+".join(part.strip() for part in compare.split(","))
     if folders:
-        from subspace.training.found import find_runs
+        from subspace.training.sweep.found import find_runs
 
         options.refuse_beside_runs((*TRAINING, "quick", "configs"))
         if base is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.cli.printing import echo_csv
+from subspace.cli.shared.printing import echo_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import options, reading
-from subspace.cli.places import check_place
-from subspace.cli.printing import (
+from subspace.cli.shared import options, reading
+from subspace.cli.shared.places import check_place
+from subspace.cli.shared.printing import (
     common_path,
     echo_csv,
     echo_json,
@@ -96,7 +96,7 @@ def command(
     """  # noqa: D301 - click wants the real character
     options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     from subspace.adapters.save import check, own_format, save
-    from subspace.measures.resize import resize
+    from subspace.measures.resize.measure import resize
 
     check_place(out)
     adapter = reading.adapter(path)

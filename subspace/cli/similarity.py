@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli import hints, options, reading
-from subspace.cli.places import check_figure
-from subspace.cli.printing import echo_csv, echo_json, echo_latex, echo_markdown, ended, progress
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.places import check_figure
+from subspace.cli.shared.printing import (
+    echo_csv,
+    echo_json,
+    echo_latex,
+    echo_markdown,
+    ended,
+    progress,
+)
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -161,7 +168,7 @@ def command(
         return
     check_two(paths)
     check_output(out)
-    from subspace.measures.similarity import similarity
+    from subspace.measures.similarity.measure import similarity
 
     a, b, *controls = reading.adapters([*paths, *([] if control is None else [control])])
     with progress("comparing", len(a.select(modules))) as advance:
@@ -261,9 +268,9 @@ def draw(
 
         drawn = layers_figure(result, p=p, above_chance=above_chance, width=look.width)
     elif figure == "4":
-        from subspace.measures.similarity import random_pair
+        from subspace.measures.similarity.measure import random_pair
         from subspace.plots.figure4 import figure4
-        from subspace.plots.names import chosen
+        from subspace.plots.parts.names import chosen
 
         first = result[chosen(result, None)[0]]
         random = random_pair(first.rank_a, first.rank_b, first.d)

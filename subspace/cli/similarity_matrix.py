@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from subspace.cli import hints, options, reading
-from subspace.cli.narrow import line_width
-from subspace.cli.places import check_figure
-from subspace.cli.printing import (
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.narrow import line_width
+from subspace.cli.shared.places import check_figure
+from subspace.cli.shared.printing import (
     echo_csv,
     echo_json,
     echo_latex,
@@ -53,7 +53,7 @@ def matrix(
 ) -> None:
     """Compare, draw and print."""
     check(len(paths), out)
-    from subspace.measures.similarities import MOST, similarities
+    from subspace.measures.similarity.matrix import MOST, similarities
 
     if len(paths) > MOST:  # before any is read
         raise ArgumentError(f"{len(paths)} adapters were given; a matrix is of 2 to {MOST}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from subspace.cli.printing import common_path, echo_table, say
+from subspace.cli.shared.printing import common_path, echo_table, say
 from subspace.cli.similarity import BASE_WORDS, SIDE_WORDS
 
 if TYPE_CHECKING:

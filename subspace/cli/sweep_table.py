@@ -5,14 +5,14 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Literal
 
-from subspace.cli.printing import echo_csv, echo_latex, echo_markdown, echo_table, say
+from subspace.cli.shared.printing import echo_csv, echo_latex, echo_markdown, echo_table, say
 from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from subspace.results import NearlyEnough, SweepRow, Table6
-    from subspace.training.sweep import Cell
+    from subspace.training.sweep.run import Cell
 
 
 def show_cells(cells: Sequence[Cell]) -> None:
@@ -31,14 +31,14 @@ def show_cells(cells: Sequence[Cell]) -> None:
 
 def _completes(cells: Sequence[Cell]) -> Callable[[Cell], bool]:
     """Tell of which runs the task is to write; of a failed one the others of its data tell."""
-    from subspace.training.sweep import writes_texts
+    from subspace.training.sweep.run import writes_texts
 
     data = {cell.config.data for cell in cells if writes_texts(cell.record)}
     return lambda cell: cell.config.data in data
 
 
 def _show_kind(cells: Sequence[Cell], writes: bool) -> None:
-    from subspace.training.sweep import seen
+    from subspace.training.sweep.run import seen
 
     header = ["run", "rank", "alpha", "seed", "lr", "steps"]
     if writes:
@@ -84,7 +84,7 @@ def percent(accuracy: float) -> str:
 
 def echo_cells_csv(cells: Sequence[Cell]) -> None:
     """Write one line a run; what is counted is in the name of its column."""
-    from subspace.training.sweep import seen
+    from subspace.training.sweep.run import seen
 
     of_cell = _completes(cells)
     kinds = [kind for kind in (False, True) if kind in set(map(of_cell, cells))]

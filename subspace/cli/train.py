@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli import hints, options
-from subspace.cli.places import check_figure, check_runs
-from subspace.cli.printing import echo_json, ended, sweep_progress
-from subspace.cli.sweep_options import training_options
+from subspace.cli.shared import hints, options
+from subspace.cli.shared.places import check_figure, check_runs
+from subspace.cli.shared.printing import echo_json, ended, sweep_progress
+from subspace.cli.shared.sweep_options import training_options
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from subspace.training.grid import Sweep
-    from subspace.training.sweep import Cell
+    from subspace.training.sweep.grid import Sweep
+    from subspace.training.sweep.run import Cell
 
 _PRINTING = (
     "folders", "as_json", "as_csv", "as_markdown", "as_latex", "draw", "style", "width", "dpi"
@@ -88,13 +88,13 @@ def command(
     else:
         options.refuse_look("--draw")
     if folders:
-        from subspace.training.found import find_runs
+        from subspace.training.sweep.found import find_runs
 
         every = {str(parameter.name) for parameter in click.get_current_context().command.params}
         options.refuse_beside_runs(every - set(_PRINTING))
         _write(find_runs(folders), draw, as_json, as_csv, as_markdown, as_latex)
         return
-    from subspace.training.sweep import run_sweep
+    from subspace.training.sweep.run import run_sweep
 
     sweep = _sweep(ranks, seeds, targets, data, references, lr, shared)
     check_runs([(sweep, out)], overwrite=overwrite)
@@ -142,7 +142,7 @@ def _sweep(
     shared: dict[str, Any],
 ) -> Sweep:
     from subspace.training.config import TrainConfig
-    from subspace.training.grid import Sweep
+    from subspace.training.sweep.grid import Sweep
     from subspace.training.targets import default_targets, read_targets
 
     rates = {"lora": (4e-3,), "full": (1e-4,), "head": (4e-3,)} | lr
@@ -163,7 +163,7 @@ def _write(
 ) -> None:
     from subspace.cli.sweep_table import echo_cells_csv, echo_table6, show_cells
     from subspace.results import SCHEMA_VERSION
-    from subspace.training.summary import table6
+    from subspace.training.sweep.summary import table6
 
     learned = [cell for cell in cells if not cell.config.shuffle_labels]
     table = table6(learned or cells)  # beside runs of the task a control would pass for one more

@@ -40,7 +40,7 @@ def claims(
     seeds
         Two adapters of one rank from two seeds.
     placed
-        `subspace.measures.placement` of adapters of ascending rank.
+        `subspace.measures.placement.measure` of adapters of ascending rank.
     table7
         Table 7 of adapters of ascending rank, each module at its full rank.
     moved

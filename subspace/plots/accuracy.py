@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import MaxNLocator
 
 from subspace.errors import ArgumentError
-from subspace.plots.accuracy_curves import (
+from subspace.plots.gains import blank, quiet
+from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
+from subspace.plots.parts.accuracy_curves import (
     BAND,
     COLOURS,
     CROWD,
@@ -27,17 +29,15 @@ from subspace.plots.accuracy_curves import (
     scale_limits,
     target_curves,
 )
-from subspace.plots.accuracy_words import (
+from subspace.plots.parts.accuracy_words import (
     counted_words,
     legend_height,
     legend_lines,
     note_words,
     title_words,
 )
-from subspace.plots.gains import blank, quiet
-from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
-from subspace.plots.names import literal
-from subspace.plots.panels import (
+from subspace.plots.parts.names import literal
+from subspace.plots.parts.panels import (
     HEAD_SIZE,
     NARROW,
     characters,

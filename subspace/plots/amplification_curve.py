@@ -10,11 +10,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from subspace.errors import ArgumentError
-from subspace.plots.amplification_grid import TITLES, check_value
 from subspace.plots.gains import W_COLOUR, blank, by_module, quiet, subheading
 from subspace.plots.heatmap import LABEL_SIZE, TITLE_SIZE, ticks
-from subspace.plots.names import chosen, literal, module_label
-from subspace.plots.panels import (
+from subspace.plots.parts.amplification_grid import TITLES, check_value
+from subspace.plots.parts.names import chosen, literal, module_label
+from subspace.plots.parts.panels import (
     HEAD_SIZE,
     NARROW,
     characters,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from subspace.plots.amplification_grid import Value
+    from subspace.plots.parts.amplification_grid import Value
     from subspace.results import Amplification, ModuleAmplification
 
 _BAND = "#d9d9d9"

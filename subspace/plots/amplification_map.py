@@ -10,12 +10,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from subspace.plots.amplification_grid import TITLES, amplification_grid, ranks_drawn, written
-from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, outline
 from subspace.plots.gains import quiet, subheading
 from subspace.plots.heatmap import DIFFERENCE_MAP, PHI_MAP, TICK_SIZE, UNCORRECTED
-from subspace.plots.module_grid import NUMBER, inches, number_cells, paint, upright
-from subspace.plots.panels import (
+from subspace.plots.parts.amplification_grid import TITLES, amplification_grid, ranks_drawn, written
+from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, outline
+from subspace.plots.parts.module_grid import NUMBER, inches, number_cells, paint, upright
+from subspace.plots.parts.panels import (
     HEAD_SIZE,
     NARROW,
     characters,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from subspace.plots.amplification_grid import Value
-    from subspace.plots.module_grid import Grid
+    from subspace.plots.parts.amplification_grid import Value
+    from subspace.plots.parts.module_grid import Grid
     from subspace.results import Amplification
 
 _ENDS: dict[Value, tuple[str, str]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from subspace.plots.heatmap import BASE_WORDS, SIDE_WORDS
-from subspace.plots.names import chosen, literal, module_label
-from subspace.plots.panels import (
+from subspace.plots.parts.names import chosen, literal, module_label
+from subspace.plots.parts.panels import (
     HEAD_SIZE,
     Panel,
     characters,

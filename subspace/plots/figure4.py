@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from subspace.errors import UnknownModuleError
 from subspace.plots.figure3 import dimension, heading, module_panel
-from subspace.plots.names import chosen
-from subspace.plots.panels import Panel, check_width, draw_panels, variants
+from subspace.plots.parts.names import chosen
+from subspace.plots.parts.panels import Panel, check_width, draw_panels, variants
 from subspace.results import ModuleSimilarity, Similarity
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from matplotlib.patches import Patch
 
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE
-from subspace.plots.names import chosen, literal, module_label
-from subspace.plots.panels import (
+from subspace.plots.parts.names import chosen, literal, module_label
+from subspace.plots.parts.panels import (
     FRAME,
     HEAD_SIZE,
     NARROW,

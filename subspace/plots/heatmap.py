@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from subspace.errors import ArgumentError, ShapeError
-from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, hatch, outline
-from subspace.plots.names import in_two_lines, literal, module_label
+from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, hatch, outline
+from subspace.plots.parts.names import in_two_lines, literal, module_label
 from subspace.results import ModuleSimilarity, Side
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from subspace.errors import UnknownModuleError
-from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import DIFFERENCE_MAP, TICK_SIZE, TITLE_SIZE
-from subspace.plots.module_grid import inches, number_cells, paint, placed, upright
-from subspace.plots.names import distinct, literal
-from subspace.plots.panels import (
+from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
+from subspace.plots.parts.module_grid import inches, number_cells, paint, placed, upright
+from subspace.plots.parts.names import distinct, literal
+from subspace.plots.parts.panels import (
     HEAD_SIZE,
     NARROW,
     characters,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-    from subspace.plots.module_grid import Grid
+    from subspace.plots.parts.module_grid import Grid
     from subspace.results import Interference
 
     Pair = tuple[str, str]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from subspace.errors import ArgumentError, UnknownModuleError
-from subspace.plots.colour_end import colour_end, largest
 from subspace.plots.figure3 import heading
 from subspace.plots.heatmap import (
     LABEL_SIZE,
@@ -17,8 +16,9 @@ from subspace.plots.heatmap import (
     phi_heatmap,
     undefined_cells,
 )
-from subspace.plots.layers_grid import arranged, put
-from subspace.plots.names import (
+from subspace.plots.parts.colour_end import colour_end, largest
+from subspace.plots.parts.layers_grid import arranged, put
+from subspace.plots.parts.names import (
     Place,
     chosen,
     kind_labels,
@@ -27,7 +27,7 @@ from subspace.plots.names import (
     module_label,
     place,
 )
-from subspace.plots.panels import EM, characters, check_width, finish
+from subspace.plots.parts.panels import EM, characters, check_width, finish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -12,13 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
-from subspace.plots.colour_end import end_words, round_end
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import LABEL_SIZE, PHI_MAP, TICK_SIZE
-from subspace.plots.module_grid import NUMBER, Grid, inches, number_cells, paint, upright
-from subspace.plots.names import distinct, literal
-from subspace.plots.panels import (
+from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
+from subspace.plots.parts.colour_end import end_words, round_end
+from subspace.plots.parts.module_grid import NUMBER, Grid, inches, number_cells, paint, upright
+from subspace.plots.parts.names import distinct, literal
+from subspace.plots.parts.panels import (
     HEAD_SIZE,
     characters,
     check_width,
@@ -26,7 +26,7 @@ from subspace.plots.panels import (
     new_figure,
     wrapped,
 )
-from subspace.plots.tree import tree
+from subspace.plots.parts.tree import tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,15 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from subspace.plots.gains import DELTA_COLOUR, W_COLOUR, blank, quiet
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
-from subspace.plots.names import chosen, literal, module_label
-from subspace.plots.panels import FRAME, HEAD_SIZE, NARROW, characters, check_width, new_figure
+from subspace.plots.parts.names import chosen, literal, module_label
+from subspace.plots.parts.panels import (
+    FRAME,
+    HEAD_SIZE,
+    NARROW,
+    characters,
+    check_width,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,10 +11,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from subspace.errors import ArgumentError
-from subspace.plots.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
-from subspace.plots.names import (
+from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
+from subspace.plots.parts.names import (
     chosen,
     distinct,
     kind_labels,
@@ -23,7 +23,7 @@ from subspace.plots.names import (
     module_label,
     place,
 )
-from subspace.plots.panels import (
+from subspace.plots.parts.panels import (
     EM,
     HEAD_SIZE,
     NARROW,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError, MissingFileError
-from subspace.pretrained.flat_names import by_flat_name, dotted
+from subspace.modules.underscored import by_flat_name, dotted
+from subspace.modules.wrappers import bare, by_bare_name, fitting, modules, only
 from subspace.pretrained.float8 import block_size, dequantised, is_scaled, scale_of
 from subspace.pretrained.fused import Block, block, hosts, is_host, parts
-from subspace.pretrained.names import bare, by_bare_name, fitting, modules, only
 from subspace.pretrained.quantised import need_library, quantised
 from subspace.pretrained.stored import refuse_dtype, stores_conv1d, text_config, ties_head
 from subspace.pretrained.weight import Weight, as_map, misfit, orientation

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
-from subspace.pretrained.names import PACKED
+from subspace.modules.wrappers import PACKED
 from subspace.tensorfiles import short
 
 if TYPE_CHECKING:

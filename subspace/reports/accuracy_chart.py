@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.errors import ArgumentError
-from subspace.plots.accuracy_curves import (
+from subspace.plots.parts.accuracy_curves import (
     CROWD,
     apart,
     in_percent,

@@ -89,10 +89,10 @@ def report(
     ((2, 2), 0)
     """
     from subspace.adapters import align
-    from subspace.measures.amplification import amplifications
+    from subspace.measures.amplification.measure import amplifications
     from subspace.measures.bases import opened
-    from subspace.measures.rank import rank
-    from subspace.measures.similarity import similarity
+    from subspace.measures.rank.measure import rank
+    from subspace.measures.similarity.measure import similarity
     from subspace.reports.seeds import replicable, runs_of_one
     from subspace.spectra import spectra
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.plots.names import kind_labels, layer_words, place
+from subspace.plots.parts.names import kind_labels, layer_words, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

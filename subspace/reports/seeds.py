@@ -46,7 +46,7 @@ def replicable(
     On the report's side, but for A: it holds the random start of every run, and gives way to
     delta-A where the start is stored, else to in.
     """
-    from subspace.measures.rank import rank
+    from subspace.measures.rank.measure import rank
 
     out = []
     for runs in groups:

@@ -4,6 +4,7 @@ Nothing here computes: measures fill these, figures and the command line read th
 """
 
 from subspace.results.amplification import Amplification, DirectionGain, ModuleAmplification
+from subspace.results.base import SCHEMA_VERSION, SIDES, Side, schema, strict
 from subspace.results.conversion import Conversion, ModuleConversion
 from subspace.results.demo import Demo, DemoRun
 from subspace.results.diff import Diff, ModuleDiff, TensorDiff
@@ -15,7 +16,6 @@ from subspace.results.interference import (
     WholePair,
 )
 from subspace.results.matrix import BY, By, PairSimilarity, SimilarityMatrix
-from subspace.results.plain import SCHEMA_VERSION, SIDES, Side, schema, strict
 from subspace.results.profile import ModuleProfile, Profile, TopEnergy
 from subspace.results.rank import ModuleRank, Rank, Spread
 from subspace.results.report import Report, Source

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.base import SCHEMA_VERSION, Part, strict
 from subspace.results.notebook import beyond, html_table
-from subspace.results.plain import SCHEMA_VERSION, Part, strict
 
 if TYPE_CHECKING:
     import pandas as pd

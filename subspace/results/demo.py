@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.base import SCHEMA_VERSION, Part
 from subspace.results.notebook import html_table
-from subspace.results.plain import SCHEMA_VERSION, Part
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.base import SCHEMA_VERSION, ByModule, Part, strict
 from subspace.results.notebook import html_table
-from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from subspace.results.base import SCHEMA_VERSION, ByModule, Part, strict
 from subspace.results.notebook import beyond, html_table, probability, shown
-from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
+from subspace.results.base import SCHEMA_VERSION, Part, Side, strict
 from subspace.results.notebook import html_table
-from subspace.results.plain import SCHEMA_VERSION, Part, Side, strict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from subspace.results.plain import SCHEMA_VERSION, Part, Side, strict
+from subspace.results.base import SCHEMA_VERSION, Part, Side, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

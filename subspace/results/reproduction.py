@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from subspace.results.plain import SCHEMA_VERSION, Part, Side
+from subspace.results.base import SCHEMA_VERSION, Part, Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

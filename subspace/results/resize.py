@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from subspace.results.base import SCHEMA_VERSION, ByModule, Part, strict
 from subspace.results.notebook import html_table, shown
-from subspace.results.plain import SCHEMA_VERSION, ByModule, Part, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

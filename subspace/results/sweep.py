@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
+from subspace.results.base import SCHEMA_VERSION, Part, strict
 from subspace.results.notebook import html_table
-from subspace.results.plain import SCHEMA_VERSION, Part, strict
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ imports neither torch nor transformers.
 from __future__ import annotations
 
 from subspace.training.config import DEMO, SAMPLES, TrainConfig
-from subspace.training.grid import Sweep
 from subspace.training.run import Progress, TrainResult, train
-from subspace.training.sweep import run_sweep
-from subspace.training.tasks import TASKS, Dataset, Split, load_data
+from subspace.training.sweep.grid import Sweep
+from subspace.training.sweep.run import run_sweep
+from subspace.training.tasks.load import TASKS, Dataset, Split, load_data
 
 __all__ = [
     "DEMO",

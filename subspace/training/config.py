@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
 from subspace.training.targets import check_patterns
-from subspace.training.tasks import stored_name
+from subspace.training.tasks.load import stored_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ class TrainConfig:
     model
         ``"minilm"`` (the embedded one), a local folder, or a Hugging Face name.
     data
-        A name in `subspace.training.tasks.TASKS`, a .jsonl or .csv file, or a folder of
+        A name in `subspace.training.tasks.load.TASKS`, a .jsonl or .csv file, or a folder of
         train, validation and test files.
     rank
         r of Eq. 3 (Hu et al. 2021).

@@ -9,7 +9,7 @@ from subspace.errors import ArgumentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from subspace.training.dataset import Dataset, Split
+    from subspace.training.tasks.dataset import Dataset, Split
 
 IGNORED = -100  # the label that cross-entropy leaves out
 # Between prompt and completion, and between two texts where the tokenizer puts nothing: without it

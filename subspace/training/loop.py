@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from subspace.training.config import TrainConfig
-    from subspace.training.dataset import Dataset, Split
     from subspace.training.run import Progress
+    from subspace.training.tasks.dataset import Dataset, Split
 
 Item = TypeVar("Item")
 

@@ -17,7 +17,7 @@ from subspace.errors import FormatError, MissingExtraError, MissingFileError, in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from subspace.training.dataset import Dataset
+    from subspace.training.tasks.dataset import Dataset
 
 EMBEDDED = "minilm"
 EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from subspace.errors import AnalysisError, ArgumentError, FormatError
 from subspace.results import SCHEMA_VERSION
 from subspace.training import folder as folders
-from subspace.training.grid import target_word
 from subspace.training.models import (
     BaseModel,
     find_model,
@@ -20,8 +19,9 @@ from subspace.training.models import (
     task_type,
 )
 from subspace.training.saving import initial_A, save, versions
+from subspace.training.sweep.grid import target_word
 from subspace.training.targets import check_found, for_peft, suggestion
-from subspace.training.tasks import Dataset, load_data
+from subspace.training.tasks.load import Dataset, load_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,0 +1,203 @@
+"""From what a format has understood to an `Adapter`; every tensor of the file is accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
+from subspace.adapters.factors import magnitude
+from subspace.adapters.factors.kronecker import Kronecker
+from subspace.adapters.source import some
+from subspace.errors import FormatError
+from subspace.modules.order import model_order
+from subspace.tensorfiles import QUANTISED, open_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
+
+    from subspace.adapters.source import Source
+    from subspace.tensorfiles import TensorHeader
+
+    Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor] | Kronecker]
+
+
+_UNIT_ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One module's update as the headers tell it, and how its factors are made of tensors.
+
+    Attributes
+    ----------
+    module
+        The base model's path.
+    shape
+        (d_out, d_in) of the map.
+    rank
+        Of the factors: the width of B.
+    scale
+        What B @ A is multiplied by.
+    tensors
+        Names of all tensors that it is made of.
+    factors
+        From tensor name -> tensor to B (d_out, r) and A (r, d_in), or to the two blocks of a
+        Kronecker product of them.
+    kind
+        ``"linear"``, ``"embedding"``, ``"conv2d"``, ``"expert"``, ….
+    numbers
+        Names of tensors that the scale is made of.
+    multiplied
+        How many stored numbers are multiplied in an entry of B or of A, each of them rounded.
+    kernel, groups
+        Of a convolution: d_in is its inputs times prod(kernel).
+    magnitude
+        Name of DoRA's magnitude, or none.
+    rows
+        Puts the rows of B, and of the magnitude, in the base's order.
+    """
+
+    module: str
+    shape: tuple[int, int]
+    rank: int
+    scale: float
+    tensors: tuple[str, ...]
+    factors: Factors = field(repr=False)
+    kind: str = "linear"
+    numbers: tuple[str, ...] = ()
+    multiplied: int = 1
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    magnitude: str = ""
+    rows: Callable[[torch.Tensor], torch.Tensor] = field(default=lambda rows: rows, repr=False)
+
+
+def assemble(
+    source: Source,
+    planned: Iterable[Planned],
+    *,
+    format: str,
+    method: str = "LoRA",
+    set_aside: Mapping[str, str | SetAside] | None = None,
+    notes: Iterable[str] = (),
+    base_model: str | None = None,
+    **metadata: object,
+) -> Adapter:
+    """Make an `Adapter` whose tensors are read when a module is asked for.
+
+    Parameters
+    ----------
+    source
+        The files.
+    planned
+        Its updates, in any order.
+    format, method
+        As `inspect` shows them.
+    set_aside
+        Of each tensor that is known to be no part of an update, the reason.
+    notes
+        What a reader of the numbers ought to know.
+    base_model
+        What the files say that the base is.
+    metadata
+        More of it.
+
+    Raises
+    ------
+    FormatError
+        Two updates are of one module, or a magnitude that fits neither side of its own.
+    """
+    updates: dict[str, Planned] = {}
+    for update in sorted(planned, key=lambda update: model_order(update.module)):
+        other = updates.setdefault(update.module, update)
+        if other is not update:
+            raise FormatError(
+                f"{source.weights}: {other.tensors[0]!r} and {update.tensors[0]!r} are both of "
+                f"module {update.module!r}"
+            )
+    tensors = source.tensors
+    used = {name for update in updates.values() for name in (*update.tensors, *update.numbers)}
+    reasons = dict(set_aside or {})
+    for update in updates.values():
+        if update.magnitude:
+            reasons[update.magnitude] = magnitude.aside(update, source)
+    aside = tuple(
+        _aside(name, header, reasons.get(name))
+        for name, header in tensors.headers.items()
+        if name not in used
+    )
+
+    def read(module: str) -> LowRankUpdate:
+        update = updates[module]
+        made = update.factors(tensors)
+        # Whoever puts the rows of B in another order leaves no product of blocks.
+        stored, A = made.multiplied() if isinstance(made, Kronecker) else made
+        B = update.rows(stored)
+        if (B.shape[0], A.shape[1]) != update.shape or not B.shape[1] == len(A) == update.rank:
+            raise AssertionError(f"{module}: planned {update}, made {B.shape} @ {A.shape}")
+        return LowRankUpdate(
+            module,
+            A,
+            B,
+            update.scale,
+            f"{source.weights} ({some(update.tensors, 4)})",
+            rounding=_rounding(update, source),
+            magnitude=magnitude.stored(update, tensors),
+            blocks=(made.first, made.second)
+            if isinstance(made, Kronecker) and B is stored
+            else None,
+        )
+
+    return Adapter(
+        source.name,
+        source.path,
+        format,
+        method,
+        MappingProxyType({module: _info(update, source) for module, update in updates.items()}),
+        MappingProxyType({"base_model": base_model, "weights": str(source.weights), **metadata}),
+        aside,
+        tuple(dict.fromkeys(notes)),
+        MappingProxyType(open_tensors(source.initial)) if source.initial else {},
+        _read=read,
+        _read_tensor=tensors.__getitem__,
+    )
+
+
+def _aside(name: str, header: TensorHeader, reason: str | SetAside | None) -> SetAside:
+    if isinstance(reason, SetAside):
+        return reason
+    known = reason is not None
+    return SetAside(name, header.shape, header.dtype, reason or "not understood", known=known)
+
+
+def _info(update: Planned, source: Source) -> UpdateInfo:
+    dtypes = (source.tensors.headers[name].dtype for name in update.tensors)
+    return UpdateInfo(
+        update.module,
+        update.shape,
+        update.rank,
+        update.scale,
+        "/".join(dict.fromkeys(dtypes)),
+        update.kind,
+        update.kernel,
+        update.groups,
+    )
+
+
+def _rounding(update: Planned, source: Source) -> float:
+    """Bound what storing rounded off a product, or quantising a factor, relative to its norm."""
+    dtypes = {source.tensors.headers[name].dtype for name in update.tensors}
+    if not dtypes.isdisjoint(QUANTISED):
+        return update.multiplied * max(QUANTISED.get(dtype, 0.0) for dtype in dtypes)
+    if update.multiplied == 1:
+        return 0.0
+    return update.multiplied * max(_UNIT_ROUNDOFF[dtype] for dtype in dtypes)

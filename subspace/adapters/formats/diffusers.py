@@ -1,0 +1,267 @@
+"""diffusers' LoRA, in the naming of today and in those of before.
+
+Layout as diffusers 0.42.1 writes it (``loaders/lora_base.py``, ``loaders/peft.py``) and, of the old
+ones, as it reads it (``utils/state_dict_utils.py``). A name begins with the pipeline's part,
+``unet.``, ``transformer.``, ``text_encoder.``, …, or with nothing where one model was saved alone:
+
+- ``<path>.lora_A.weight`` and ``.lora_B.weight`` as PEFT's;
+- ``….attn1.processor.to_q_lora.down.weight`` and ``.up.weight``: ``processor`` is not of the path,
+  ``to_out`` is ``to_out.0``, and in a text encoder ``to_q`` is ``q_proj`` and so on;
+- ``<path>.lora.down.weight``, and in a text encoder ``<path>.lora_linear_layer.down.weight``.
+
+alpha is in the JSON under ``lora_adapter_metadata`` in the file's metadata, PEFT's config with the
+part before each field; else in ``<path>.alpha``; else it is r.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+from subspace.adapters.build import Planned, assemble
+from subspace.adapters.factors import magnitude
+from subspace.adapters.factors.kernels import pair
+from subspace.adapters.peft.config import read_config
+from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.source import by_module, factors_there, number, some
+from subspace.errors import FormatError
+from subspace.tensorfiles import short
+from subspace.tensorfiles.strangers import json_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.peft.config import LoraConfig
+    from subspace.adapters.source import Source
+
+NAME = "diffusers"
+WANTS = "unet.NAME.lora_A.weight and its like, or NAME.processor.to_q_lora.down.weight"
+ENDS = (".lora_A.weight", ".lora_B.weight", "lora.down.", "lora.up.", ".lora_linear_layer.")
+READS = (
+    "LoRA of a pipeline's parts in all of its namings, today's and before, alpha from the file's "
+    "metadata, from tensors, or r; DoRA by its BA part"
+)
+HELD = "files of `diffusers`, older namings by renaming; what its models apply"
+PROOF = ("tests/test_diffusers_adapters.py",)
+
+_METADATA = "lora_adapter_metadata"
+_PART = re.compile(r"(unet|transformer|text_encoder|prior|connectors?|controlnet)(_[0-9]+)?\.")
+_SLOTS = {
+    ".lora_A.weight": "A",
+    ".lora_B.weight": "B",
+    ".lora_linear_layer.down.weight": "A",
+    ".lora_linear_layer.up.weight": "B",
+    ".lora.down.weight": "A",
+    ".lora.up.weight": "B",
+    "_lora.down.weight": "A",
+    "_lora.up.weight": "B",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+    ".dora_scale": "magnitude",
+    ".lora_B.bias": "bias",
+    ".alpha": "alpha",
+}
+_NEW = (".lora_A.weight", ".lora_B.weight")
+_FACTOR = re.compile(
+    "|".join(rf"{re.escape(end)}\Z" for end, slot in _SLOTS.items() if slot in "AB")
+)
+_OF_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+_REASONS = {
+    "magnitude": magnitude.REASON,
+    "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
+}
+_NORM = "a norm's weight, trained in full"
+_NO_ALPHA = "no alpha is stored; r is taken, as diffusers does, so the scale is 1"
+
+
+def claims(source: Source) -> str | None:
+    """Say why these are diffusers': the file's metadata, else the tensors' names."""
+    if source.config is not None and "peft_type" in source.config:
+        return None
+    found = [name for name in source.tensors if _FACTOR.search(name)]
+    if not found:
+        return None
+    if _METADATA in source.tensors.metadata:
+        return f"the file's metadata has {_METADATA}"
+    old = next((name for name in found if not name.endswith(_NEW)), None)
+    if old is not None:
+        return f"tensor {old!r} is named as diffusers named a factor"
+    # PEFT's own files have neither.
+    part = next((name for name in found if _PART.match(name) or _is_whole(name)), None)
+    if part is not None:
+        return f"tensor {part!r} begins with a pipeline's part"
+    alphas = ((name, f"{name.removesuffix(_NEW[0])}.alpha") for name in found)
+    beside = next((both for both in alphas if both[1] in source.tensors), None)
+    return None if beside is None else f"tensor {beside[1]!r} is an alpha beside {beside[0]!r}"
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of a file of diffusers, from headers and alphas alone.
+
+    Raises
+    ------
+    FormatError
+        A factor without its partner, shapes that do not multiply, metadata that makes no sense, or
+        an alpha that is no number.
+    """
+    modules: dict[str, dict[str, str]] = {}
+    aside = {name: _NORM for name in source.tensors if _is_norm(name)}
+    for module, slots in by_module(source, _parse).items():
+        aside |= {name: _REASONS[slot] for slot, name in slots.items() if slot in _REASONS}
+        factors = {slot: name for slot, name in slots.items() if slot in "AB"}
+        if factors:
+            factors_there(source, module, factors, "A", "B")
+            modules[module] = slots
+    pairs = {module: pair(source, slots["A"], slots["B"]) for module, slots in modules.items()}
+    ranks = {module: held.rank for module, held in pairs.items()}
+    scales, configs, notes = _scales(source, modules, ranks)
+    planned = [
+        Planned(
+            module,
+            held.shape,
+            held.rank,
+            scales[module],
+            held.tensors,
+            held.factors,
+            held.kind,
+            numbers=tuple(n for slot, n in modules[module].items() if slot == "alpha"),
+            kernel=held.kernel,
+            magnitude=modules[module].get("magnitude", ""),
+        )
+        for module, held in pairs.items()
+    ]
+    dora = _REASONS["magnitude"] in aside.values() or any(c.dora for c in configs)
+    rslora = any(config.rslora for config in configs)
+    base = next((config.base_model for config in configs if config.base_model), None)
+    return assemble(
+        source,
+        planned,
+        format=NAME,
+        method="DoRA (BA part)" if dora else "rsLoRA" if rslora else "LoRA",
+        set_aside=aside,
+        notes=notes,
+        base_model=base,
+    )
+
+
+def _parse(name: str) -> tuple[str, str] | None:
+    """Take a tensor's name apart, into the module's path of today.
+
+    >>> _parse("unet.mid_block.attn1.processor.to_out_lora.down.weight")
+    ('unet.mid_block.attn1.to_out.0', 'A')
+    >>> _parse("mid_block.attn1.processor.to_q_lora.up.weight")
+    ('unet.mid_block.attn1.to_q', 'B')
+    >>> _parse("text_encoder.layers.0.self_attn.to_v_lora.up.weight")
+    ('text_encoder.layers.0.self_attn.v_proj', 'B')
+    >>> _parse("transformer.blocks.0.attn.to_k.lora_A.weight")
+    ('transformer.blocks.0.attn.to_k', 'A')
+    """
+    end = next((end for end in _SLOTS if name.endswith(end)), None)
+    if end is None:
+        return None
+    # ComfyUI's name of the whole model, which is no part of the model's own paths.
+    path = name.removesuffix(end).removeprefix("diffusion_model.")
+    parts = path.split(".")
+    if end == ".alpha" and parts[-1] in {"lora", "lora_linear_layer"}:
+        parts = parts[:-1]
+    joined = end.startswith("_lora") or (end == ".alpha" and parts[-1].endswith("_lora"))
+    processor = "processor" in parts
+    parts = [part for part in parts if part != "processor"]
+    if not parts or not path:
+        return None
+    if joined:
+        parts[-1] = parts[-1].removesuffix("_lora")
+    if (joined or processor) and parts[-1] == "to_out":
+        parts.append("0")
+    if joined and parts[0].startswith("text_encoder"):
+        parts = [*parts[:-2], "out_proj"] if parts[-2:] == ["to_out", "0"] else parts
+        parts[-1] = _OF_TEXT.get(parts[-1], parts[-1])
+    if processor and not _PART.match(path):
+        parts.insert(0, "unet")  # save_attn_procs, the only writer of it, was the UNet's
+    return ".".join(parts), _SLOTS[end]
+
+
+def _is_whole(name: str) -> bool:
+    return name.startswith("diffusion_model.")
+
+
+def _is_norm(name: str) -> bool:
+    module, _, leaf = name.rpartition(".")
+    return leaf in {"weight", "bias"} and "norm" in module.rpartition(".")[2]
+
+
+def _scales(
+    source: Source, modules: Mapping[str, Mapping[str, str]], ranks: Mapping[str, int]
+) -> tuple[dict[str, float], list[LoraConfig], list[str]]:
+    """Return each module's scale, the configs of the parts that have one, and notes."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for module in modules:
+        found = _PART.match(module)
+        parts[found.group()[:-1] if found else ""].append(module)
+    text = source.tensors.metadata.get(_METADATA)
+    where = f"{source.weights}: {_METADATA}"
+    stored = json_object(text.encode(), where) if text is not None else {}
+    scales: dict[str, float] = {}
+    configs: list[LoraConfig] = []
+    notes: list[str] = []
+    for part, names in parts.items():
+        fields = _of_part(stored, part, alone=len(parts) == 1)
+        alphas = {name: modules[name]["alpha"] for name in names if "alpha" in modules[name]}
+        if fields and alphas:
+            name, tensor = next(iter(alphas.items()))
+            raise FormatError(
+                f"{source.weights}: alpha of module {name!r} is in {tensor!r} and in the "
+                f"metadata's {_METADATA}, which diffusers refuses: remove one"
+            )
+        if fields:
+            if fields.get("peft_type", "LORA") != "LORA":
+                raise FormatError(
+                    f"{where}: peft_type {short(fields['peft_type'])} beside factors of LORA"
+                )
+            config = read_config({**fields, "peft_type": "LORA"}, where)
+            found_alphas, _, unsure = from_patterns(
+                {name: name.removeprefix(f"{part}.") for name in names}, config
+            )
+            configs.append(config)
+            notes += [*config.notes, *unsure]
+            for name in names:
+                r = math.sqrt(ranks[name]) if config.rslora else ranks[name]
+                scales[name] = found_alphas[name] / r
+        else:
+            found_scales, more = _from_tensors(source, names, alphas, ranks)
+            scales |= found_scales
+            notes += more
+    return scales, configs, notes
+
+
+def _of_part(stored: Mapping[str, Any], part: str, *, alone: bool) -> dict[str, Any]:
+    prefix = f"{part}."
+    own = {key.removeprefix(prefix): v for key, v in stored.items() if key.startswith(prefix)}
+    # A model that saves itself (save_lora_adapter) puts no part before a name or a field.
+    return own or (dict(stored) if alone and "lora_alpha" in stored else {})
+
+
+def _from_tensors(
+    source: Source, names: Iterable[str], alphas: Mapping[str, str], ranks: Mapping[str, int]
+) -> tuple[dict[str, float], list[str]]:
+    """Give the modules of one part their scale where it has no config."""
+    found = {name: number(source, tensor) for name, tensor in alphas.items()}
+    without = [name for name in names if name not in found]
+    notes = []
+    rest: float | None = source.alpha
+    if found and without:
+        # get_peft_kwargs: the config's own alpha is the most frequent one.
+        rest = Counter(found.values()).most_common()[0][0]
+        notes.append(
+            f"{some(without)}: no alpha is stored; that of most modules, {rest:g}, is taken"
+        )
+    elif without and rest is None:
+        notes.append(f"{some(without)}: {_NO_ALPHA}")
+    zero = [name for name, alpha in found.items() if alpha == 0]
+    if zero:
+        notes.append(f"{some(zero)}: alpha is 0, so diffusers applies no update")
+    scales = {name: alpha / ranks[name] for name, alpha in found.items()}
+    return scales | {n: 1.0 if rest is None else rest / ranks[n] for n in without}, notes

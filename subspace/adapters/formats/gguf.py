@@ -1,0 +1,235 @@
+"""llama.cpp's LoRA in GGUF, with the scale that llama.cpp applies.
+
+Layout as llama.cpp's ``convert_lora_to_gguf.py`` writes and ``src/llama-adapter.cpp`` reads it:
+``<tensor>.lora_a`` (r, d_in) and ``<tensor>.lora_b`` (d_out, r) in torch's order, where the tensor
+is one of the base's, such as ``blk.0.attn_q.weight``. ``token_embd.weight.lora_a`` alone is stored
+transposed, (vocabulary, r). Experts are stacked: (experts, r, d_in) and (experts, d_out, r). The
+scale is ``adapter.lora.alpha / r``, and 1 if that is 0 or not there.
+
+The converter copies ``lora_alpha`` alone, so an rsLoRA's scale and what an ``alpha_pattern`` said
+are lost, in llama.cpp too. For Llama it also reorders the rows of q and k to its own rotary layout;
+they are put back where the base's ``config.json`` beside tells the number of heads.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from subspace.adapters.build import Planned, assemble
+from subspace.adapters.rotary import base_config, has_heads, heads_of, is_turned, put_back
+from subspace.adapters.source import by_module, factors_there, matrix, some
+from subspace.errors import FormatError
+from subspace.tensorfiles import QUANTISED, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.build import Factors
+    from subspace.adapters.source import Source
+
+NAME = "GGUF (llama.cpp)"
+WANTS = "a .gguf file with general.type = adapter, NAME.weight.lora_a and NAME.weight.lora_b"
+ENDS = (".weight.lora_a", ".weight.lora_b")
+READS = (
+    "LoRA in float32, float16, bfloat16 or quantised (extra `quantised`), token embeddings and "
+    "stacked experts, with the scale that llama.cpp applies; Llama's and Qwen's modules by their "
+    "Hugging Face names, rows of q and k in transformers' order where config.json is beside"
+)
+HELD = "files of `gguf` with the keys of llama.cpp's converter; its rule of the scale"
+PROOF = ("tests/test_gguf_adapters.py",)
+_SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b"}
+_MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
+# gguf 0.19.0, gguf/tensor_mapping.py: the names that these architectures have in transformers.
+_HUGGING_FACE = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OUTSIDE = {"token_embd": "model.embed_tokens", "output": "lm_head"}
+_MAPPED = ("llama", "qwen2", "qwen3")
+_BLOCK = re.compile(r"blk\.([0-9]{1,6})\.([a-z_]+)\Z")
+
+
+def claims(source: Source) -> str | None:
+    """Say why this is a GGUF adapter: its suffix, and what it calls itself.
+
+    Raises
+    ------
+    FormatError
+        It has factors and calls itself something else.
+    """
+    if source.weights.suffix != ".gguf":
+        return None
+    kind = source.tensors.metadata.get("general.type")
+    if kind == "adapter":
+        return "general.type is 'adapter'"
+    if any(name.endswith(ENDS) for name in source.tensors):
+        raise FormatError(
+            f"{source.weights}: has factors, but general.type = {short(kind)}; 'adapter' is wanted"
+        )
+    return None
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of a GGUF file, from its header alone.
+
+    Raises
+    ------
+    FormatError
+        Another kind of adapter, a factor without its partner, shapes or an alpha that make no
+        sense.
+    """
+    metadata = source.tensors.metadata
+    kind = metadata.get("adapter.type", "lora")
+    if kind != "lora":
+        raise FormatError(f"{source.weights}: adapter.type = {short(kind)}; what is read: 'lora'")
+    architecture = metadata.get("general.architecture", "")
+    alpha, notes = _alpha(source)
+    planned: list[Planned] = []
+    for tensor, slots in by_module(source, _parse).items():
+        factors_there(source, tensor, slots, "lora_a", "lora_b")
+        planned.extend(_planned(source, tensor, slots, alpha, architecture))
+    turned = [p.module for p in planned if architecture == "llama" and is_turned(p.module)]
+    beside = base_config(source) if turned else None
+    if beside is not None and has_heads(beside[1]):
+        heads = heads_of(*beside)
+        planned = [put_back(source, p, heads) if is_turned(p.module) else p for p in planned]
+        turned = []
+    if turned:
+        notes.append(
+            f"{some(turned)}: the rows of q and k are in llama.cpp's rotary order, not in "
+            "transformers', and no config.json of the base beside tells the heads: norms and the "
+            "sides A and in are as they were, the sides B and out compare with other GGUF files "
+            "alone"
+        )
+    kinds = {source.tensors.headers[name].dtype for update in planned for name in update.tensors}
+    quantised = sorted(kinds & set(QUANTISED))
+    if quantised:
+        notes.append(
+            f"factors are quantised ({', '.join(quantised)}) and taken as llama.cpp computes with "
+            "them; directions within what that rounds away are not counted as real"
+        )
+    if architecture not in _MAPPED:
+        notes.append(
+            f"modules have their GGUF names: those of {short(architecture)} in transformers are "
+            "not known here"
+        )
+    aside = {
+        name: "a norm's weight in full, which llama.cpp does not apply"
+        for name in source.tensors
+        if name.endswith("_norm.weight")
+    }
+    return assemble(
+        source,
+        planned,
+        format=NAME,
+        set_aside=aside,
+        notes=notes,
+        base_model=metadata.get("general.base_model.0.name"),
+        architecture=architecture,
+        other_rows=tuple(turned),
+    )
+
+
+def _parse(name: str) -> tuple[str, str] | None:
+    tensor, _, slot = name.rpartition(".")
+    return (tensor, slot) if tensor and slot in _SLOTS else None
+
+
+def _alpha(source: Source) -> tuple[float, list[str]]:
+    text = source.tensors.metadata.get("adapter.lora.alpha")
+    try:
+        alpha = 0.0 if text is None else float(text)
+    except ValueError:
+        alpha = math.nan
+    if not math.isfinite(alpha):
+        raise FormatError(f"{source.weights}: adapter.lora.alpha = {short(text)} is not a number")
+    if alpha == 0:
+        stored = "no adapter.lora.alpha is stored" if text is None else "adapter.lora.alpha is 0"
+        return 0.0, [f"{stored}: the scale is 1, as in llama.cpp"]
+    if source.config is not None and source.config.get("use_rslora") is True:
+        return alpha, [
+            f"{source.where} says use_rslora, but the scale here is the one that llama.cpp "
+            "applies, alpha / r and not alpha / sqrt(r); the files that this one was made of have "
+            "the trained one"
+        ]
+    return alpha, [
+        "the scale is the one that llama.cpp applies, alpha / r: an rsLoRA's or an "
+        "alpha_pattern's is not stored"
+    ]
+
+
+def _module(tensor: str, architecture: str) -> str:
+    """Name the base's module.
+
+    >>> _module("blk.2.attn_q.weight", "llama")
+    'model.layers.2.self_attn.q_proj'
+    >>> _module("blk.2.attn_q.weight", "falcon")
+    'blk.2.attn_q'
+    """
+    name = tensor.removesuffix(".weight")
+    if architecture not in _MAPPED:
+        return name
+    block = _BLOCK.match(name)
+    if block is None:
+        return _OUTSIDE.get(name, name)
+    inner = _HUGGING_FACE.get(block[2])
+    return name if inner is None else f"model.layers.{block[1]}.{inner}"
+
+
+def _planned(
+    source: Source, tensor: str, slots: Mapping[str, str], alpha: float, architecture: str
+) -> Iterator[Planned]:
+    a, b = slots["lora_a"], slots["lora_b"]
+    shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
+    both = f"{source.text(a)} and {b!r} {shape_b}"
+    module = _module(tensor, architecture)
+    if len(shape_a) != len(shape_b):
+        raise FormatError(f"{both} are not the two factors of one tensor")
+    embedding = tensor == "token_embd.weight"
+    if embedding and len(shape_a) == 2:
+        shape_a = shape_a[::-1]
+    (*_, rank, d_in), (*experts, d_out, width) = shape_a, shape_b
+    if rank != width:
+        raise FormatError(f"{both} have different ranks, {rank} and {width}")
+    scale = alpha / rank if alpha else 1.0
+    if not experts:
+        kind = "embedding" if embedding else "linear"
+        yield Planned(
+            module, (d_out, d_in), rank, scale, (a, b), _of_one(a, b, embedding=embedding), kind
+        )
+        return
+    # A fused layer that was split has one A for all.
+    if shape_a[0] not in (1, experts[0]) or experts[0] > _MOST_EXPERTS:
+        raise FormatError(f"{both} are not factors of the same experts")
+    for expert in range(experts[0]):
+        shared = 0 if shape_a[0] == 1 else expert
+        yield Planned(
+            f"{module}.{expert}",
+            (d_out, d_in),
+            rank,
+            scale,
+            (a, b),
+            _of_expert(a, b, shared, expert),
+            "expert",
+        )
+
+
+def _of_one(a: str, b: str, *, embedding: bool) -> Factors:
+    return lambda held: (held[b], held[a].T if embedding else held[a])
+
+
+def _of_expert(a: str, b: str, of_a: int, of_b: int) -> Factors:
+    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return held[b][of_b], held[a][of_a]
+
+    return factors

@@ -1,0 +1,294 @@
+"""kohya's sd-scripts and LyCORIS: LoRA, LoCon, LoHa and LoKr under one naming.
+
+Layout as kohya-ss/sd-scripts (``networks/lora.py``, ``lora_flux.py``, ``loha.py``, ``lokr.py``) and
+lycoris-lora 4.1.3 (``modules/``) write it. ``<name>`` is ``lora_unet_``, ``lora_te_``,
+``lora_te1_``, … or ``lycoris_`` and the module's path with ``_`` for ``.``, which cannot be taken
+back without the base model, so it stays as it is; Flux's and SD3's fused blocks stay whole.
+
+- ``<name>.lora_down.weight`` (r, in, kh, kw) and ``.lora_up.weight`` (d_out, r, 1, 1), of a linear
+  layer without the kernel: B is the one, A the other as a matrix;
+- with ``.lora_mid.weight`` (r, r, kh, kw), a Tucker core, ``.lora_down.weight`` is (r, in, 1, 1);
+- ``.hada_…`` and ``.lokr_…``: see `hadamard` and `kronecker`.
+
+The scale is ``.alpha`` / r. Both writers take r for an alpha that is 0 or missing, and save alpha
+so that alpha / r holds with rsLoRA too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from subspace.adapters.build import Planned, assemble
+from subspace.adapters.factors import hadamard, kronecker, magnitude
+from subspace.adapters.factors.kernels import KINDS, pair
+from subspace.adapters.factors.products import GAUGE, Extent, bounded, with_core
+from subspace.adapters.source import by_module, factors_there, matrix, number, some
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.build import Factors
+    from subspace.adapters.source import Source
+
+NAME = "kohya / LyCORIS"
+WANTS = "NAME.lora_down.weight (r, d_in), NAME.lora_up.weight (d_out, r) and NAME.alpha"
+ENDS = (".lora_down.", ".lora_up.", ".lora_mid.", ".hada_w", ".lokr_w")
+READS = (
+    "LoRA and LoCon of linear layers and convolutions, with a Tucker core; LoHa and LoKr as exact "
+    "factors; DoRA by its BA part; alpha 0 or missing as its writers take it; norms, biases and "
+    "full updates set aside"
+)
+HELD = "files of `lycoris`, its layers' forward; sd-scripts' by the documented rule"
+PROOF = ("tests/test_kohya_adapters.py",)
+
+_LORA = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
+_METHODS = {"LoRA": _LORA, "LoHa": hadamard.SLOTS, "LoKr": kronecker.SLOTS}
+_FACTORS = {slot: method for method, slots in _METHODS.items() for slot in slots}
+_ROTATES = "OFT or BOFT: it rotates the weights, no low-rank update"
+_GLORA = "GLoRA: its update depends on the base weights, not read"
+_TLORA = "T-LoRA with an orthogonal start: not read yet"
+_ASIDE = {
+    "dora_scale": magnitude.REASON,
+    "diff": "a full update of the module (LyCORIS full): not low-rank",
+    "diff_b": "an update of the bias: no part of B @ A",
+    "w_norm": "an update of a norm's weight: no part of B @ A",
+    "b_norm": "an update of a norm's bias: no part of B @ A",
+    "oft_blocks": _ROTATES,
+    "oft_diag": _ROTATES,
+    "rescale": _ROTATES,
+    "a1.weight": _GLORA,
+    "a2.weight": _GLORA,
+    "b1.weight": _GLORA,
+    "b2.weight": _GLORA,
+    "bm.weight": _GLORA,
+    "on_input": "IA3: it rescales activations, no low-rank update",
+    "q_layer.weight": _TLORA,
+    "p_layer.weight": _TLORA,
+    "lambda_layer": _TLORA,
+}
+_SLOTS = (*_FACTORS, *_ASIDE, "alpha")
+# Any of these alone is an adapter of this naming, if not one that is read.
+_SIGNS = (*_FACTORS, "oft_blocks", "oft_diag", "a1.weight", "on_input", "lambda_layer", "diff")
+_EMBEDDINGS = "bundle_emb."
+
+
+class _Module(NamedTuple):
+    """What the headers tell of one module, and how its factors are made."""
+
+    extent: Extent
+    factors: Factors
+    kernel: tuple[int, ...] = ()
+
+
+def claims(source: Source) -> str | None:
+    """Say why these are of this naming: the tensors' names."""
+    if source.config is not None and "peft_type" in source.config:
+        return None
+    names = (name for name in source.tensors if not name.startswith("base_model."))
+    found = next((name for name in names if (p := _parse(name)) and p[1] in _SIGNS), None)
+    return None if found is None else f"tensor {found!r} is named as sd-scripts and LyCORIS do"
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of a file of sd-scripts or LyCORIS, from headers and alphas alone.
+
+    Raises
+    ------
+    FormatError
+        A factor without its partner, shapes that do not multiply, an alpha that is no number, or
+        a method that is no low-rank update.
+    """
+    planned: list[Planned] = []
+    methods: list[str] = []
+    notes: dict[str, list[str]] = defaultdict(list)
+    aside = {
+        name: "the embedding of a word learned beside (textual inversion)"
+        for name in source.tensors
+        if name.startswith(_EMBEDDINGS)
+    }
+    for module, slots in by_module(source, _parse).items():
+        factors = {slot: name for slot, name in slots.items() if slot in _FACTORS}
+        found = list(dict.fromkeys(_FACTORS[slot] for slot in factors))
+        aside |= {name: _ASIDE[slot] for slot, name in slots.items() if slot in _ASIDE}
+        if not found:
+            if "alpha" in slots and len(slots) > 1:
+                aside[slots["alpha"]] = next(_ASIDE[s] for s in slots if s in _ASIDE)
+            continue
+        if len(found) > 1:
+            both = " and of ".join(sorted(found))
+            raise FormatError(
+                f"{source.weights}: module {module!r} has factors of {both}: "
+                f"{some(factors.values(), 4)}"
+            )
+        (method,) = found
+        methods.append(method)
+        held = _MODULES[method](source, module, factors)
+        alpha = (slots["alpha"],) if "alpha" in slots else ()
+        planned.append(
+            Planned(
+                module,
+                held.extent.shape,
+                held.extent.rank,
+                _scale(source, module, slots, held.extent.dim, notes),
+                held.extent.tensors,
+                held.factors,
+                KINDS[len(held.kernel)],
+                numbers=alpha,
+                multiplied=held.extent.multiplied,
+                kernel=held.kernel,
+                magnitude=slots.get("dora_scale", ""),
+            )
+        )
+    if not planned and aside:
+        why = next(iter(aside.values()))
+        raise FormatError(
+            f"{source.weights}: nothing in it is a low-rank update that is read ({why}); a merge "
+            "of it is two checkpoints with its base: subspace diff BASE MERGED"
+        )
+    dora = any(update.magnitude for update in planned)
+    return assemble(
+        source,
+        planned,
+        format=NAME,
+        method=_method(methods, dora=dora),
+        set_aside=aside,
+        notes=_notes(source, notes, methods, [update.module for update in planned]),
+        **_metadata(source),
+    )
+
+
+def _parse(name: str) -> tuple[str, str] | None:
+    """Take a tensor's name apart.
+
+    >>> _parse("lora_unet_conv_in.lora_down.weight")
+    ('lora_unet_conv_in', 'lora_down.weight')
+    >>> _parse("diffusion_model.blocks.0.q.alpha")
+    ('blocks.0.q', 'alpha')
+    """
+    slot = next((slot for slot in _SLOTS if name.endswith(f".{slot}")), None)
+    if slot is None or name.startswith(_EMBEDDINGS):
+        return None
+    # ComfyUI's name of the whole model, which is no part of the model's own paths.
+    module = name.removesuffix(f".{slot}").removeprefix("diffusion_model.")
+    return (module, slot) if module else None
+
+
+def _lora(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
+    factors_there(source, module, slots, *_LORA[:2])
+    down, up = slots[_LORA[0]], slots[_LORA[1]]
+    if _LORA[2] not in slots:
+        shape, rank, tensors, factors, kernel = pair(source, down, up)
+        return _Module(Extent(shape, rank, rank, tensors, multiplied=1), factors, kernel)
+    mid = slots[_LORA[2]]
+    (dim, d_in, *point), (d_out, rank, *ones) = (
+        matrix(source, name, (2, 3, 4, 5)) for name in (down, up)
+    )
+    core = matrix(source, mid, (3, 4, 5))
+    if core[:2] != (rank, dim) or any(n != 1 for n in (*point, *ones)):
+        raise FormatError(
+            f"{source.text(mid)} is not the core of {source.text(down)} and {source.text(up)}"
+        )
+    d_in *= math.prod(core[2:])
+    extent = bounded(source, module, Extent((d_out, d_in), rank, dim, (down, up, mid)))
+    return _Module(extent, _tucker(down, up, mid), core[2:])
+
+
+def _tucker(down: str, up: str, mid: str) -> Factors:
+    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        core, inputs = held[mid].double(), held[down].flatten(1).double()
+        return held[up].flatten(1), with_core(core, inputs)  # (d_out, r), (r, in * kh * kw)
+
+    return factors
+
+
+def _loha(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
+    extent = hadamard.extent(source, module, slots)
+    return _Module(extent, hadamard.factors(slots), _kernel(source, slots, "hada_t1"))
+
+
+def _lokr(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
+    extent = kronecker.extent(source, module, slots)
+    return _Module(extent, kronecker.factors(slots), _kernel(source, slots, "lokr_t2", "lokr_w2"))
+
+
+def _kernel(source: Source, slots: Mapping[str, str], *cores: str) -> tuple[int, ...]:
+    # Without these it lies flat among the inputs, and nothing tells it from a linear layer's.
+    found = next((slots[slot] for slot in cores if slot in slots), None)
+    return source.tensors.headers[found].shape[2:] if found else ()
+
+
+_MODULES = {"LoRA": _lora, "LoHa": _loha, "LoKr": _lokr}
+
+
+def _scale(
+    source: Source,
+    module: str,
+    slots: Mapping[str, str],
+    dim: int | None,
+    notes: dict[str, list[str]],
+) -> float:
+    if dim is None:  # LoKr of two full matrices: both writers leave alpha out
+        return 1.0
+    if "alpha" not in slots:
+        if source.alpha is not None:
+            return source.alpha / dim
+        notes["no alpha is stored; r is taken, as sd-scripts does, so the scale is 1"].append(
+            module
+        )
+        return 1.0
+    alpha = number(source, slots["alpha"])
+    if alpha == 0:
+        notes[
+            "alpha is 0; r is taken, as sd-scripts and LyCORIS do, so the scale is 1 (other "
+            "programs take 0, and no update)"
+        ].append(module)
+        return 1.0
+    return alpha / dim
+
+
+def _method(methods: Iterable[str], *, dora: bool) -> str:
+    name = " + ".join(dict.fromkeys(methods)) or "LoRA"
+    if not dora:
+        return name
+    return "DoRA (BA part)" if name == "LoRA" else f"{name} (of DoRA, without its magnitude)"
+
+
+def _notes(
+    source: Source, found: Mapping[str, list[str]], methods: Iterable[str], modules: Iterable[str]
+) -> list[str]:
+    notes = [f"{some(names)}: {note}" for note, names in found.items()]
+    if {"LoHa", "LoKr"} & set(methods):
+        notes.append(GAUGE)
+    fused = [m for m in modules if ("double" in m and "qkv" in m) or "linear1" in m]
+    if fused and _argument(source, "split_qkv") == "True":
+        notes.append(
+            f"{some(fused)}: trained in parts (split_qkv), whose alpha is stored for the whole: "
+            "the scale is what sd-scripts applies to this file, and training's was as many times "
+            "larger as there are parts"
+        )
+    return notes
+
+
+def _argument(source: Source, name: str) -> str | None:
+    try:
+        given = json.loads(source.tensors.metadata.get("ss_network_args", "{}"))
+    except (ValueError, RecursionError):
+        return None
+    return str(given.get(name)) if isinstance(given, dict) else None
+
+
+def _metadata(source: Source) -> dict[str, str | None]:
+    held = source.tensors.metadata
+    bases = (held.get(key) for key in ("ss_sd_model_name", "ss_base_model_version"))
+    base = next((base for base in bases if base and base != "None"), None)
+    kept = ("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_base_model_version")
+    return {"base_model": base[:200] if base else None} | {
+        key: held[key][:200] for key in kept if key in held
+    }

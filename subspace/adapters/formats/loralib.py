@@ -1,0 +1,216 @@
+"""loralib's LoRA: bare parameters in a state dict, and no alpha.
+
+Layout as loralib 0.1.2 writes it, ``loralib/layers.py``: ``<path>.lora_A`` (r, d_in) and
+``<path>.lora_B`` (d_out, r) without ``.weight``, update ``lora_alpha / r * lora_B @ lora_A``; an
+embedding stores (r, vocabulary) and (dim, r), which is the same map. alpha is a constructor's
+argument that no file holds, so it is asked for.
+
+``MergedLinear`` has g of several blocks of a fused weight adapted (``enable_lora``) and stores A
+(g * r, d_in) and B (g * d_block, r), block after block. Each is a module here, ``<path>.0``,
+``<path>.1``, … in the order of the enabled blocks: which of the weight's they are is not stored.
+
+``ConvLoRA`` of a k x k kernel stores A (r * k, d_in * k) and B (d_out * k, r * k) and views the
+product as the weight: k consecutive rows are one output. That is ``B.view(d_out, -1) @ kron(I_k,
+A)``, of rank r * k**2. The same shapes are a linear layer's, and alpha / r is another number there:
+k is read off the base's weight, so a whole state dict is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from subspace.adapters.build import Planned, assemble
+from subspace.adapters.factors.plain import asked_alpha
+from subspace.adapters.source import by_module, factors_there, matrix, some
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.source import Source
+
+NAME = "loralib"
+WANTS = "NAME.lora_A (r, d_in) and NAME.lora_B (d_out, r), without .weight"
+ENDS = (".lora_A", ".lora_B")
+READS = (
+    "linear layers, embeddings, MergedLinear block by block, convolutions where their weight is "
+    "beside; alpha is asked for; a state dict inside a training checkpoint"
+)
+HELD = "files and merge of `loralib`"
+PROOF = ("tests/test_loralib_adapters.py",)
+_SLOTS = {"lora_A": "lora_A", "lora_B": "lora_B"}
+# What wraps a whole model: DistributedDataParallel, torch.compile.
+_WRAPPERS = ("module.", "_orig_mod.")
+_MOST_BLOCKS = 1024  # of one fused weight: each becomes a module, on a header's word
+_LARGEST = 2**28  # entries of a convolution's laid-out A, which repeats the stored one
+
+
+def claims(source: Source) -> str | None:
+    """Say why these are loralib's: the tensors' names alone."""
+    if source.config is not None and "peft_type" in source.config:
+        return None
+    found = next((name for name in source.tensors if _parse(name) is not None), None)
+    return None if found is None else f"tensor {found!r} ends in .lora_A or .lora_B, no .weight"
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of a loralib state dict, from headers alone.
+
+    Raises
+    ------
+    FormatError
+        No alpha was given, a factor is without its partner, shapes do not fit, or what may be a
+        convolution has no weight beside that tells its kernel.
+    """
+    alpha = asked_alpha(source, "loralib")
+    planned: list[Planned] = []
+    blocks: list[str] = []
+    parts: list[str] = []
+    whole = False
+    for module, slots in by_module(source, _parse).items():
+        factors_there(source, module, slots, "lora_A", "lora_B")
+        base = _base(source, slots["lora_A"])
+        whole = whole or base is not None
+        updates = list(_planned(source, module, slots, base, alpha))
+        planned.extend(updates)
+        if len(updates) > 1:
+            blocks.append(module)
+        elif base is not None and updates[0].shape not in (_map(base), _map(base)[::-1]):
+            parts.append(module)
+    notes = []
+    if blocks:
+        notes.append(
+            f"{some(blocks)}: a MergedLinear, one update for each enabled block of equal size, in "
+            "order; which rows of the base's weight they are is not stored"
+        )
+    if parts:
+        notes.append(
+            f"{some(parts)}: a MergedLinear with one enabled block; which rows of the base's "
+            "weight it is, is not stored"
+        )
+    return assemble(
+        source, planned, format=NAME, set_aside=_aside(source, whole=whole), notes=notes
+    )
+
+
+def _parse(name: str) -> tuple[str, str] | None:
+    module, _, slot = name.rpartition(".")
+    for wrapper in _WRAPPERS:
+        module = module.removeprefix(wrapper)
+    return (module, slot) if module and slot in _SLOTS else None
+
+
+def _base(source: Source, a: str) -> tuple[int, ...] | None:
+    """Return the shape of the layer's own weight, where the file is a whole state dict."""
+    stored = a.removesuffix("lora_A")
+    for leaf in ("conv.weight", "weight"):
+        header = source.tensors.headers.get(stored + leaf)
+        if header is not None:
+            return header.shape
+    return None
+
+
+def _map(base: tuple[int, ...]) -> tuple[int, int]:
+    return base[0], math.prod(base[1:])
+
+
+def _aside(source: Source, *, whole: bool) -> dict[str, str]:
+    reasons = {}
+    for name in source.tensors:
+        if _parse(name) is not None:
+            continue
+        if whole:
+            reasons[name] = (
+                "of the whole model's state dict: whether it was trained, or has the update "
+                "merged, is not stored"
+            )
+        elif name.endswith(".bias"):
+            reasons[name] = (
+                "a bias, trained beside (lora_state_dict with bias='all' or 'lora_only')"
+            )
+    return reasons
+
+
+def _planned(
+    source: Source,
+    module: str,
+    slots: Mapping[str, str],
+    base: tuple[int, ...] | None,
+    alpha: float,
+) -> Iterator[Planned]:
+    a, b = slots["lora_A"], slots["lora_B"]
+    (rows, d_in), (d_out, rank) = matrix(source, a), matrix(source, b)
+    both = f"{source.text(a)} and {b!r} {(d_out, rank)}"
+    if base is not None and len(base) > 2:
+        yield _convolution(both, module, (a, b), ((rows, d_in), (d_out, rank)), base, alpha)
+        return
+    if base is None and rank > 1 and "conv" in module.lower():
+        raise FormatError(
+            f"{both}: by its name a convolution, whose kernel, and so its scale, only the weight "
+            "tells; give the whole state dict, or say that it is a linear layer with load(…, "
+            'pattern="A={module*}.lora_A, B={module*}.lora_B", alpha=…)'
+        )
+    groups = rows // rank
+    if rows % rank or d_out % groups:
+        raise FormatError(f"{both} have different ranks, {rows} and {rank}")
+    if groups > _MOST_BLOCKS:
+        raise FormatError(f"{both}: {groups} blocks, more than {_MOST_BLOCKS}, are no layer's")
+    size = d_out // groups
+    if base is not None and not any(
+        d_in == base[1 - side] and base[side] % size == 0 and base[side] >= d_out
+        for side in (0, 1)  # fan_in_fan_out stores the transpose
+    ):
+        raise FormatError(f"{both} are not the factors of a weight {base}, which is beside")
+    for group in range(groups):
+        name = module if groups == 1 else f"{module}.{group}"
+        yield Planned(
+            name,
+            (size, d_in),
+            rank,
+            alpha / rank,
+            (a, b),
+            lambda held, group=group: (  # type: ignore[misc]
+                held[b][group * size : (group + 1) * size],
+                held[a][group * rank : (group + 1) * rank],
+            ),
+        )
+
+
+def _convolution(
+    both: str,
+    module: str,
+    names: tuple[str, str],
+    shapes: tuple[tuple[int, int], tuple[int, int]],
+    base: tuple[int, ...],
+    alpha: float,
+) -> Planned:
+    a, b = names
+    (rows, wide), (tall, width) = shapes
+    d_out, d_in, kernel = base[0], math.prod(base[1:]), base[-1]
+    if 0 in base or rows != width or tall * wide != d_out * d_in or rows % kernel:
+        raise FormatError(f"{both} are not the factors of a weight {base}, which is beside")
+    if d_in % wide:
+        raise FormatError(
+            f"{both}: a convolution {base} in groups, of whose factors loralib's view is no "
+            "product; what is read: one group"
+        )
+    times = d_in // wide
+    if times * times * rows * wide > _LARGEST:
+        raise FormatError(f"{both}: a kernel of {kernel} is too large to lay out")
+
+    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        A = held[a]
+        laid_out = torch.kron(torch.eye(times, dtype=A.dtype), A.contiguous())
+        return held[b].reshape(d_out, -1), laid_out  # (d_out, k r k), (k r k, d_in)
+
+    rank = rows // kernel
+    kind = f"conv{len(base) - 2}d"
+    return Planned(
+        module, (d_out, d_in), times * rows, alpha / rank, (a, b), factors, kind, kernel=base[2:]
+    )

@@ -1,0 +1,156 @@
+"""PEFT's AdaLoRA: ``B @ diag(E) @ A`` with the ranks kept, scaled by the rank at the start.
+
+Layout as peft 0.21.2 writes it, ``tuners/adalora/``: ``<path>.lora_A`` (r, d_in), ``<path>.lora_B``
+(d_out, r) and ``<path>.lora_E`` (r, 1), cut to what ``rank_pattern`` keeps. The scale is
+``lora_alpha / (init_r + 1e-5)``: cutting leaves it as it was, and rsLoRA and alpha patterns are not
+looked at. An alpha that is not positive counts as the rank. Files of older versions store the
+divisor as ``<path>.ranknum``. The method: arXiv:2303.10512.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from subspace.adapters.build import Planned, assemble
+from subspace.adapters.peft.config import read_config, read_rank
+from subspace.adapters.peft.methods import PREFIX, claimed, config_of, modules_of, rest_aside
+from subspace.adapters.source import factors_there, matrix, number, some
+from subspace.errors import FormatError
+from subspace.tensorfiles import short
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.build import Factors
+    from subspace.adapters.source import Source
+
+NAME = "PEFT AdaLoRA"
+WANTS = "NAME.lora_A, NAME.lora_B and NAME.lora_E, adapter_config.json beside"
+ENDS = (".lora_E", ".ranknum")
+READS = "with the ranks that were kept and the scale of the rank at the start"
+HELD = "files and merge of `peft`"
+PROOF = ("tests/test_peft_adalora_adapters.py",)
+_FACTORS = ("lora_A", "lora_B", "lora_E")
+_SLOTS = frozenset({*_FACTORS, "ranknum"})
+_FIELDS = frozenset({
+    "target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight",
+    "total_step",
+})  # fmt: skip
+_TINY = 1e-5
+
+
+def claims(source: Source) -> str | None:
+    """Say why these are PEFT's AdaLoRA: the config's ``peft_type``, else names of tensors."""
+    return claimed(source, {"ADALORA"}, {"lora_E", "ranknum"})
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of a PEFT folder with AdaLoRA, from headers alone.
+
+    Raises
+    ------
+    MissingFileError
+        There is no config, which holds alpha.
+    FormatError
+        A factor without its partner, shapes that do not fit, a config that makes no sense.
+    """
+    config = config_of(source, why="lora_alpha and so the scale")
+    patterns = config.get("rank_pattern") or {}
+    plain = {**config, "rank_pattern": {}, "alpha_pattern": {}}
+    lora = read_config(plain, source.where, also=_FIELDS)
+    started = read_rank(config.get("init_r", 12), "init_r", source.where)
+    kept = _kept(patterns, source.where)
+    planned, cut = [], []
+    aside: dict[str, str] = {}
+    modules = modules_of(source, _SLOTS)
+    for module, slots in modules.slots.items():
+        factors_there(source, module, slots, *_FACTORS)
+        if 0 in source.tensors.headers[slots["lora_E"]].shape:
+            cut.append(module)
+            aside |= dict.fromkeys(slots.values(), "AdaLoRA left this module no rank: no update")
+            continue
+        (rank, d_in), (d_out, width), column = (matrix(source, slots[slot]) for slot in _FACTORS)
+        if width != rank or column != (rank, 1):
+            raise FormatError(
+                f"{source.text(slots['lora_A'])}, {slots['lora_B']!r} {(d_out, width)} and "
+                f"{slots['lora_E']!r} {column} do not multiply"
+            )
+        _check(source, slots["lora_A"], rank, kept.get(modules.targets[module]), started)
+        numbers = [slots["ranknum"]] if "ranknum" in slots else []
+        divisor = number(source, numbers[0]) if numbers else float(started)
+        if divisor <= 0:
+            raise FormatError(f"{source.text(numbers[0])} holds {divisor}, no rank")
+        alpha = lora.alpha if lora.alpha > 0 else float(rank)
+        planned.append(
+            Planned(
+                module,
+                (d_out, d_in),
+                rank,
+                alpha / (divisor + _TINY),
+                tuple(slots[slot] for slot in _FACTORS),
+                _factors(slots),
+                numbers=tuple(numbers),
+                multiplied=2,
+            )
+        )
+    notes = list(lora.notes)
+    if cut:
+        notes.append(f"{some(cut)}: AdaLoRA left no rank")
+    if lora.rslora or config.get("alpha_pattern"):
+        notes.append("use_rslora and alpha_pattern are in the config; AdaLoRA does not use them")
+    used = {name for update in planned for name in (*update.tensors, *update.numbers)} | set(aside)
+    return assemble(
+        source,
+        planned,
+        format=NAME,
+        method="AdaLoRA",
+        set_aside={**rest_aside(source, lora, used), **modules.others, **aside},
+        notes=notes,
+        base_model=lora.base_model,
+        config=MappingProxyType(dict(config)),
+    )
+
+
+def _kept(patterns: object, where: str) -> dict[str, tuple[int, int]]:
+    """Read which ranks were kept: module -> how many, and of how many."""
+    found = {}
+    if not isinstance(patterns, dict):
+        raise FormatError(f"{where}: rank_pattern = {short(patterns)} is no mapping")
+    for name, mask in patterns.items():
+        if not isinstance(mask, list) or not all(isinstance(kept, bool) for kept in mask):
+            raise FormatError(
+                f"{where}: rank_pattern[{short(name)}] = {short(mask)} is no list of true and false"
+            )
+        module = name.removeprefix(PREFIX).partition(".lora_E")[0]
+        found[module] = (sum(mask), len(mask))
+    return found
+
+
+def _check(
+    source: Source, name: str, rank: int, kept: tuple[int, int] | None, started: int
+) -> None:
+    """Refuse a rank that the config tells nothing of: its scale would be a guess."""
+    if kept is not None and kept[1] != started:
+        raise FormatError(
+            f"{source.where}: init_r = {started}, but rank_pattern lists {kept[1]} ranks for "
+            f"{name!r}: which of them the scale is divided by is unknown"
+        )
+    allowed = {started, kept[0]} if kept is not None else {started}
+    if rank not in allowed:
+        listed = "no rank_pattern for it" if kept is None else f"a rank_pattern of {kept[0]}"
+        raise FormatError(
+            f"{source.text(name)} has rank {rank}; the config has init_r = {started} and {listed}"
+        )
+
+
+def _factors(slots: Mapping[str, str]) -> Factors:
+    a, b, e = (slots[slot] for slot in _FACTORS)
+
+    def factors(held: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        return held[b].double(), held[a].double() * held[e].double()
+
+    return factors

@@ -1,0 +1,234 @@
+"""PEFT's LoRA of parameters (``target_parameters``): a stack of experts, one update an expert.
+
+Layout as peft 0.21.2 writes it, ``ParamWrapper`` in ``tuners/lora/layer.py``: of a parameter with E
+experts, lora_A (E * r, d_in) holds expert after expert, lora_B (d_out, r * E) rank after rank:
+``B.reshape(d_out, r, E)``. A module with several such parameters is wrapped once for each, so the
+names differ by ``base_layer`` alone, and whose factors these are is told by their shapes or not at
+all: the order is that of the model's code.
+
+Which side of the map A is on depends on how the model stores the stack, and on PEFT: 0.19.0 took
+the one for the other, earlier ones did not ask. Two parameters of one expert tell it by their
+shapes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from subspace.adapters.build import Planned
+from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.source import factors_there, matrix, some
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import torch
+
+    from subspace.adapters.build import Factors
+    from subspace.adapters.peft.config import LoraConfig
+    from subspace.adapters.peft.keys import Key
+    from subspace.adapters.source import Source
+
+_MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
+UNTOLD = "updates of parameters"
+"""How the reason begins for which factors of parameters are set aside."""
+_TWO = {"gate_up_proj", "down_proj"}
+
+
+class _Pair(NamedTuple):
+    """The factors of all experts of one parameter."""
+
+    a: str
+    b: str
+    rows: int  # E * r
+    d_a: int  # the other side of A
+    d_b: int  # and of B
+
+
+class Stack(NamedTuple):
+    """Where PEFT stores the updates of one parameter, for who writes them again."""
+
+    a: str  # the tensor's name: base_layer in it tells how deep its wrapper lies
+    experts: int
+    parameter: str  # the path that PEFT matches target_parameters and patterns against
+
+
+class _Parameter(NamedTuple):
+    """Whose factors these are, and whether A is on the map's output side."""
+
+    name: str
+    pair: _Pair
+    flipped: bool
+
+
+def of_parameters(
+    source: Source, keys: Iterable[Key], lora: LoraConfig
+) -> tuple[list[Planned], dict[str, Stack], dict[str, str], list[str]]:
+    """Plan the updates of parameters; those that cannot be told apart are set aside.
+
+    Returns
+    -------
+    Updates named ``<module>.<parameter>.<expert>``, ``<module>.<parameter>`` to where its updates
+    are stored, the reason for each tensor that is set aside, and notes.
+
+    Raises
+    ------
+    FormatError
+        A factor without its partner, shapes that do not fit.
+    """
+    stacks = _stacks(source, keys, lora)
+    targets = {
+        f"{module}.{name}": f"{target}.{name}"
+        for module, (target, names, _) in stacks.items()
+        for name in names
+    }
+    alphas, ranks, notes = from_patterns(targets, lora)
+    planned: list[Planned] = []
+    stored: dict[str, Stack] = {}
+    aside: dict[str, str] = {}
+    for module, (target, names, slots) in stacks.items():
+        pairs = [_pair(source, module, held) for _, held in sorted(slots.items())]
+        rank = {name: ranks[f"{module}.{name}"][0] for name in names}
+        told = _told(pairs, names, rank, source)
+        if isinstance(told, str):
+            reason = f"{UNTOLD} ({', '.join(names)}): {told}"
+            aside |= dict.fromkeys((t for pair in pairs for t in (pair.a, pair.b)), reason)
+            continue
+        for parameter in told:
+            r, alpha = rank[parameter.name], alphas[f"{module}.{parameter.name}"]
+            scale = alpha / math.sqrt(r) if lora.rslora else alpha / r
+            experts = list(_experts(source, module, parameter, r, scale))
+            planned += experts
+            path = f"{target}.{parameter.name}"
+            stored[_path(module, parameter)] = Stack(parameter.pair.a, len(experts), path)
+    alone = [m for m, (_, names, _) in stacks.items() if len(names) == 1]
+    if planned and alone:
+        notes.append(
+            f"{some(alone)}: that PEFT's A is on the input side of these parameters is taken from "
+            "its version; of a model that stores its experts otherwise, in and out are swapped"
+        )
+    return planned, stored, aside, notes
+
+
+def _path(module: str, parameter: _Parameter) -> str:
+    return module if parameter.name == "weight" else f"{module}.{parameter.name}"
+
+
+def _stacks(
+    source: Source, keys: Iterable[Key], lora: LoraConfig
+) -> dict[str, tuple[str, list[str], dict[int, dict[str, str]]]]:
+    """Give each wrapped module PEFT's own path, its parameters, and depth -> slot -> tensor."""
+    found: dict[str, tuple[str, list[str], dict[int, dict[str, str]]]] = {}
+    for key in keys if lora.target_parameters else ():
+        names = _parameters(source, key, lora) if key.slot in {"A", "B"} else []
+        if names:
+            _, _, slots = found.setdefault(key.module, (key.target, names, {}))
+            depth = key.name.split(".").count("base_layer")
+            held = slots.setdefault(depth, {})
+            if key.slot in held:
+                raise FormatError(
+                    f"{source.weights}: {held[key.slot]!r} and {key.name!r} are the same factor "
+                    f"of module {key.module!r}"
+                )
+            held[key.slot] = key.name
+    return found
+
+
+def _parameters(source: Source, key: Key, lora: LoraConfig) -> list[str]:
+    """Name the parameters that the config may mean by a pair of factors of this module."""
+    shape = source.tensors.headers[key.name].shape
+    rank = shape[:1] if key.slot == "A" else shape[1:2]
+    names = set()
+    for parameter in lora.target_parameters:
+        path, _, name = parameter.rpartition(".")
+        # One without a path may be of any module that is no ordinary LoRA of the config's ranks.
+        stacked = set(rank).isdisjoint({lora.r, *lora.rank_pattern.values()})
+        if f".{key.module}".endswith(f".{path}") if path else stacked:
+            names.add(name)
+    return sorted(names)
+
+
+def _pair(source: Source, module: str, slots: Mapping[str, str]) -> _Pair:
+    factors_there(source, module, slots, "A", "B")
+    a, b = slots["A"], slots["B"]
+    (rows, d_a), (d_b, width) = matrix(source, a), matrix(source, b)
+    if rows != width:
+        raise FormatError(
+            f"{source.text(a)} and {source.text(b)} have different ranks, {rows} and {width}"
+        )
+    return _Pair(a, b, rows, d_a, d_b)
+
+
+def _told(
+    pairs: list[_Pair], names: list[str], ranks: Mapping[str, int | None], source: Source
+) -> list[_Parameter] | str:
+    """Tell whose a pair is and on which side A is, or say why that cannot be told."""
+    if None in ranks.values():
+        return "the config has no r, which tells the number of experts"
+    if len(pairs) == len(names) == 1:
+        (pair,), (name,) = pairs, names
+        flipped = pair.rows != ranks[name] and _flipped(source.config or {})
+        if flipped is None:
+            return "which side of the map A is on is not stored by PEFT before 0.19.1"
+        return [_Parameter(name, pair, flipped)]
+    if len(pairs) == 2 and set(names) == _TWO:
+        found = []
+        for gate, down in (pairs, pairs[::-1]):
+            if gate.d_a == down.d_b and gate.d_b == 2 * down.d_a:
+                found.append((gate, down, False))
+            if gate.d_b == down.d_a and gate.d_a == 2 * down.d_b:
+                found.append((gate, down, True))
+        if len(found) == 1:
+            gate, down, flipped = found[0]
+            return [
+                _Parameter("gate_up_proj", gate, flipped), _Parameter("down_proj", down, flipped)
+            ]  # fmt: skip
+    return "which factors are of which parameter is not stored"
+
+
+def _flipped(config: Mapping[str, Any]) -> bool | None:
+    numbers = re.findall(r"\d+", str(config.get("peft_version")))[:3]
+    version = tuple(int(number[:9]) for number in numbers)
+    if version >= (0, 19, 1):
+        return False
+    return True if version == (0, 19, 0) else None
+
+
+def _experts(
+    source: Source, module: str, parameter: _Parameter, r: int, scale: float
+) -> Iterator[Planned]:
+    pair, flipped = parameter.pair, parameter.flipped
+    if pair.rows % r:
+        raise FormatError(
+            f"{source.text(pair.a)} and {pair.b!r} hold no whole number of experts of rank {r}, "
+            "the config's"
+        )
+    experts = pair.rows // r
+    if experts > _MOST_EXPERTS:
+        raise FormatError(
+            f"{source.text(pair.a)}: {experts} experts, more than {_MOST_EXPERTS}, are no layer's"
+        )
+    path = _path(module, parameter)
+    shape = (pair.d_a, pair.d_b) if flipped else (pair.d_b, pair.d_a)
+    for expert in range(experts):
+        yield Planned(
+            f"{path}.{expert}" if experts > 1 else path,
+            shape,
+            r,
+            scale,
+            (pair.a, pair.b),
+            _factors(pair, expert, experts, flipped=flipped),
+            "expert" if experts > 1 else "linear",
+        )
+
+
+def _factors(pair: _Pair, expert: int, experts: int, *, flipped: bool) -> Factors:
+    def factors(held: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        A = held[pair.a].reshape(experts, -1, pair.d_a)[expert]  # (r, d_a)
+        B = held[pair.b].reshape(pair.d_b, -1, experts)[:, :, expert]  # (d_b, r)
+        return (A.T, B.T) if flipped else (B, A)
+
+    return factors

@@ -1,0 +1,234 @@
+"""PEFT's tensor names: which factor of which module each is, and why the others are set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from subspace.adapters.adapter import SetAside
+from subspace.adapters.factors import magnitude
+from subspace.adapters.peft import tokens as peft_tokens
+from subspace.adapters.source import FLOATS, LONGEST_NAME
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from subspace.adapters.peft.config import LoraConfig
+    from subspace.tensorfiles import TensorFile, TensorHeader
+
+_SLOTS = {
+    "lora_A": "A",
+    "lora_B": "B",
+    "lora_embedding_A": "embedding_A",
+    "lora_embedding_B": "embedding_B",
+    "lora_magnitude_vector": "magnitude",
+    "lora_diag": "diagonal",
+    "lora_monteclora_sampler": "sampler",
+    "lora_arrow": "arrow",
+    "lora_velora_embed": "velora",
+    "trainable_tokens_delta": "tokens",
+    "trainable_tokens_original": "tokens",
+    "modules_to_save": "saved",
+}
+# Wrappers that PEFT and torch put around a module: no part of the base model's path.
+_WRAPPERS = {
+    "base_layer",
+    "token_adapter",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+}
+# Common names of input and output embeddings, which PEFT saves whole if they were resized.
+_EMBEDDINGS = {
+    *("embed_tokens", "lm_head", "wte", "word_embeddings", "shared", "embed_in", "embed_out"),
+    *("tok_embeddings", "embedding", "embeddings", "decoder", "output_layer"),
+}
+# A grouped convolution's B is laid out in full when read, which multiplies its bytes by the groups.
+_LARGEST_UNGROUPED = 2**28
+
+
+class Key(NamedTuple):
+    """A tensor's name taken apart."""
+
+    name: str
+    module: str  # the base model's path
+    target: str  # the path that PEFT matched its patterns against
+    slot: str  # "A", "B", "magnitude", ..., or "" if it is no part of an update
+    adapter: str | None  # its name, where the tensor's name carries one
+    leaf: str  # "weight", "bias", ...
+
+
+class Pair(NamedTuple):
+    """The two tensors of one update."""
+
+    a: str
+    b: str
+    target: str
+    embedding: bool
+    groups: int = 1
+    diagonal: str | None = None
+
+
+def parse(name: str) -> Key:
+    """Take a tensor's name apart; it never fails.
+
+    >>> parse("base_model.model.h.0.q.lora_A.default.weight")[1:]
+    ('h.0.q', 'h.0.q', 'A', 'default', 'weight')
+    >>> parse("base_model.model.score.weight")[1:]
+    ('score', 'score', '', None, 'weight')
+    """
+    parts = name.removeprefix("base_model.model.").split(".")
+    at = next((i for i in reversed(range(len(parts))) if parts[i] in _SLOTS), None)
+    if at is None:
+        module, tail, slot = parts[:-1], parts[-1:], ""
+    else:
+        module, tail, slot = parts[:at], parts[at + 1 :], _SLOTS[parts[at]]
+    adapter: str | None = None
+    leaf = tail[-1] if tail else ""
+    if slot in {"A", "B"}:
+        if len(tail) == 2 and leaf in {"weight", "bias"}:
+            adapter = tail[0]
+        elif tail not in (["weight"], ["bias"]):
+            slot = ""
+    elif slot in {"saved", "sampler", "arrow", "velora"}:
+        adapter = tail[0] if slot == "saved" and len(tail) > 1 else None
+    elif slot:
+        named = [part for part in tail if part != "weight"]
+        adapter, leaf = (named[0] if named else None), ""
+        slot = slot if len(named) < 2 else ""
+    if slot in {"A", "B"} and leaf == "bias":
+        slot = "bias"
+    target = module[: module.index("base_layer")] if "base_layer" in module else module
+    return Key(name, bare(module), bare(target), slot, adapter, leaf)
+
+
+def bare(parts: Iterable[str]) -> str:
+    """Join a path without what PEFT and torch wrap around a module."""
+    return ".".join(part for part in parts if part not in _WRAPPERS)
+
+
+def pairs_of(
+    keys: Iterable[Key], lora: LoraConfig, tensors: TensorFile
+) -> tuple[dict[str, Pair], list[Key]]:
+    """Pair the factors module by module; return the pairs and the keys that are none.
+
+    Raises
+    ------
+    FormatError
+        A factor without its partner, two for one place, or shapes that do not fit.
+    """
+    slots: dict[str, dict[str, Key]] = {}
+    rest = []
+    for key in keys:
+        if len(key.name) > LONGEST_NAME:
+            raise FormatError(f"{tensors.path}: tensor name {key.name[:40]!r}… is too long")
+        factor = key.slot in {"A", "B", "embedding_A", "embedding_B", "diagonal"}
+        if not factor or _not_read_yet(key, lora):
+            rest.append(key)
+            continue
+        place = slots.setdefault(key.module, {})
+        if key.slot in place:
+            raise FormatError(
+                f"{tensors.path}: {place[key.slot].name!r} and {key.name!r} are the same factor of "
+                f"module {key.module!r}"
+            )
+        place[key.slot] = key
+    pairs = {}
+    for module, place in slots.items():
+        embedding = "embedding_A" in place or "embedding_B" in place
+        if embedding and ("A" in place or "B" in place):
+            raise FormatError(
+                f"{tensors.path}: module {module!r} has factors of an embedding and of a layer: "
+                f"{', '.join(repr(key.name) for key in place.values())}"
+            )
+        pairs[module] = _pair(place, embedding, tensors)
+    return pairs, rest
+
+
+def _pair(place: dict[str, Key], embedding: bool, tensors: TensorFile) -> Pair:
+    path = tensors.path
+    prefix = "embedding_" if embedding else ""
+    a, b = place.get(prefix + "A"), place.get(prefix + "B")
+    if a is None or b is None:
+        have = a or b or next(iter(place.values()))
+        old, new = ("lora_", "lora_") if a is None and b is None else ("_A", "_B")
+        partner = have.name.replace(*((old, new) if a else (new, old)))
+        raise FormatError(
+            f"{path}: {have.name!r} has no partner {partner!r}; the file is incomplete"
+        )
+    shape_a, shape_b = tensors.headers[a.name].shape, tensors.headers[b.name].shape
+    both = f"{path}: {a.name!r} {shape_a} and {b.name!r} {shape_b}"
+    for key in (a, b):
+        header = tensors.headers[key.name]
+        if not 2 <= len(header.shape) <= (2 if embedding else 5) or 0 in header.shape:
+            raise FormatError(
+                f"{path}: {key.name!r} has shape {header.shape}, which is no factor "
+                "(shards of DeepSpeed or FSDP that were not gathered look so)"
+            )
+        if header.dtype not in FLOATS:
+            raise FormatError(
+                f"{path}: {key.name!r} holds {header.dtype}; "
+                "factors of float64, float32, float16 and bfloat16 are read, convert it to one"
+            )
+    if len(shape_a) != len(shape_b) or any(n != 1 for n in shape_b[2:]):
+        raise FormatError(f"{both} are not the two factors of one layer")
+    rank, width = shape_a[0], shape_b[1]
+    groups = 1 if rank == width else _groups(shape_a, shape_b)
+    if groups is None:
+        raise FormatError(f"{both} have different ranks, {rank} and {width}")
+    if groups > 1 and shape_b[0] * rank > _LARGEST_UNGROUPED:
+        raise FormatError(f"{both}: {groups} groups of a convolution are too many to lay out")
+    diagonal = place.get("diagonal")
+    if diagonal is not None and tensors.headers[diagonal.name].shape != (rank,):
+        raise FormatError(f"{path}: {diagonal.name!r} is not of shape ({rank},)")
+    return Pair(a.name, b.name, a.target, embedding, groups, diagonal.name if diagonal else None)
+
+
+def _groups(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> int | None:
+    """Read the groups of a convolution off B (d_out, r / groups, 1, …); None if there are none."""
+    if len(shape_a) < 3 or shape_a[0] % shape_b[1]:
+        return None
+    groups = shape_a[0] // shape_b[1]
+    return groups if shape_b[0] % groups == 0 and shape_a[1] % groups == 0 else None
+
+
+def _not_read_yet(key: Key, lora: LoraConfig) -> str | None:
+    for pattern in lora.block_diagonal:
+        if pattern in key.module:
+            return "block-diagonal factor (BD-LoRA), not read yet"
+    return None
+
+
+_REASONS = {
+    "magnitude": magnitude.REASON,
+    "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
+    "tokens": peft_tokens.REASON,
+    "saved": "a full copy of the module (modules_to_save)",
+    "sampler": "MonteCLoRA's distribution around A, not read",
+    "arrow": "Arrow's router, not read",
+    "velora": "VeLoRA's compression of gradients: used in training alone",
+}
+
+
+def set_aside(key: Key, lora: LoraConfig, tensors: TensorFile) -> SetAside:
+    """Say why a tensor is no factor; ``known=False`` if that is not understood."""
+    header: TensorHeader = tensors.headers[key.name]
+    reason = _REASONS.get(key.slot) or _not_read_yet(key, lora)
+    bare = key.name.removeprefix("base_model.model.").split(".")
+    if reason is None and any(f".{m}." in f".{key.module}." for m in lora.modules_to_save):
+        reason = _REASONS["saved"]
+    if (
+        reason is None
+        and key.leaf == "bias"
+        and (lora.bias == "all" or lora.bias.endswith("_only"))
+    ):
+        reason = f"a trained bias of the base model (bias = {lora.bias!r})"
+    if (
+        reason is None
+        and key.leaf == "weight"
+        and ("base_layer" in bare or key.module.rpartition(".")[2] in _EMBEDDINGS)
+    ):
+        reason = "a base weight, saved whole (save_embedding_layers)"
+    if reason is None:
+        return SetAside(key.name, header.shape, header.dtype, "not understood", known=False)
+    return SetAside(key.name, header.shape, header.dtype, reason, module=key.module)

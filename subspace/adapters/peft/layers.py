@@ -1,0 +1,78 @@
+"""``layer_replication``: the base's own index of each layer that PEFT copied.
+
+``[[0, 4], [2, 5]]`` makes a model of the base's layers 0, 1, 2, 3, 2, 3, 4, whose copies share the
+base's weights and have an adapter each (peft 0.21.2, ``replicate_layers``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from subspace.adapters.source import some
+from subspace.errors import FormatError
+from subspace.tensorfiles import short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from subspace.adapters.build import Planned
+    from subspace.adapters.source import Source
+
+# PEFT replicates the list of this name: Llama's and Mistral's, BERT's, Falcon's.
+_LAYER = re.compile(r"(^|\.)(layers|layer|h)\.(\d+)(?=\.|$)")
+_MOST = 100_000
+
+
+def base_layers(
+    source: Source, planned: Iterable[Planned], config: Mapping[str, Any]
+) -> tuple[list[Planned], list[str]]:
+    """Name modules by the base's layers, where no two copies of one layer are adapted; and a note.
+
+    Raises
+    ------
+    FormatError
+        ``layer_replication`` is no list of ranges, or does not reach an adapted layer.
+    """
+    updates, ranges = list(planned), config.get("layer_replication")
+    if not ranges:
+        return updates, []
+    origin = _origin(ranges, source.where)
+    names = {update.module: _renamed(update.module, origin, source.where) for update in updates}
+    if len(set(names.values())) == len(names):
+        renamed = [replace(update, module=names[update.module]) for update in updates]
+        return renamed, [
+            f"layer_replication = {short(ranges)}: layers are named by the base's own index"
+        ]
+    moved = [f"{mine} is the base's {name}" for mine, name in names.items() if mine != name]
+    return updates, [
+        f"layer_replication = {short(ranges)}: several adapted layers share one base layer, so "
+        f"they keep PEFT's index, which is not the base's: {some(moved)}"
+    ]
+
+
+def _origin(ranges: object, where: str) -> list[int]:
+    origin: list[int] = []
+    for pair in ranges if isinstance(ranges, list) else [ranges]:
+        if isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair):
+            first, last = pair
+            if 0 <= first < last and len(origin) + last - first <= _MOST:
+                origin.extend(range(first, last))
+                continue
+        raise FormatError(
+            f"{where}: layer_replication = {short(ranges)} is no list of [first, last + 1]"
+        )
+    return origin
+
+
+def _renamed(module: str, origin: list[int], where: str) -> str:
+    found = _LAYER.search(module)
+    if found is None:
+        return module
+    index = int(found[3]) if len(found[3]) < 9 else len(origin)
+    if index >= len(origin):
+        raise FormatError(
+            f"{where}: layer_replication makes {len(origin)} layers, and {short(module)} is none"
+        )
+    return f"{module[: found.start(3)]}{origin[index]}{module[found.end(3) :]}"

@@ -1,0 +1,153 @@
+"""PEFT's LoHa and LoKr, and how `hadamard` and `kronecker` are scaled in it.
+
+Layout as peft 0.21.2 writes it, ``tuners/loha/layer.py`` and ``tuners/lokr/layer.py``:
+``base_model.model.<path>.hada_w1_a`` and so on. The scale is ``alpha / r`` by the config and its
+patterns, also where both matrices of a LoKr are full (LyCORIS itself then does not scale).
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from subspace.adapters.build import Planned, assemble
+from subspace.adapters.factors import hadamard, kronecker
+from subspace.adapters.factors.products import GAUGE, Extent, bounded, thin
+from subspace.adapters.peft.config import read_config
+from subspace.adapters.peft.methods import claimed, config_of, modules_of, rest_aside
+from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.source import some
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.build import Factors
+    from subspace.adapters.source import Source
+
+NAME = "PEFT LoHa and LoKr"
+WANTS = "NAME.hada_w1_a or NAME.lokr_w1 and their like, adapter_config.json beside"
+ENDS = (".hada_", ".lokr_")
+READS = "as factors of their exact rank, of linear layers and convolutions, with a Tucker core too"
+HELD = "files and merge of `peft`"
+PROOF = ("tests/test_peft_lycoris_adapters.py",)
+_KINDS = {"LOHA": (hadamard, "LoHa"), "LOKR": (kronecker, "LoKr")}
+_SLOTS = frozenset({*hadamard.SLOTS, *kronecker.SLOTS})
+_FIELDS = frozenset({
+    "alpha", "rank_dropout", "module_dropout", "use_effective_conv2d", "init_weights",
+    "decompose_both", "decompose_factor", "rank_dropout_scale",
+})  # fmt: skip
+
+
+def claims(source: Source) -> str | None:
+    """Say why these are PEFT's LoHa or LoKr: the config's ``peft_type``, else names of tensors."""
+    return claimed(source, _KINDS, _SLOTS)
+
+
+def read(source: Source) -> Adapter:
+    """Make an `Adapter` of a PEFT folder with LoHa or LoKr, from headers alone.
+
+    Raises
+    ------
+    MissingFileError
+        There is no config, which holds alpha.
+    FormatError
+        A factor without its partner, shapes that do not fit, a product that is too large.
+    """
+    config = config_of(source, why="alpha and so the scale")
+    lora = read_config(config, source.where, alpha="alpha", also=_FIELDS)
+    kind, method = _KINDS[config["peft_type"]]
+    modules = modules_of(source, kind.SLOTS)
+    alphas, ranks, unsure = from_patterns(modules.targets, lora)
+    planned, disagree, scrambled = [], [], []
+    for module, slots in modules.slots.items():
+        extent = kind.extent(source, module, slots)
+        factors = kind.factors(slots)
+        if kind is kronecker and _is_conv1d(source, slots):
+            extent, factors = _conv1d(source, module, slots, extent)
+            scrambled.append(module)
+        r = _rank(source, module, extent, ranks[module])
+        if ranks[module] != [None] and r not in ranks[module]:
+            disagree.append(f"{module} ({ranks[module][0]}, stored {r})")
+        planned.append(
+            Planned(
+                module,
+                extent.shape,
+                extent.rank,
+                alphas[module] / r,
+                extent.tensors,
+                factors,
+                kind=f"conv{len(extent.kernel)}d" if extent.kernel else "linear",
+                multiplied=extent.multiplied,
+                kernel=extent.kernel,
+            )
+        )
+    notes = [*lora.notes, *unsure]
+    if planned:
+        notes.append(GAUGE)
+    if disagree:
+        notes.append(
+            "the config's rank is not that of the tensors, whose rank the scale uses: "
+            + some(disagree)
+        )
+    if scrambled:
+        notes.append(
+            f"{some(scrambled)}: of a Conv1d with a full lokr_w2 PEFT applies the numbers of the "
+            "Kronecker product in another order than the layer's; they are read in PEFT's order"
+        )
+    used = {name for update in planned for name in update.tensors}
+    return assemble(
+        source,
+        planned,
+        format=NAME,
+        method=method,
+        set_aside={**rest_aside(source, lora, used), **modules.others},
+        notes=notes,
+        base_model=lora.base_model,
+        config=MappingProxyType(dict(config)),
+    )
+
+
+def _rank(source: Source, module: str, extent: Extent, ranks: list[int]) -> int:
+    """Return what alpha is divided by: the factors' own width, else the config's r."""
+    r = ranks[0] if extent.dim is None else extent.dim
+    if r is None:
+        raise FormatError(
+            f"{source.where}: has no r, which the scale of module {module!r} needs: both of its "
+            "matrices are full"
+        )
+    return r
+
+
+def _is_conv1d(source: Source, slots: Mapping[str, str]) -> bool:
+    return "lokr_w2" in slots and len(source.tensors.headers[slots["lokr_w2"]].shape) == 3
+
+
+def _conv1d(
+    source: Source, module: str, slots: Mapping[str, str], extent: Extent
+) -> tuple[Extent, Factors]:
+    """Read a Conv1d's full ``lokr_w2`` (k, n, width) as PEFT applies it: no Kronecker product.
+
+    ``make_kron`` of peft 0.21.2 gives the first matrix its kernel's dimension only where w2 has
+    four; torch.kron then pairs (1, a, b) with (k, n, width), and the (k, a * n, b * width) numbers
+    are reshaped to the layer's (a * k, b * n, width).
+    """
+    d_out, d_in = extent.shape
+    full = bounded(source, module, extent._replace(rank=min(d_out, d_in)))
+
+    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        w1, w2 = (_matrix(held, slots, n) for n in "12")
+        product = w1[None, :, None, :, None] * w2[:, None, :, None, :]  # (k, a, n, b, width)
+        return thin(None, None, product.reshape(d_out, d_in))
+
+    return full, factors
+
+
+def _matrix(held: Mapping[str, torch.Tensor], slots: Mapping[str, str], n: str) -> torch.Tensor:
+    if f"lokr_w{n}" in slots:
+        return held[slots[f"lokr_w{n}"]].double()
+    left, right = (held[slots[f"lokr_w{n}_{side}"]].double() for side in "ab")
+    return left @ right

@@ -1,0 +1,128 @@
+"""kohya's sd-scripts as ``networks/lora.py`` reads it: flat names, and an alpha for every module.
+
+``<component>_<path with _ for .>`` has ``lora_down.weight`` (r, in, kh, kw), ``lora_up.weight``
+(d_out, r, 1, 1), without the kernel for a linear layer, and ``alpha``, which is divided by r.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from subspace.adapters.formats import diffusers, kohya
+from subspace.adapters.source import some
+from subspace.adapters.writers.content import (
+    FLAT,
+    Content,
+    alpha_of,
+    convolution,
+    most_common,
+    refuse_kinds,
+)
+from subspace.errors import FormatError
+
+if TYPE_CHECKING:
+    import torch
+
+    from subspace.adapters.adapter import Adapter
+
+NAME = kohya.NAME
+FOLDER = False
+WEIGHTS = ""
+SUFFIXES = (".safetensors",)
+_UNET = "lora_unet_"
+# What diffusers puts in front of a module's path -> what sd-scripts does.
+_COMPONENTS = {
+    "unet.": _UNET,
+    "transformer.": _UNET,
+    "text_encoder.": "lora_te_",
+    "text_encoder_2.": "lora_te2_",
+    "text_encoder_3.": "lora_te3_",
+}
+
+
+def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001 - `Writer`'s
+    """Lay an adapter out as sd-scripts does.
+
+    Raises
+    ------
+    FormatError
+        An embedding, an expert, or two modules whose flat names are the same.
+    """
+    import torch
+
+    refuse_kinds(adapter.updates.values(), NAME, ("linear", "conv2d"))
+    names = _flat(adapter)
+    tensors: dict[str, torch.Tensor] = {}
+    alphas: dict[str, float] = {}
+    rounded, zero = [], []
+    for module, info in adapter.updates.items():
+        update, name = adapter[module], names[module]
+        down, up = update.A, update.B
+        if info.kind == "conv2d":
+            down, up = convolution(info, down), up[..., None, None]
+        wanted = alpha_of(info.scale, info.rank)
+        alpha = torch.tensor(wanted, dtype=torch.float32)
+        if not torch.isfinite(alpha):
+            raise FormatError(f"module {module!r}: an alpha of {wanted:g} is beyond float32")
+        if alpha == 0:  # which readers take for an alpha that is not there
+            alpha, up = torch.tensor(float(info.rank)), up * info.scale
+            zero.append(module)
+        elif float(alpha) != wanted:
+            rounded.append(module)
+        alphas[module] = float(alpha)
+        tensors |= {
+            f"{name}.lora_down.weight": down,
+            f"{name}.lora_up.weight": up,
+            f"{name}.alpha": alpha,
+        }
+    notes = []
+    if zero:
+        notes.append(f"{some(zero)}: an alpha of 0 means none here, so lora_up is 0 instead")
+    if rounded:
+        notes.append(f"{some(rounded)}: alpha is stored in float32, its scale exact to 6e-8")
+    if not all(module.startswith((*FLAT, *_COMPONENTS)) for module in names):
+        notes.append(
+            "modules without a component in front are taken for the UNet's or transformer's "
+            f"({_UNET}); paths are the base's own, none is translated to another program's"
+        )
+    return Content(
+        tensors,
+        metadata={
+            key: value
+            for key, value in adapter.metadata.items()
+            if key.startswith("ss_") and isinstance(value, str)
+        }
+        | {
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": f"{most_common(i.rank for i in adapter.updates.values()):g}",
+            "ss_network_alpha": f"{most_common(alphas.values()):g}",
+        },
+        notes=tuple(notes),
+    )
+
+
+def _flat(adapter: Adapter) -> dict[str, str]:
+    """Return kohya's name of every module."""
+    two = any(module.startswith("text_encoder_2.") for module in adapter.updates)
+    components = dict(_COMPONENTS)
+    if two:
+        components["text_encoder."] = "lora_te1_"
+    if adapter.format != diffusers.NAME:  # GPT-2's own paths begin with it too
+        del components["transformer."]
+    names: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for module in adapter.updates:
+        if module.startswith(FLAT):
+            name = module
+        else:
+            start = next((c for c in components if module.startswith(c)), "")
+            path = module.removeprefix(start).replace(".", "_")
+            name = f"{components.get(start, _UNET)}{path}"
+        other = taken.setdefault(name, module)
+        if other != module:
+            raise FormatError(
+                f"modules {other!r} and {module!r} are both {name!r} in {NAME}, which has _ for "
+                "every dot"
+            )
+        names[module] = name
+    return names

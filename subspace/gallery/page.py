@@ -1,0 +1,261 @@
+"""README.md of the gallery: the paper's argument, retold with the numbers of this sweep."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from subspace.cli.shared.printing import markdown_table, markdown_text
+from subspace.gallery.inherited import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from subspace.adapters import Adapter
+    from subspace.gallery.runs import Runs
+    from subspace.gallery.write import Drawn, Numbers
+    from subspace.results import Amplification, SweepRow
+    from subspace.training.sweep.run import Cell
+
+PAGE = "README.md"
+
+# What a task's texts are and whose; a user's own file is called by its name alone.
+_TASKS = {
+    "icd10": "`icd10` sorts a diagnosis text into its chapter of ICD-10-CM (a work of the US "
+    "government)",
+    "icd10-pairs": "`icd10-pairs` tells how two diagnosis titles stand in ICD-10-CM's hierarchy",
+    "wikisql-agg": "`wikisql-agg`, a stand-in for text-to-SQL, tells the aggregation operator that "
+    "a question of WikiSQL (Zhong et al. 2017, arXiv:1709.00103; BSD-3-Clause) asks for",
+    "wikisql-sql": "`wikisql-sql` writes the query that a question of WikiSQL (Zhong et al. 2017, "
+    "arXiv:1709.00103; BSD-3-Clause) asks for, from the question and the columns",
+    "snli": "`snli` tells entailment, neutral and contradiction in pairs of SNLI (Bowman et al. "
+    "2015, arXiv:1508.05326; CC BY-SA 4.0), which the bundled MiniLM was itself trained on",
+}
+
+
+def write_page(
+    numbers: Numbers,
+    runs: Runs,
+    drawn: Mapping[str, Drawn],
+    trained: Sequence[Cell],
+    out: Path,
+    command: str,
+) -> None:
+    """Write README.md into `out`."""
+    said = numbers.said
+    writes = _writes(trained)
+    shared_by_seed = "the order of texts" if writes else "their head's start and the order of texts"
+    pages = (
+        _head(trained, runs, command),
+        _section(
+            "Beside the paper",
+            "What Hu et al. 2021 ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) found on "
+            "GPT-3, and what these runs show. The verdict follows from the numbers by fixed rules "
+            "(`subspace.findings.claims`), not by eye. A verdict is on what the paper says; where "
+            "chance says the same, the number beside it shows that.",
+            markdown_table(
+                ["", "the paper", "here", ""],
+                [[claim.where, claim.paper, claim.here, claim.verdict] for claim in numbers.claims],
+                left=4,
+            ),
+        ),
+        _rank(numbers, said.enough, trained),
+        _figures(drawn, "table6.png"),
+        _section("Which directions do two ranks share? (Figures 3 and 6)", _list(said.ranks)),
+        _figures(drawn, "figure3.png", "figure6.png"),
+        _section("Which do two seeds share? (Figures 4 and 7)", _list(said.seeds)),
+        _figures(drawn, "figure4.png", "figure7.png", "rank.png"),
+        _section(
+            "Learned or inherited?",
+            "Medians over modules of φ(1, 1) and of the leading directions that agree beyond "
+            f"chance. Runs of one seed share {shared_by_seed}"
+            + ("; runs on shuffled labels saw the texts, not the task." if runs.controls else "."),
+            markdown_table(*table(numbers.shared)),
+            markdown_text(said.shared),
+            _moved(runs.large),
+        ),
+        _section("What does the update amplify? (Table 7, Figure 8)", _list(said.amplified)),
+        (_table7(result) for result in numbers.table7),
+        _figures(drawn, *(name for name in drawn if name not in _EARLIER)),
+    )
+    parts = [part for page in pages for part in page]
+    (out / PAGE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+_EARLIER = ("table6.png", "figure3.png", "figure6.png", "figure4.png", "figure7.png", "rank.png")
+
+
+def _section(title: str, *parts: str) -> Iterator[str]:
+    yield f"## {title}"
+    yield from parts
+
+
+def _list(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
+
+
+def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
+    for name in names:
+        figure = drawn[name]
+        yield f"![{name}]({name})"
+        yield f"`{name}`: {figure.words}"
+        yield f"    {figure.command}"
+
+
+def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
+    from subspace.training.tasks.load import stored_name
+
+    records = [cell.record for cell in trained if cell.record is not None]
+    yield "# The argument of the LoRA paper, retold on this model"
+    yield f"    {command}"
+    tasks = dict.fromkeys(
+        f"{stored_name(cell.config.data)} in {cell.config.steps} steps" for cell in trained
+    )
+    threads = _said(record.get("threads") for record in records)
+    made = (
+        f"{_said(record['model']['name'] for record in records)}, task {' and '.join(tasks)}, "
+        f"seeds {', '.join(map(str, sorted({cell.config.seed for cell in trained})))}, on "
+        f"{_said(record.get('device') for record in records)} with {threads} "
+        f"thread{'' if threads == '1' else 's'} a run, torch "
+        f"{_said((record.get('versions') or {}).get('torch') for record in records)}"
+    )
+    known = dict.fromkeys(_TASKS.get(cell.config.data.partition(":")[0]) for cell in trained)
+    about = "; ".join(text for text in known if text)
+    yield (
+        f"wrote this page and every file beside it: {markdown_text(made)}. "
+        f"Run again, it trains nothing that is there. The figures are drawn from the runs in "
+        f"[adapters](adapters) ({markdown_text(f'{runs.task}, {runs.targets}')}: "
+        f"{len(runs.same_rank) + 1} runs and {len(runs.controls)} on shuffled labels); the "
+        "command under each but `table6.png` runs within this folder, and MODEL, where one says "
+        "so, is the base checkpoint."
+    )
+    if about:
+        yield f"{about}."
+
+
+def _said(values: Iterable[Any]) -> str:
+    return " or ".join(str(v) for v in dict.fromkeys(values) if v is not None) or "unknown"
+
+
+def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> Iterator[str]:
+    from subspace.cli.sweep_table import table6_cells
+
+    yield "## How much rank does the task need? (Table 6)"
+    yield _list(enough)
+    yield markdown_table(*table6_cells(numbers.table))
+    yield (
+        f"{_metric(trained)} in percent, mean ± standard deviation over seeds; alpha is "
+        f"{_alpha(trained)}{_only_rate(trained)}. Nearly enough is the smallest rank whose mean is "
+        "within one standard error of the best, paired over seeds. The paper's figures are of "
+        "GPT-3 on other tasks: what can be compared is how little the rows depend on r."
+    )
+    rates = _rates(numbers)
+    if rates is not None:
+        yield (
+            "Where several learning rates were tried: accuracy on validation texts with the first "
+            "seed. The one with an asterisk was used for every seed."
+        )
+        yield markdown_table(*rates)
+        edges = [_adapted(row) for row in numbers.table if _at_an_edge(row)]
+        if edges:
+            yield (
+                f"At an end of what was tried, so that a better one may lie beyond: "
+                f"{'; '.join(map(markdown_text, edges))}."
+            )
+
+
+def _writes(trained: Sequence[Cell]) -> bool:
+    """Whether the task is to write a text, and accuracy the share that is written exactly."""
+    from subspace.training.sweep.run import writes_texts
+
+    return any(writes_texts(cell.record) for cell in trained)
+
+
+def _metric(trained: Sequence[Cell]) -> str:
+    if not _writes(trained):
+        return "Test accuracy"
+    texts = _said((cell.record or {}).get("after", {}).get("generated") for cell in trained)
+    losses = [
+        f"r = {cell.config.rank}, seed {cell.config.seed}: {cell.record['after']['loss']:.3f}"
+        for cell in trained
+        if cell.record is not None and not cell.config.shuffle_labels
+        if cell.record["after"].get("loss") is not None
+    ]
+    return f"Loss on test texts: {'; '.join(losses)}. Exact matches among {texts} test texts"
+
+
+def _only_rate(trained: Sequence[Cell]) -> str:
+    rates = {cell.config.learning_rate for cell in trained}
+    return f", the learning rate {rates.pop():g}" if len(rates) == 1 else ""
+
+
+def _adapted(row: SweepRow) -> str:
+    where = row.targets if row.rank is not None else f"{row.method} (reference)"
+    return f"{row.data}, {where}" + ("" if row.rank is None else f", r = {row.rank}")
+
+
+def _at_an_edge(row: SweepRow) -> bool:
+    rates = [rate for rate, _ in row.searched]
+    return bool(rates) and row.learning_rate in (min(rates), max(rates))
+
+
+def _alpha(trained: Sequence[Cell]) -> str:
+    lora = sorted(
+        {(c.config.rank, c.config.lora_alpha) for c in trained if c.config.method == "lora"}
+    )
+    if len({alpha for _, alpha in lora}) == 1:
+        return f"{lora[0][1]:g} at every rank"
+    return ", ".join(f"{alpha:g} at r = {rank}" for rank, alpha in lora)
+
+
+def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
+    from subspace.cli.sweep_table import percent
+
+    rows = [row for row in numbers.table if row.searched]
+    if not rows:
+        return None
+    tried = sorted({rate for row in rows for rate, _ in row.searched})
+    header = ["data", "adapted", "rank", *(f"lr {rate:g}" for rate in tried)]
+    lines = []
+    for row in rows:
+        accuracy = dict(row.searched)
+        cells = [
+            "-"
+            if rate not in accuracy
+            else percent(accuracy[rate]) + ("*" if rate == row.learning_rate else "")
+            for rate in tried
+        ]
+        name = row.targets if row.rank is not None else f"{row.method} (reference)"
+        lines.append([row.data, name, "-" if row.rank is None else str(row.rank), *cells])
+    return header, lines
+
+
+def _moved(adapter: Adapter) -> str:
+    """Say how far A went from where it started."""
+    from subspace.adapters import Adapter, LowRankUpdate
+    from subspace.findings.numbers import Middle
+    from subspace.measures.similarity.measure import similarity
+
+    started = {
+        name: LowRankUpdate(name, adapter.initial[name], update.B, update.scale)
+        for name, update in adapter.items()
+    }
+    far = [
+        float((u.A - adapter.initial[name]).norm() / adapter.initial[name].norm())
+        for name, u in adapter.items()
+    ]
+    phi = similarity(adapter, Adapter.from_updates(started, name="start"), side="A")
+    first = Middle.of(m.phi[0, 0] for m in phi.values())
+    whole = Middle.of(m.phi[-1, -1] for m in phi.values())
+    return (
+        f"A of {adapter.name} moved by a median of {median(far):.2f} of its own size; between it "
+        f"and its start φ(1, 1) is {first} and φ(r, r) {whole} (median over modules)."
+    )
+
+
+def _table7(result: Amplification) -> str:
+    from subspace.cli.amplification_table import HEADER, rows_of
+
+    name = markdown_text(f"{result.adapter} of {result.base}")
+    return f"{name}:\n\n{markdown_table(HEADER, rows_of(result))}"

@@ -1,0 +1,60 @@
+"""What a reader of a difference of two checkpoints ought to know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from subspace.measures.diff.counterparts import PLAIN
+
+if TYPE_CHECKING:
+    import torch
+
+    from subspace.results import Diff, ModuleDiff
+
+
+def of_module(found: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
+    """Say what is undefined, or rounding alone, in one module.
+
+    Parameters
+    ----------
+    found
+        The module's numbers, without a note.
+    grids
+        The coarsest dtypes that hold the base's and the tuned one's numbers.
+    """
+    said = []
+    stored = (found.base_dtype, found.tuned_dtype)
+    if found.real is None:
+        odd = " and ".join(dict.fromkeys(d for d in stored if d not in PLAIN))
+        said.append(f"stored as {odd}: what that rounds away, and so what is real, is not known")
+    elif found.real == 0:
+        said.append(
+            "no direction is beyond what storing the numbers rounds away "
+            f"(of Frobenius norm {found.rounding:.2g})"
+        )
+    elif found.real < found.rank:
+        said.append(
+            f"{found.real} of {found.rank} directions are beyond the rounding of what is stored"
+        )
+    for which, dtype, grid in zip(("base", "tuned"), stored, grids, strict=True):
+        numbers = str(grid).removeprefix("torch.")
+        if dtype in PLAIN and numbers != dtype:
+            said.append(
+                f"the {which} numbers are stored as {dtype} and are all of {numbers}, whose "
+                "rounding counts"
+            )
+    return "; ".join(said)
+
+
+def of_adapter(found: Diff) -> tuple[str, ...]:
+    """Say what an adapter that was cut from a difference is and is not."""
+    asked = f"rank {found.rank}" if found.energy is None else f"{found.energy:.0%} of each energy"
+    notes = [
+        f"the leading directions of {found.tuned} - {found.base} ({asked}): {found.kept:.1%} of "
+        "the energy of what tuning changed in matrices"
+    ]
+    changed = sum(tensor.changed for tensor in found.tensors)
+    if changed:
+        are = "tensors that are no matrices" if changed > 1 else "tensor that is no matrix"
+        notes.append(f"{changed} {are} changed too, in no update")
+    return tuple(notes)

@@ -1,0 +1,184 @@
+"""What would a merge do? Whether the updates of several adapters add up, cancel or do not meet.
+
+A merge by weighted sum is ``W + sum_k w_k dW_k``; all that is said of it follows from inner
+products of the updates (the cosines of task arithmetic: Ilharco et al. 2023, arXiv:2212.04089).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+from subspace.adapters import align
+from subspace.errors import ArgumentError
+from subspace.measures import matching
+from subspace.measures.interference import modules as meetings
+from subspace.measures.interference import notes as interference_notes
+from subspace.measures.interference.inner_products import Products
+from subspace.measures.interference.merged import Merged, whole
+from subspace.measures.interference.modules import Meeting
+from subspace.measures.similarity.agreement import LEVEL
+from subspace.results import Interference
+from subspace.spectra import over_chunks, solve, solve_sides, usable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    from subspace.adapters import Adapter
+    from subspace.spectra import Solved
+
+
+def interference(
+    adapters: Sequence[Adapter],
+    *,
+    weights: Sequence[float] | None = None,
+    modules: str | None = None,
+    level: float = LEVEL,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Interference:
+    """Say what adding adapters to one base would do, from their factors alone.
+
+    For every pair and module the energy cosine ``<dW1, dW2>_F / (|dW1| |dW2|)``, by the trace of
+    ``(A2 A1^T) (B1^T B2)``, beside what independent random updates give; the overlap phi(r1, r2)
+    of their row and column spaces; and of all adapters together how much energy the sum has,
+    ``|sum w_k dW_k|^2 / sum |w_k dW_k|^2`` (1 where they are orthogonal, less where they cancel),
+    and what is left of each, ``<sum, dW_k> / |dW_k|^2``.
+
+    Parameters
+    ----------
+    adapters
+        Two or more adapters of one base model; ranks and modules may differ.
+    weights
+        w_k of the sum, 1 each by default; a negative one subtracts. The cosines are of w_k dW_k.
+    modules
+        A shell-style pattern; without it, all modules.
+    level
+        False discovery rate over modules at which a cosine is called beyond chance, a pair each.
+    device
+        Where to compute: any torch device with float64.
+    progress
+        Called with the number of modules that were finished.
+
+    Returns
+    -------
+    `Interference`: a mapping from the path of each module that two adapters share, with the sums
+    over the whole model.
+
+    Raises
+    ------
+    ArgumentError
+        Fewer than two adapters, weights that do not fit them or are zero or not finite, a level
+        that is no probability, a device that this machine lacks.
+    UnknownModuleError
+        No two adapters share a module, or none of one adapter matches `modules`.
+    ShapeError
+        A shared module has different dimensions.
+    NonFiniteError
+        A factor holds NaN or infinity.
+
+    Notes
+    -----
+    It is about the sum of the updates delta W, as merging one after the other into the base gives
+    it, or peft's ``add_weighted_adapter`` with "cat" (and "svd", as far as its rank holds it).
+    Peft's "linear" adds A and B each for themselves, which is another update.
+
+    >>> import torch
+    >>> from subspace import Adapter, LowRankUpdate
+    >>> A, B = torch.eye(2, 5), torch.ones(2, 2)
+    >>> x = Adapter.from_updates({"q": LowRankUpdate("q", A, B, 1.0)}, name="x")
+    >>> y = Adapter.from_updates({"q": LowRankUpdate("q", A, -B, 0.5)}, name="y")
+    >>> merge = interference([x, y])
+    >>> merge["q"].pairs[0].cosine, merge["q"].energy, merge["q"].kept
+    (-1.0, 0.2, (0.5, -1.0))
+    """
+    adapters = align(adapters)
+    by = _weights(adapters, weights)
+    if not 0 < level < 1:
+        raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
+    device = usable(device)
+    labels = matching.distinct_labels(adapters)
+    chosen = [x.select(modules) for x in adapters]
+    holders = matching.holders(chosen, labels)
+    for name, held in holders.items():
+        matching.check_shapes([chosen[n] for n in held], name)
+    shared = [name for name, held in holders.items() if len(held) > 1]
+    starts = matching.starts(chosen, shared)
+
+    def work(chunk: list[str]) -> list[Meeting]:
+        held = holders[chunk[0]]  # of all in the chunk
+        rows = [[chosen[n][name] for n in held] for name in chunk]
+        if len(held) == 1:
+            return [Meeting(row[0].shape, held, Products.of(row, device)) for row in rows]
+        solved = solve_sides(rows, ("in", "out"), device)
+        began: Sequence[Solved | None] = [None] * len(chunk)
+        if starts is not None:
+            initial = [
+                [matching.start(name, chosen[n].initial[name], labels[n]) for n in held]
+                for name in chunk
+            ]
+            began = solve(initial, "A", device)
+        return [
+            Meeting.of(held, row, Products.of(row, device), (inner, outer), start)
+            for row, inner, outer, start in zip(
+                rows, solved["in"], solved["out"], began, strict=True
+            )
+        ]
+
+    chunks = matching.chunks(holders, chosen)
+    parts = over_chunks(chunks, work, progress=progress)
+    by_name = dict(zip(itertools.chain(*chunks), itertools.chain(*parts), strict=True))
+    found = {name: by_name[name] for name in holders}
+    pairs = list(itertools.combinations(range(len(adapters)), 2))
+    named = [(labels[a], labels[b]) for a, b in pairs]
+    results = meetings.judged(
+        {name: meetings.assemble(name, found[name], by, labels) for name in shared}, named, level
+    )
+    of_all = whole([one.part() for one in found.values()], len(adapters))
+    merged = Merged.of(of_all[0], by, of_all[1])
+    alone = tuple(
+        tuple(name for name, held in holders.items() if held == (n,)) for n in range(len(adapters))
+    )
+    same = {
+        name: sum(pair in found[module].same_start for module in shared)
+        for name, pair in zip(named, pairs, strict=True)
+    }
+    began = None if starts is None else same
+    return Interference(
+        adapters=labels,
+        weights=tuple(by),
+        level=level,
+        modules=results,
+        pairs=tuple(
+            meetings.whole_pair(pair, labels, by, of_all, found.values(), results.values())
+            for pair in pairs
+        ),
+        norms=tuple(of_all[0].norms.tolist()),
+        energy=merged.energy,
+        energy_error=merged.error,
+        energy_std=merged.std,
+        kept=merged.kept,
+        alone=alone,
+        same_start=began,
+        notes=interference_notes.of_all(adapters, labels, alone, len(shared), began),
+    )
+
+
+def _weights(adapters: Sequence[Adapter], weights: Sequence[float] | None) -> list[float]:
+    if len(adapters) < 2:
+        raise ArgumentError(
+            f"{len(adapters) or 'no'} adapter was given; interference is between two or more"
+        )
+    given = [1.0] * len(adapters) if weights is None else [float(w) for w in weights]
+    if len(given) != len(adapters):
+        raise ArgumentError(
+            f"{len(given)} weights for {len(adapters)} adapters; give one each, in their order"
+        )
+    for adapter, weight in zip(adapters, given, strict=True):
+        if not math.isfinite(weight) or weight == 0:
+            way = "leave that adapter out" if weight == 0 else "give a number"
+            raise ArgumentError(f"the weight of {adapter.name!r} is {weight:g}; {way}")
+    return given

@@ -1,0 +1,269 @@
+"""How many directions are real? Those on which runs of one configuration agree beyond chance.
+
+Hu et al. 2021, arXiv:2106.09685, section 7.2, asks how many directions two seeds share (Figure 4).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from subspace.adapters import Adapter, align
+from subspace.errors import ArgumentError
+from subspace.measures import matching
+from subspace.measures.rank import notes as rank_notes
+from subspace.measures.rank.spectral import (
+    energy_rank,
+    entropy_rank,
+    participation_ratio,
+    stable_rank,
+)
+from subspace.measures.similarity.agreement import LEVEL, Overlaps, agreeing
+from subspace.results import ModuleRank, Rank, Side, Spread
+from subspace.spectra import equal_chunks, is_zero, over_chunks, solve, solve_sides, usable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from subspace.spectra import Solved
+
+MOST = 0.9  # of the modules for which the rank of the whole adapter is to be enough
+
+
+def rank(
+    adapters: Sequence[Adapter] | Adapter,
+    *,
+    side: Side = "in",
+    level: float = LEVEL,
+    modules: str | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Rank:
+    """Count the directions that runs of one configuration share, beside the ranks of the spectrum.
+
+    The *replicable rank* of a module is the number of leading directions on which two runs agree
+    beyond chance, the ``agreeing`` of `subspace.similarity`, and its median over all pairs of
+    runs: with an even number of pairs it may be a half. The stable rank, the effective rank by
+    entropy, the participation ratio and the energy rank are of each run's delta W alone.
+
+    Parameters
+    ----------
+    adapters
+        Two or more runs that differ in their seed. Of a single one only the spectrum is told.
+    side
+        Whose directions are compared, see `subspace.spectra`. ``in`` and ``out`` belong to the
+        update; ``A`` and ``B`` depend on its gauge; ``delta-A`` leaves the initial A out, which
+        is another in every run and can hide in ``A`` and ``in`` what was learned.
+    level
+        For each pair of runs: family-wise level within a module, false discovery rate over
+        modules (Benjamini & Hochberg 1995). Where nothing is shared, at most this share of pairs
+        has a count above zero in any module.
+    modules
+        A shell-style pattern; without it, all modules that every run has.
+    device
+        Where to compute: any torch device with float64.
+    progress
+        Called with the number of modules that were finished.
+
+    Returns
+    -------
+    `Rank`: a mapping from module path to `ModuleRank`, with the rank that is enough for nine in
+    ten modules.
+
+    Raises
+    ------
+    ArgumentError
+        No adapter, one of them twice, an unknown side, a level that is no probability, a device
+        that this machine lacks, or ``delta-A`` without the initial A.
+    UnknownModuleError
+        The adapters share no module, or none matches `modules`.
+    ShapeError
+        A shared module has different dimensions.
+    NonFiniteError
+        A factor holds NaN or infinity.
+
+    Notes
+    -----
+    A direction counts only while all stronger ones count, so the replicable rank is a lower bound
+    on what is shared. Chance is that of independent random subspaces, not yet of the task.
+
+    >>> import torch
+    >>> from subspace import LowRankUpdate
+    >>> A, B = torch.tensor([[0.0, 4.0], [3.0, 0.0]]), torch.eye(2)
+    >>> one = rank(Adapter.from_updates({"q": LowRankUpdate("q", A, B, 1.0)}))["q"]
+    >>> one.stable.median, one.energy90.median, one.replicable
+    (1.5625, 2, None)
+    """
+    adapters = align([adapters] if isinstance(adapters, Adapter) else list(adapters))
+    _check(adapters, level)
+    device = usable(device)
+    names = matching.shared(adapters, modules)
+    for name in names:
+        matching.check_shapes(adapters, name, side)
+    starts = matching.require_starts(adapters, names, side)
+    labels = matching.labels(adapters)
+    pairs = list(itertools.combinations(range(len(adapters)), 2))
+
+    def shape(name: str) -> tuple[int, ...]:
+        infos = [x.updates[name] for x in adapters]
+        return (*infos[0].shape, *(info.rank for info in infos))
+
+    def work(chunk: list[str]) -> list[_Found]:
+        rows = [[x[name] for x in adapters] for name in chunk]
+        near: Side = side if side in ("in", "out") else "in"
+        before = None if side != "delta-A" or starts is None else [starts[n] for n in chunk]
+        solved = solve_sides(rows, tuple(dict.fromkeys((side, near))), device, before)
+        began: Sequence[Solved | None] = [None] * len(chunk)
+        if starts is not None and pairs:
+            initial = [
+                [matching.start(n, A0, x.name) for A0, x in zip(starts[n], adapters, strict=True)]
+                for n in chunk
+            ]
+            began = solve(initial, "A", device)
+        return [
+            _found(one, spectra, start, [is_zero(u) for u in row], pairs)
+            for one, spectra, start, row in zip(
+                solved[side], solved[near], began, rows, strict=True
+            )
+        ]
+
+    chunks = equal_chunks(names, shape)
+    parts = over_chunks(chunks, work, progress=progress)
+    by_name = dict(zip(itertools.chain(*chunks), itertools.chain(*parts), strict=True))
+    found = {name: by_name[name] for name in names}
+    counts = [agreeing([f.overlaps[p] for f in found.values()], level) for p in range(len(pairs))]
+    ranks = {
+        name: _assemble(
+            name,
+            found[name],
+            [x.updates[name].rank for x in adapters],
+            tuple(count[at] for count in counts),
+            labels,
+        )
+        for at, name in enumerate(names)
+    }
+    named = tuple((labels[a], labels[b]) for a, b in pairs)
+    same = {
+        pair: sum(f.same_start[p] for f in found.values())
+        for p, pair in enumerate(named)
+        if starts is not None
+    }
+    return Rank(
+        adapters=labels,
+        side=side,
+        level=level,
+        modules=ranks,
+        pairs=named,
+        recommended=_for_most([m.recommended for m in ranks.values()]),
+        same_start=tuple(pair for pair, count in same.items() if count),
+        notes=rank_notes.of_all(
+            adapters, labels, names, modules, side, None if starts is None else same
+        ),
+    )
+
+
+def _check(adapters: Sequence[Adapter], level: float) -> None:
+    if not adapters:
+        raise ArgumentError("no adapter was given; the replicable rank needs two runs or more")
+    if not 0 < level < 1:
+        raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
+    # By identity where there is no path: to ask whether two mappings are equal reads both.
+    places = [id(x) if x.path is None else x.path.resolve() for x in adapters]
+    for n, place in enumerate(places):
+        if place in places[:n]:
+            raise ArgumentError(
+                f"adapter {adapters[n].name!r} was given twice: a run agrees with itself in "
+                "everything; give runs of different seeds"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What one module's decomposition says, without its directions."""
+
+    d: int
+    counted: int  # directions of the compared side that are real, the fewest of any run
+    spectra: list[NDArray[np.float64]]  # a run each: the singular values that are real
+    zero: list[bool]
+    overlaps: list[Overlaps]  # a pair of runs each
+    same_start: list[bool]
+
+
+def _found(
+    solved: Solved,
+    spectra: Solved,
+    start: Solved | None,
+    zero: list[bool],
+    pairs: Sequence[tuple[int, int]],
+) -> _Found:
+    d = solved.directions[0].dimension
+    bounds = [x.angle_errors().numpy() for x in solved.directions]
+    real = [0 if none else x.rank for x, none in zip(solved.directions, zero, strict=True)]
+    overlaps = [
+        Overlaps.of(
+            np.square(solved.overlap(a, b).numpy()), (bounds[a], bounds[b]), (real[a], real[b]), d
+        )
+        for a, b in pairs
+    ]
+    values = [
+        x.S[: 0 if none else x.rank].numpy()
+        for x, none in zip(spectra.directions, zero, strict=True)
+    ]
+    same = [False if start is None else matching.same_start(start, *pair) for pair in pairs]
+    return _Found(d, min(real), values, zero, overlaps, same)
+
+
+def _assemble(
+    name: str,
+    found: _Found,
+    nominal: Sequence[int],
+    counts: tuple[int | None, ...],
+    labels: Sequence[str],
+) -> ModuleRank:
+    known = [count for count in counts if count is not None]
+    middle: float | None = median(known) if known else None
+    if middle is not None and middle == int(middle):
+        middle = int(middle)
+    spectra = [S for S in found.spectra if len(S)]
+    return ModuleRank(
+        module=name,
+        d=found.d,
+        nominal=min(nominal),
+        numerical=min(map(len, found.spectra)),
+        counted=found.counted,
+        agreeing=counts,
+        pairs=len(known),
+        replicable=middle,
+        replicable_low=min(known, default=None),
+        replicable_high=max(known, default=None),
+        stable=_spread([stable_rank(S) for S in spectra]),
+        entropy=_spread([entropy_rank(S) for S in spectra]),
+        participation=_spread([participation_ratio(S) for S in spectra]),
+        energy90=_spread([energy_rank(S, 0.90) for S in spectra]),
+        energy95=_spread([energy_rank(S, 0.95) for S in spectra]),
+        energy99=_spread([energy_rank(S, 0.99) for S in spectra]),
+        recommended=None if middle is None else max(1, math.ceil(middle)),
+        note=rank_notes.of_module(
+            nominal, [len(S) for S in found.spectra], found.zero, counts, labels
+        ),
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    if not values:
+        return Spread(math.nan, math.nan, math.nan)
+    return Spread(median(values), min(values), max(values))
+
+
+def _for_most(ranks: Sequence[int | None]) -> int | None:
+    """Return the smallest rank that is enough for `MOST` of the modules that have one."""
+    known = sorted(r for r in ranks if r is not None)
+    return known[math.ceil(MOST * len(known)) - 1] if known else None

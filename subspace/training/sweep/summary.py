@@ -1,0 +1,115 @@
+"""From the records of a sweep to Table 6 (Hu et al. 2021, arXiv:2106.09685, section 7.2)."""
+
+from __future__ import annotations
+
+import math
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from subspace.results import NearlyEnough, SweepRow, Table6
+from subspace.training.sweep.run import seen, writes_texts
+from subspace.training.tasks.load import stored_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from subspace.training.sweep.run import Cell
+
+
+def table6(cells: Iterable[Cell]) -> Table6:
+    """Summarise the runs of a sweep.
+
+    Parameters
+    ----------
+    cells
+        What `run_sweep` returns: finished and failed runs, those of a search for the learning rate
+        marked.
+
+    Returns
+    -------
+    Table6
+        A row for each data set, target set and rank, over its seeds. "Nearly enough" is the
+        smallest rank whose mean test accuracy is within one standard error of the best rank's,
+        the difference paired over the seeds of both; unknown where they share fewer than two.
+    """
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    writing = set()
+    for cell in cells:
+        if writes_texts(cell.record):
+            writing.add(cell.config.data)
+        config = cell.config
+        lora = config.method == "lora"
+        key = (config.data, config.method) + ((config.targets, config.rank) if lora else ("", None))
+        groups.setdefault(key, []).append(cell)
+    rows = tuple(_row(key, group, key[0] in writing) for key, group in groups.items())
+    sets = dict.fromkeys((r.data, r.targets) for r in rows if r.method == "lora")
+    found = [
+        nearly_enough([r for r in rows if (r.data, r.targets) == wanted and r.method == "lora"])
+        for wanted in sets
+    ]
+    return Table6(rows, tuple(each for each in found if each is not None))
+
+
+def _row(key: tuple[Any, ...], group: Sequence[Cell], writing: bool) -> SweepRow:
+    data, method, targets, rank = key
+    used = [c for c in group if not c.searched]
+    done = sorted((c for c in used if c.record is not None), key=lambda c: c.config.seed)
+    records: list[Mapping[str, Any]] = [c.record for c in done if c.record is not None]
+    first = group[0].config
+    tried = [c for c in group if c.config.seed == first.seed]
+    return SweepRow(
+        data=stored_name(data),
+        method=method,
+        targets=targets if isinstance(targets, str) else "+".join(targets),
+        rank=rank,
+        alpha=first.lora_alpha if method == "lora" else None,
+        learning_rate=(used or group)[0].config.learning_rate,
+        seeds=tuple(c.config.seed for c in done),
+        test=tuple(float(r["after"]["accuracy"]) for r in records),
+        validation=tuple(seen(record, "validation") for record in records),
+        train=tuple(_on_training_texts(record) for record in records),
+        before=tuple(float(r["before"]["accuracy"]) for r in records),
+        parameters=records[0]["trainable_parameters"] if records else None,
+        searched=tuple((c.config.learning_rate, c.validation) for c in tried)
+        if len(tried) > 1
+        else (),
+        metric="exact match" if writing else "accuracy",
+        loss=tuple(float(r["after"].get("loss", math.nan)) for r in records),
+        failed=tuple(f"{c.folder.name}: {c.error}" for c in group if c.record is None),
+    )
+
+
+def _on_training_texts(record: Mapping[str, Any]) -> float:
+    # Of a completion task the looks tell the share of tokens, which is no exact match: beside the
+    # test texts' it would look like over-fitting.
+    last = (record.get("history") or [{}])[-1]
+    return seen(record, "train") if "train_accuracy" in last else math.nan
+
+
+def nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:
+    """Apply the rule to one target set's rows; None without a run.
+
+    >>> def row(rank, *test):
+    ...     seeds = tuple(range(len(test)))
+    ...     return SweepRow("d", "lora", "q", rank, 16.0, 1e-3, seeds, test, (), (), (), None)
+    >>> found = nearly_enough([row(1, 0.70, 0.69, 0.73), row(8, 0.71, 0.72, 0.72)])
+    >>> found.rank, found.best
+    (1, 8)
+    """
+    have = {row.rank: row for row in rows if row.test and row.rank is not None}
+    if not have:
+        return None
+    best = max(have, key=lambda rank: (have[rank].mean, -rank))
+    top = dict(zip(have[best].seeds, have[best].test, strict=True))
+    for rank in sorted(have):
+        if rank == best:
+            told = best if len(top) > 1 else None
+            return NearlyEnough(rows[0].data, rows[0].targets, told, best, 0.0, 0.0)
+        here = dict(zip(have[rank].seeds, have[rank].test, strict=True))
+        behind = [top[seed] - here[seed] for seed in top if seed in here]
+        if len(behind) < 2:  # nothing is known of a rank that is smaller: so of none
+            return NearlyEnough(rows[0].data, rows[0].targets, None, best, math.nan, math.nan)
+        error = stdev(behind) / math.sqrt(len(behind))
+        if mean(behind) <= error:
+            return NearlyEnough(rows[0].data, rows[0].targets, rank, best, mean(behind), error)
+    return None
