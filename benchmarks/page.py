@@ -123,7 +123,7 @@ def _written(path: Path, made: Callable[[], Report | None]) -> dict[str, Any]:
 
 def _real() -> Report:
     """Return a report on data/ with Table 6, and with Table 7 where the base is installed."""
-    from subspace.cli.amplification import open_base
+    from subspace.cli.shared.reading import open_base
     from subspace.training.sweep.found import find_runs
     from subspace.training.sweep.summary import table6
 

@@ -316,7 +316,7 @@ def test_every_number_on_the_embedded_models_real_weights(name, way, monkeypatch
         pytest.skip("the extra demo brings MiniLM")
     if way == "large":
         only_as_large(monkeypatch)
-    from subspace.cli.amplification import open_base
+    from subspace.cli.shared.reading import open_base
 
     sample = subspace.load(Path(__file__).parent.parent / "data/adapters" / name)
     base = open_base("minilm")

@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
     base(tmp_path / "a base")
     two_models(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("subspace.cli.shared.printing.at_terminal", lambda: True)
+    monkeypatch.setattr("subspace.cli.shared.hints.at_terminal", lambda: True)
     return tmp_path
 
 

@@ -32,7 +32,7 @@ def found():
 
 
 def _minilm():
-    from subspace.cli.amplification import open_base
+    from subspace.cli.shared.reading import open_base
 
     return open_base("minilm")
 

@@ -312,7 +312,7 @@ def test_a_control_is_no_row_beside_the_runs_of_the_task(config, tmp_path):
 
 def test_a_sweep_is_followed_by_a_command_that_runs(swept, monkeypatch):
     _, out, _ = swept
-    monkeypatch.setattr("subspace.cli.shared.printing.at_terminal", lambda: True)
+    monkeypatch.setattr("subspace.cli.shared.hints.at_terminal", lambda: True)
     done = CliRunner().invoke(main, ["train", str(out)])
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("next: ")]
     again = CliRunner().invoke(main, shlex.split(line)[2:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +9,8 @@ import click
 
 from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.places import check_figure
-from subspace.cli.shared.printing import (
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    ended,
-    progress,
-)
+from subspace.cli.shared.printing import echo_csv, echo_json, echo_latex, echo_markdown
+from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -25,7 +18,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from subspace.pretrained import Pretrained
     from subspace.results import Amplification
 
 
@@ -146,7 +138,7 @@ def command(
     from subspace.measures.amplification.measure import amplifications
 
     adapters = [reading.adapter(path) for path in paths]
-    checkpoint = open_base(base)
+    checkpoint = reading.open_base(base)
     total = len({name for adapter in adapters for name in adapter.select(modules)})
     with progress("projecting", total) as at:
         results = amplifications(
@@ -188,20 +180,7 @@ def command(
         cut = [] if ranks else [hints.again("--ranks", "1-8")]
         one = len(paths) == 1
         drawn = [hints.again("--figure", "map", "--out", "map.png")] if one else []
-        ended(out, *cut, *drawn)
-
-
-def open_base(base: str) -> Pretrained:
-    """Open the checkpoint that ``--base`` names."""
-    from subspace.pretrained import open_pretrained
-
-    if base == "minilm":
-        from subspace.training.models import find_model
-
-        embedded = find_model(base)
-        opened = open_pretrained(Path(embedded.location))
-        return replace(opened, name=embedded.name.split("/")[-1])  # the folder is called "model"
-    return open_pretrained(Path(base))
+        hints.conclude(out, *cut, *drawn)
 
 
 def _check_figure(

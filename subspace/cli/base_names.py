@@ -41,14 +41,14 @@ def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) ->
     MissingFileError
         The pipeline lacks the part, or nothing is there.
     """
-    from subspace.cli.amplification import open_base
-
     pipeline = (Path(base) / _INDEX).is_file()
     if pipeline and to != "diffusers":
         raise ArgumentError(
             f"--base {base!r} is a pipeline of several models, for --to diffusers: give the folder "
             "of one of them, such as its unet, and --module 'lora_unet_*'"
         )
+    from subspace.cli.shared.reading import open_base
+
     opened: dict[str, Pretrained] = {}
 
     def model(part: str) -> Pretrained:

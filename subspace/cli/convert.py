@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import options, reading
+from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.places import check_place
-from subspace.cli.shared.printing import echo_csv, echo_json, echo_table, ended, say
+from subspace.cli.shared.printing import echo_csv, echo_json, echo_table, say
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, UpdateInfo
@@ -73,7 +73,7 @@ def command(
         echo_csv(list(rows[0]), [list(row.values()) for row in rows])
     else:
         show(result)
-    ended(out)
+    hints.conclude(out)
 
 
 def _result(adapter: Adapter, written: Written) -> Conversion:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import options
+from subspace.cli.shared import options, reading
 from subspace.cli.shared.places import check_folder
-from subspace.cli.shared.printing import echo_csv, echo_json, say, training_progress
+from subspace.cli.shared.printing import echo_csv, echo_json, say
+from subspace.cli.shared.progress import training_progress
 
 if TYPE_CHECKING:
     from subspace.results import Demo, DemoRun
@@ -76,8 +77,7 @@ def _trained(out: Path, *, to_stderr: bool) -> tuple[DemoRun, ...]:
 def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     """Draw Figure 3 of the two ranks and Figure 4 of the two seeds, and measure Table 7."""
     from subspace.adapters import load
-    from subspace.cli.amplification import open_base
-    from subspace.cli.similarity import draw
+    from subspace.cli.shared.phi_figures import draw
     from subspace.findings import amplified, findings
     from subspace.measures.amplification.measure import amplifications
     from subspace.measures.similarity.measure import similarity
@@ -90,7 +90,7 @@ def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     figures = [out / "figure3.png", out / "figure4.png"]
     draw(ranks, figures[0], figure="3")
     draw(seeds, figures[1], figure="4")
-    base = open_base(DEMO["r8"].model)
+    base = reading.open_base(DEMO["r8"].model)
     tables = amplifications([adapters[name] for name in ("r8", "r64")], base)
     sentences = (*findings(ranks, seeds), amplified(tables))
     return Demo(runs, (ranks, seeds), tuple(tables), sentences, tuple(map(str, figures)))

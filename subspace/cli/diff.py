@@ -17,10 +17,9 @@ from subspace.cli.shared.printing import (
     echo_latex,
     echo_markdown,
     echo_table,
-    ended,
-    progress,
     say,
 )
+from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 
 if TYPE_CHECKING:
@@ -92,13 +91,12 @@ def command(
     if overwrite and out is None:
         raise ArgumentError("--overwrite is for --out ADAPTER_FOLDER: give it too")
     from subspace.adapters.save import check, save
-    from subspace.cli.amplification import open_base
     from subspace.measures.diff.measure import diff
 
     if out is not None:
         check_place(out)
         check(out, "peft", overwrite=overwrite)
-    before, after = open_base(base), _opened(tuned)
+    before, after = reading.open_base(base), _opened(tuned)
     with progress("subtracting", len(after)) as advance:
         result = diff(
             before,
@@ -122,7 +120,7 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(HEADER, list(_rows(result)))
     else:
         show(result)
-        ended(out, *([hints.again("--out", _free(tuned))] if result else []))
+        hints.conclude(out, *([hints.again("--out", _free(tuned))] if result else []))
 
 
 def _free(tuned: Path) -> str:

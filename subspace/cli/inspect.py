@@ -10,7 +10,7 @@ import click
 
 from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.narrow import line_width, wrapped
-from subspace.cli.shared.printing import echo_csv, echo_json, echo_table, ended
+from subspace.cli.shared.printing import echo_csv, echo_json, echo_table
 from subspace.errors import printable
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
         _show(adapter, reading.reasons(adapter) if explain else {})
     pairs = [hints.then("similarity", paths[:2])] if len(paths) > 1 else []
     told = all(adapter.updates for adapter in adapters)  # of one without updates nothing is
-    ended(None, *([*pairs, hints.report()] if told else []))
+    hints.conclude(None, *([*pairs, hints.report()] if told else []))
 
 
 _LABEL = 11  # characters of the labels, which stand before what they say

@@ -8,14 +8,8 @@ import click
 
 from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.places import check_figure
-from subspace.cli.shared.printing import (
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    ended,
-    progress,
-)
+from subspace.cli.shared.printing import echo_csv, echo_json, echo_latex, echo_markdown
+from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
 
@@ -100,7 +94,7 @@ def command(
         show(result, each=each)
         shares = ",".join([f"{1 / len(paths):.2g}"] * len(paths))
         other = [] if weights is not None else [hints.again("--weights", shares)]
-        ended(out, *other, hints.again("--out", "map.png"))
+        hints.conclude(out, *other, hints.again("--out", "map.png"))
 
 
 def _numbers(weights: str) -> list[float]:

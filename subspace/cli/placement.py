@@ -8,9 +8,8 @@ from typing import Literal
 import click
 
 from subspace.cli import profile_table
-from subspace.cli.amplification import open_base
 from subspace.cli.shared import options, reading
-from subspace.cli.shared.printing import progress
+from subspace.cli.shared.progress import progress
 from subspace.cli.similarity import FIGURES, check_output, emit
 
 
@@ -75,7 +74,7 @@ def command(
     check_output(out)
 
     adapter = reading.adapter(path)
-    checkpoint = open_base(base)
+    checkpoint = reading.open_base(base)
     if as_profile:
         profile_table.run(
             adapter,

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options
-from subspace.cli.shared.printing import (
-    common_path,
-    echo_csv,
-    echo_json,
-    echo_table,
-    ended,
-    progress,
-    say,
-)
+from subspace.cli.shared.printing import common_path, echo_csv, echo_json, echo_table, say
+from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -71,7 +64,7 @@ def run(
         echo_csv(("module", "k", *COLUMNS), _lines(result))
     else:
         show(result)
-        ended(out, hints.again("--out", "profile.png"))
+        hints.conclude(out, hints.again("--out", "profile.png"))
 
 
 def _announce(shapes: list[tuple[int, int]], device: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.options import SIDE_WORDS
 from subspace.cli.shared.places import check_figure
 from subspace.cli.shared.printing import (
     common_path,
@@ -16,11 +17,9 @@ from subspace.cli.shared.printing import (
     echo_latex,
     echo_markdown,
     echo_table,
-    ended,
-    progress,
     say,
 )
-from subspace.cli.similarity import SIDE_WORDS
+from subspace.cli.shared.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,7 +107,7 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
     else:
         show(result)
-        ended(out, hints.again("--out", "rank.png"), hints.report())
+        hints.conclude(out, hints.again("--out", "rank.png"), hints.report())
 
 
 def show(result: Rank) -> None:

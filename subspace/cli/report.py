@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import options, reading
+from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.options import SIDE_WORDS
 from subspace.cli.shared.places import check_file
-from subspace.cli.shared.printing import csv_text, ended, json_text, progress, say
-from subspace.cli.similarity import SIDE_WORDS
+from subspace.cli.shared.printing import csv_text, json_text, say
+from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -103,12 +104,11 @@ def command(
     from contextlib import ExitStack
 
     from subspace.cache import default_folder
-    from subspace.cli.amplification import open_base
     from subspace.plots.save import write
     from subspace.reports import report
 
     adapters = reading.adapters(paths)
-    checkpoint = None if base is None else open_base(base)
+    checkpoint = None if base is None else reading.open_base(base)
     sweep = None if runs is None else _table6(runs)
     with ExitStack() as stack:
         found = report(
@@ -131,7 +131,7 @@ def command(
     write(_text(found, form).encode(), target)
     for sentence in found.findings:
         say(sentence)
-    ended(target)
+    hints.conclude(target)
 
 
 def _form(form: str, as_json: bool, as_csv: bool) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli.shared import options
+from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.places import check_folder, check_runs
-from subspace.cli.shared.printing import echo_json, ended, say
+from subspace.cli.shared.printing import echo_json, say
 from subspace.errors import ArgumentError
 from subspace.gallery.sweeps import (
     TRAINING,
@@ -150,7 +150,6 @@ def command(
         subspace reproduce --config data/sweep-icd10.toml --out figures
         subspace reproduce runs/ --base ./my-bert --out mine
     """  # noqa: D301 - click wants the real character
-    from subspace.cli.amplification import open_base
     from subspace.gallery.runs import adapters_of, compared
     from subspace.gallery.write import write_gallery
     from subspace.training.folder import read_record
@@ -165,14 +164,14 @@ def command(
         options.refuse_beside_runs((*TRAINING, "quick", "configs"))
         if base is None:
             raise ArgumentError("what are these runs of? give their checkpoint with --base MODEL")
-        checkpoint = open_base(base)
+        checkpoint = reading.open_base(base)
         cells = find_runs(folders)
         chosen = compared(cells, wanted)
     else:
         asked = sweeps(quick, configs, out)
         first, _ = asked[0]
         base = base or first.options.model
-        checkpoint = open_base(base)
+        checkpoint = reading.open_base(base)
         refuse_before_training(asked, wanted)
         check_runs(asked)
         runs: dict[TrainConfig, Cell] = {}
@@ -203,4 +202,4 @@ def command(
     else:
         for sentence in made.findings:
             say(sentence)
-    ended(out / "README.md")
+    hints.conclude(out / "README.md")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import options, reading
+from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.places import check_place
 from subspace.cli.shared.printing import (
     common_path,
@@ -16,10 +16,9 @@ from subspace.cli.shared.printing import (
     echo_latex,
     echo_markdown,
     echo_table,
-    ended,
-    progress,
     say,
 )
+from subspace.cli.shared.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -125,7 +124,7 @@ def command(
         (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
     else:
         show(result, written.notes)
-    ended(out)
+    hints.conclude(out)
 
 
 def show(result: Resize, notes: Iterable[str]) -> None:

@@ -8,35 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared.options import SIDE_WORDS
+from subspace.cli.shared.phi_figures import FIGURES, OF_FIGURES, draw
 from subspace.cli.shared.places import check_figure
-from subspace.cli.shared.printing import (
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    ended,
-    progress,
-)
+from subspace.cli.shared.printing import echo_csv, echo_json, echo_latex, echo_markdown
+from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from subspace.results import By, Side, Similarity
 
-SIDE_WORDS = {
-    "A": "right singular vectors of A (the paper's choice; depends on the gauge of B A)",
-    "B": "left singular vectors of B (depends on the gauge of B A)",
-    "in": "right singular vectors of delta W = B A",
-    "out": "left singular vectors of delta W = B A",
-    "delta-A": "right singular vectors of A - A_0",
-}
-# Of a placement i counts W's vectors and j the update's.
-BASE_WORDS = {
-    "in": "right singular vectors of W (i) and of delta W = B A (j)",
-    "out": "left singular vectors of W (i) and of delta W = B A (j)",
-}
-
-FIGURES = ("3", "4", "layers")
-OF_FIGURES = ("--figure", "--contour", "--above-chance", "--initial")
 OF_MATRICES = ("--by", "--k", "--order")
 GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")  # columns of --csv
 
@@ -247,41 +228,7 @@ def emit(
             (echo_markdown if as_markdown else echo_latex)(*table(result))
             return
         show(result)
-        ended(out, hints.again("--out", proposed or f"fig{figure}.png"), hints.report())
-
-
-def draw(
-    result: Similarity,
-    out: Path,
-    *,
-    figure: str = "3",
-    p: float | None = 0.01,
-    above_chance: bool = False,
-    initial: bool = False,
-) -> None:
-    """Write one of `FIGURES` to a file."""
-    from subspace.plots.save import save
-
-    look = options.look()
-    if figure == "layers":
-        from subspace.plots.layers import layers_figure
-
-        drawn = layers_figure(result, p=p, above_chance=above_chance, width=look.width)
-    elif figure == "4":
-        from subspace.measures.similarity.measure import random_pair
-        from subspace.plots.figure4 import figure4
-        from subspace.plots.parts.names import chosen
-
-        first = result[chosen(result, None)[0]]
-        random = random_pair(first.rank_a, first.rank_b, first.d)
-        drawn = figure4(
-            result, random, p=p, above_chance=above_chance, initial=initial, width=look.width
-        )
-    else:
-        from subspace.plots.figure3 import figure3
-
-        drawn = figure3(result, p=p, above_chance=above_chance, initial=initial, width=look.width)
-    save(drawn, out, dpi=look.dpi)
+        hints.conclude(out, hints.again("--out", proposed or f"fig{figure}.png"), hints.report())
 
 
 def _cells(result: Similarity) -> list[list[object]]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.narrow import line_width
+from subspace.cli.shared.options import SIDE_WORDS
+from subspace.cli.shared.phi_figures import OF_FIGURES
 from subspace.cli.shared.places import check_figure
 from subspace.cli.shared.printing import (
     echo_csv,
@@ -15,11 +17,9 @@ from subspace.cli.shared.printing import (
     echo_latex,
     echo_markdown,
     echo_table,
-    ended,
-    progress,
     say,
 )
-from subspace.cli.similarity import OF_FIGURES, SIDE_WORDS
+from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError, printable, shorten
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def matrix(
         (echo_markdown if as_markdown else echo_latex)(*table(result, clustered=clustered))
     else:
         show(result, clustered=clustered)
-        ended(out, hints.again("--out", "matrix.png"), hints.then("similarity", paths[:2]))
+        hints.conclude(out, hints.again("--out", "matrix.png"), hints.then("similarity", paths[:2]))
 
 
 def check(adapters: int, out: Path | None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from subspace.cli.shared.options import BASE_WORDS, SIDE_WORDS
 from subspace.cli.shared.printing import common_path, echo_table, say
-from subspace.cli.similarity import BASE_WORDS, SIDE_WORDS
 
 if TYPE_CHECKING:
     from subspace.results import ModuleSimilarity, Similarity

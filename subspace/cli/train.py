@@ -10,7 +10,8 @@ import click
 
 from subspace.cli.shared import hints, options
 from subspace.cli.shared.places import check_figure, check_runs
-from subspace.cli.shared.printing import echo_json, ended, sweep_progress
+from subspace.cli.shared.printing import echo_json
+from subspace.cli.shared.progress import sweep_progress
 from subspace.cli.shared.sweep_options import training_options
 from subspace.errors import ArgumentError
 
@@ -186,7 +187,7 @@ def _write(
         if len(cells) > 1:
             click.echo()
             echo_table6(table, "text")
-        ended(draw, *_next(cells))
+        hints.conclude(draw, *_next(cells))
 
 
 def _next(cells: Sequence[Cell]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import options
-from subspace.cli.shared.printing import sweep_progress
+from subspace.cli.shared.progress import sweep_progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:

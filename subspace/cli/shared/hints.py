@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -60,3 +61,17 @@ def report() -> str:
     paths = given.get("paths") or [given["path"]]
     base = given.get("base")
     return then("report", paths, *([] if base is None else ["--base", base]))
+
+
+def conclude(out: Path | None, *hints: str) -> None:
+    """Say what was written; where nothing was, name the next useful commands to a person."""
+    if out is not None:
+        click.echo(f"wrote {printable(out)}", err=True)
+    elif at_terminal():  # nobody reads a hint in a log
+        for hint in hints:
+            click.echo(f"next: {hint}", err=True)
+
+
+def at_terminal() -> bool:
+    """Whether a person reads both streams."""
+    return sys.stdout.isatty() and sys.stderr.isatty()

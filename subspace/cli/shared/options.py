@@ -49,6 +49,19 @@ OVERWRITE = click.option(
 )
 DEVICE = click.option("--device", default="cpu", show_default=True, help="Any torch device.")
 
+SIDE_WORDS = {
+    "A": "right singular vectors of A (the paper's choice; depends on the gauge of B A)",
+    "B": "left singular vectors of B (depends on the gauge of B A)",
+    "in": "right singular vectors of delta W = B A",
+    "out": "left singular vectors of delta W = B A",
+    "delta-A": "right singular vectors of A - A_0",
+}
+# Of a placement i counts W's vectors and j the update's.
+BASE_WORDS = {
+    "in": "right singular vectors of W (i) and of delta W = B A (j)",
+    "out": "left singular vectors of W (i) and of delta W = B A (j)",
+}
+
 STYLES = {"paper": (7.0, 200.0), "slides": (5.0, 384.0)}
 """Inches of width, dots per inch. A slide is 1920 dots wide, its letters 1.4 times as large."""
 _WIDTHS = {"single": 3.5, "double": 7.0}  # columns of a journal page

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,14 +13,7 @@ from subspace.cli.shared.narrow import line_width, stacked, wrapped
 from subspace.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from rich.progress import TaskID
-
-    from subspace.training import Progress
-    from subspace.training.sweep.run import Cell, Step
-
+    from collections.abc import Iterable, Sequence
 
 _NARROWEST = 22  # characters that the first column of a table keeps
 
@@ -174,103 +165,3 @@ def echo_latex(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: in
         click.echo(line(row))
     click.echo("  \\bottomrule")
     click.echo(r"\end{tabular}")
-
-
-@contextlib.contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr while at a terminal; yield a function that advances it."""
-    if not sys.stderr.isatty():
-        yield lambda _done: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.advance(task, done)
-
-
-def ended(out: Path | None, *hints: str) -> None:
-    """Say what was written; where nothing was, name the next useful commands to a person."""
-    if out is not None:
-        click.echo(f"wrote {printable(out)}", err=True)
-    elif at_terminal():  # nobody reads a hint in a log
-        for hint in hints:
-            click.echo(f"next: {hint}", err=True)
-
-
-def at_terminal() -> bool:
-    """Whether a person reads both streams."""
-    return sys.stdout.isatty() and sys.stderr.isatty()
-
-
-@contextlib.contextmanager
-def training_progress(label: str) -> Iterator[Callable[[Progress], None] | None]:
-    """Show one training run's phase, step, loss and time left on stderr while at a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-
-        def tell(now: Progress) -> None:
-            loss = "" if now.loss is None else f", loss {now.loss:.2f}"
-            words = f"{label}: {now.phase}{loss}"
-            bar.update(task, description=words, completed=now.step, total=now.steps)
-
-        yield tell
-
-
-@contextlib.contextmanager
-def sweep_progress(
-    runs: int, steps: int
-) -> Iterator[tuple[Callable[[Step], None] | None, Callable[[Cell], None] | None]]:
-    """Show all runs of a sweep on stderr: one bar with the time left, and a line a running one.
-
-    Away from a terminal each run has one line as it ends, so that a log can be followed.
-    """
-    if not sys.stderr.isatty():
-        done = 0
-
-        def line(cell: Cell) -> None:
-            nonlocal done
-            done += 1
-            how = "used again" if cell.reused else "trained"
-            how = f"failed: {cell.error}" if cell.record is None else how
-            click.echo(printable(f"{done}/{runs} {cell.folder}: {how}"), err=True)
-
-        yield None, line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-    from rich.text import Text
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        total = bar.add_task(f"steps of {runs} runs", total=runs * steps)
-        lines: dict[str, TaskID] = {}
-
-        def tell(now: Step) -> None:
-            loss = "" if now.loss is None else f", loss {now.loss:.2f}"
-            words = Text(f"{now.cell}: {now.phase}{loss}").markup
-            if now.cell not in lines:
-                lines[now.cell] = bar.add_task(words, total=now.steps)
-            moved = now.step - bar.tasks[bar.task_ids.index(lines[now.cell])].completed
-            bar.update(lines[now.cell], description=words, completed=now.step)
-            bar.advance(total, max(moved, 0))
-
-        def ended(cell: Cell) -> None:
-            for name in [n for n in lines if str(cell.folder).endswith(n)]:
-                task = bar.tasks[bar.task_ids.index(lines[name])]
-                bar.advance(total, steps - task.completed)
-                bar.remove_task(lines.pop(name))
-                return
-            bar.advance(total, steps)  # it was there already
-
-        yield tell, ended

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +12,9 @@ from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from subspace.adapters import Adapter
+    from subspace.pretrained import Pretrained
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
@@ -123,3 +125,16 @@ def renamed() -> dict[str, str]:
             raise ArgumentError(f"--map {pair!r}: write OLD=NEW, the names of two modules")
         table[old] = new
     return table
+
+
+def open_base(base: str) -> Pretrained:
+    """Open the checkpoint that ``--base`` names."""
+    from subspace.pretrained import open_pretrained
+
+    if base == "minilm":
+        from subspace.training.models import find_model
+
+        embedded = find_model(base)
+        opened = open_pretrained(Path(embedded.location))
+        return replace(opened, name=embedded.name.split("/")[-1])  # the folder is called "model"
+    return open_pretrained(Path(base))
