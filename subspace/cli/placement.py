@@ -9,8 +9,9 @@ import click
 
 from subspace.cli import profile_table
 from subspace.cli.shared import options, reading
+from subspace.cli.shared.phi_figures import FIGURES
 from subspace.cli.shared.progress import progress
-from subspace.cli.similarity import FIGURES, check_output, emit
+from subspace.cli.similarity import check_output, emit
 
 
 @click.command()
