@@ -20,6 +20,7 @@ from numpy.testing import assert_array_equal
 
 from subspace import plots
 from subspace.errors import ArgumentError, MissingFileError, ShapeError, UnknownModuleError
+from subspace.modules.place import place
 from subspace.plots.figure3 import figure3
 from subspace.plots.figure4 import figure4
 from subspace.plots.heatmap import ORIGIN, phi_heatmap, ticks
@@ -31,7 +32,6 @@ from subspace.plots.parts.names import (
     kind_labels,
     literal,
     module_label,
-    place,
     shorten,
 )
 from subspace.plots.save import save

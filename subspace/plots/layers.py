@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from subspace.errors import ArgumentError, UnknownModuleError
+from subspace.modules.place import Place, place
 from subspace.plots.figure3 import heading
 from subspace.plots.heatmap import (
     LABEL_SIZE,
@@ -19,13 +20,11 @@ from subspace.plots.heatmap import (
 from subspace.plots.parts.colour_end import colour_end, largest
 from subspace.plots.parts.layers_grid import arranged, put
 from subspace.plots.parts.names import (
-    Place,
     chosen,
     kind_labels,
     layer_words,
     literal,
     module_label,
-    place,
 )
 from subspace.plots.parts.panels import EM, characters, check_width, finish
 

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from subspace.errors import ArgumentError
+from subspace.modules.place import place
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
 from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
@@ -21,7 +22,6 @@ from subspace.plots.parts.names import (
     layer_words,
     literal,
     module_label,
-    place,
 )
 from subspace.plots.parts.panels import (
     EM,

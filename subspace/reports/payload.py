@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subspace.plots.parts.names import kind_labels, layer_words, place
+from subspace.modules.place import place
+from subspace.plots.parts.names import kind_labels, layer_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from subspace.errors import ArgumentError
+from subspace.modules.place import place
 from subspace.plots.gains import quiet
 from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE
 from subspace.plots.parts.cells import hatch
-from subspace.plots.parts.names import kind_labels, layer_words, literal, place
+from subspace.plots.parts.names import kind_labels, layer_words, literal
 from subspace.plots.parts.panels import EM, characters
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Strangers' names in a picture: escaped, shortened, and split into layer and kind.
+"""Untrusted names in a picture: escaped, shortened, and labelled by layer and kind.
 
 Module paths and adapter names come from files that nobody vouches for. A ``$`` would start
 mathtext, a control character would move the text, a glyph that the font lacks would draw a box.
@@ -6,7 +6,6 @@ mathtext, a control character would move the text, a glyph that the font lacks w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from subspace.errors import ArgumentError, UnknownModuleError, printable, shorten
+from subspace.modules.place import place
+from subspace.modules.words import list_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-# The last word of a module path that names the projections of section 7.2, in the spellings of
-# BERT, Llama, T5, DistilBERT, diffusers, loralib's and the original Llama's checkpoints.
-_QUERY = frozenset({"query", "q_proj", "q", "q_lin", "to_q", "wq", "query_proj"})
-_VALUE = frozenset({"value", "v_proj", "v", "v_lin", "to_v", "wv", "value_proj"})
+# Lower case: the choice asks for no case.
+_QUERY = frozenset(map(str.lower, list_words("query")))
+_VALUE = frozenset(map(str.lower, list_words("value")))
 
 
 @lru_cache(maxsize=4096)
@@ -87,32 +87,6 @@ def in_two_lines(name: object, most: int = 60) -> str:
     if len(text) <= most or not 0 < cut < len(text):
         return literal(text, most)
     return f"{literal(text[:cut], most)}\n{literal(text[cut:], most)}"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a module sits: ``encoder.layer.3.attention.self.query`` -> encoder.layer, 3, the rest.
-
-    ``layer`` is None, and ``kind`` the whole path, where no component is a number.
-    """
-
-    prefix: str
-    layer: int | None
-    kind: str
-
-
-def place(module: str) -> Place:
-    """Split a module path at its first component that is a number.
-
-    >>> place("model.layers.12.self_attn.q_proj")
-    Place(prefix='model.layers', layer=12, kind='self_attn.q_proj')
-    """
-    parts = module.split(".")
-    for k, part in enumerate(parts[:-1]):
-        # Not str.isdigit: it takes superscripts, and a name may hold a number of any length.
-        if part.isascii() and part.isdecimal() and len(part) <= 6:
-            return Place(".".join(parts[:k]), int(part), ".".join(parts[k + 1 :]))
-    return Place("", None, module)
 
 
 def module_label(module: str, most: int = 40) -> str:
