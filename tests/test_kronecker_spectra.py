@@ -1,4 +1,4 @@
-"""Spectra of Kronecker products out of their blocks: against dense SVDs, and against the ladder."""
+"""Spectra of Kronecker products out of their blocks: against dense SVDs, and against the general way."""
 
 import math
 from dataclasses import replace
@@ -35,7 +35,7 @@ def product(seed, first, second, *, scale=0.7, name="q", rounding=2 * 2.0**-24):
     return LowRankUpdate(name, A, B, scale, rounding=rounding, blocks=blocks)
 
 
-def by_the_ladder(update):
+def by_its_factors(update):
     return replace(update, blocks=None)
 
 
@@ -69,15 +69,15 @@ def test_phi_is_that_of_the_dense_directions(side, p, q, m, n, s, t, seed):
     torch.testing.assert_close(phi[cells], wanted[cells], rtol=0, atol=1e-8)
 
 
-def test_what_is_said_of_it_is_what_the_ladder_says():
+def test_what_is_known_of_it_is_what_its_factors_give():
     pair = [product(seed, (4, 3, 5), (6, 4, 7)) for seed in (1, 2)]
     for side in ("in", "out"):
-        direct, climbed = (
-            solve([updates], side)[0] for updates in (pair, [by_the_ladder(u) for u in pair])
+        direct, factored = (
+            solve([updates], side)[0] for updates in (pair, [by_its_factors(u) for u in pair])
         )
         for one, other in zip(
             (*direct.directions, *direct.partners),
-            (*climbed.directions, *climbed.partners),
+            (*factored.directions, *factored.partners),
             strict=True,
         ):
             assert one.dimension == other.dimension
@@ -87,7 +87,7 @@ def test_what_is_said_of_it_is_what_the_ladder_says():
             # Both bound the rounding of the same stored numbers; the blocks' bound is the closer.
             assert 0 < one.level <= other.level
         torch.testing.assert_close(
-            direct.overlap(0, 1).abs(), climbed.overlap(0, 1).abs(), rtol=0, atol=1e-9
+            direct.overlap(0, 1).abs(), factored.overlap(0, 1).abs(), rtol=0, atol=1e-9
         )
 
 
@@ -104,10 +104,10 @@ def test_nothing_of_the_modules_size_is_decomposed(monkeypatch):
 
 @pytest.mark.parametrize(
     "other",
-    [product(3, (6, 2, 5), (4, 2, 7)), by_the_ladder(product(3, (4, 2, 5), (6, 2, 7)))],
+    [product(3, (6, 2, 5), (4, 2, 7)), by_its_factors(product(3, (4, 2, 5), (6, 2, 7)))],
     ids=["blocks of other sizes", "a LoRA"],
 )
-def test_beside_another_kind_of_update_the_ladder_is_climbed(other):
+def test_beside_another_kind_of_update_the_factors_are_solved(other):
     one = product(1, (4, 2, 5), (6, 2, 7))
     assert not kronecker.alike([one, other])
     solved = solve([[one, other]], "out")[0]
@@ -149,7 +149,7 @@ def test_an_update_that_was_cut_cannot_keep_its_blocks():
 
 def test_zero_and_not_finite():
     zero = product(1, (3, 2, 3), (4, 2, 4), scale=0.0)
-    assert (spectrum(zero).rank, spectrum(zero).rung) == (0, 0)
+    assert (spectrum(zero).rank, spectrum(zero).method) == (0, "none")
     update = product(1, (3, 2, 3), (4, 2, 4))
     update.A[1, 2] = math.nan
     with pytest.raises(NonFiniteError, match="1 of 48 entries of A in module 'q'"):

@@ -1,4 +1,6 @@
-"""The ladder's rungs against numpy, on every device."""
+"""The ways to split a factor against numpy, on every device."""
+
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,17 +18,18 @@ def tall(d, r, cond, seed=0, dtype=torch.float64):
     return torch.tensor((U * np.logspace(0, -cond, r)) @ V.T).to(dtype)
 
 
-@pytest.mark.parametrize("rung", [1, 2, 3])
+@pytest.mark.parametrize("method", get_args(linalg.QRMethod))
 @pytest.mark.parametrize("cond", [0.5, 3, 6, 9])
-def test_every_rung_splits_or_says_that_it_cannot(rung, cond, device):
+def test_every_method_splits_or_says_that_it_cannot(method, cond, device):
     F = tall(40, 6, cond).to(device)
-    split = linalg.orthogonalise(F[None], rung)
+    split = linalg.orthogonalise(F[None], method)
     if not bool(split.sound[0]):
-        assert (rung, cond) not in {(1, 0.5), (2, 0.5), (2, 3), (2, 6), (3, 9)}
+        sound_to = {"cholesky": 0.5, "cholesky_qr2": 6, "householder_qr": 9}
+        assert cond > sound_to[method]
         return
-    assert rung == 3 or cond < 9
+    assert method == "householder_qr" or cond < 9
     Q = (split.columns @ split.transform)[0].double()
-    loose = 1e-9 if rung == 1 else 1e-13
+    loose = 1e-9 if method == "cholesky" else 1e-13
     assert_allclose((Q.T @ Q).cpu(), np.eye(6), atol=loose)
     assert_allclose((split.scale[0] * Q @ split.R[0]).cpu(), F.cpu(), atol=loose)
 
@@ -34,7 +37,7 @@ def test_every_rung_splits_or_says_that_it_cannot(rung, cond, device):
 def test_kappa_bounds_the_condition_number():
     """|L|_F |L^-1|_F is above the 2-norm condition number of the scaled factor."""
     F = tall(40, 6, 2)
-    split = linalg.orthogonalise(F[None], 1)
+    split = linalg.orthogonalise(F[None], "cholesky")
     scaled = F / torch.linalg.vector_norm(F, dim=0)
     assert float(split.kappa[0]) >= np.linalg.cond(scaled.numpy())
 
@@ -57,7 +60,7 @@ def test_panelled_gram_is_the_gram(dtype, by_rows, device):
 @pytest.mark.parametrize("size", [1e-300, 1e-160, 1.0, 1e160, 1e300])
 def test_scale_neither_overflows_nor_vanishes(size):
     F = tall(20, 4, 1) * size
-    split = linalg.orthogonalise(F[None], 1)
+    split = linalg.orthogonalise(F[None], "cholesky")
     assert bool(split.sound[0])
     S = torch.linalg.svdvals(split.R[0]) * split.scale[0]
     assert_allclose(S / size, np.logspace(0, -1, 4), rtol=1e-10)
@@ -78,9 +81,9 @@ def test_small_angles_keep_their_digits():
     assert 1e-11 < float(near[-1]) < 1e-9
 
 
-def test_orthonormal_repairs_what_rung_one_left():
+def test_orthonormal_repairs_what_cholesky_left():
     F = tall(50, 5, 2.8)
-    split = linalg.orthogonalise(F[None], 1)
+    split = linalg.orthogonalise(F[None], "cholesky")
     assert bool(split.sound[0])
     U = linalg.orthonormal(split.columns[0], split.transform[0])
     assert_allclose(U.T @ U, np.eye(5), atol=1e-14)

@@ -1,5 +1,7 @@
 """The factored SVD against numpy's of the dense delta W."""
 
+from typing import get_args
+
 import numpy as np
 import oracle
 import pytest
@@ -54,12 +56,12 @@ def test_rank_of_a_product_is_counted_in_units_of_delta():
 def test_zero_is_rank_zero_and_no_error():
     update = LowRankUpdate("q", torch.randn(4, 9), torch.zeros(7, 4), 2.0)
     got = spectrum(update)
-    assert (got.rank, got.rung) == (0, 0)
+    assert (got.rank, got.method) == (0, "none")
     assert got.S.tolist() == [0.0] * 4
     assert_allclose(got.U.T @ got.U, np.eye(4))
     assert is_zero(update)
     unscaled = spectrum(LowRankUpdate("q", torch.randn(4, 9), torch.randn(7, 4), 0.0))
-    assert (unscaled.rank, unscaled.rung, float(unscaled.S[0])) == (0, 0, 0.0)
+    assert (unscaled.rank, unscaled.method, float(unscaled.S[0])) == (0, "none", 0.0)
     assert is_zero(LowRankUpdate("q", torch.ones(1, 2), torch.ones(2, 1), 0.0))
     late = torch.zeros(7, 4)
     late[6, 3] = 1e-30
@@ -136,14 +138,15 @@ def test_non_finite_is_named(dtype, which, value):
         spectrum(bad)
 
 
-def test_forced_rungs_agree(device):
-    """Each rung alone gives the same spectrum, where it calls itself sound."""
+def test_forced_methods_agree(device):
+    """Each method alone gives the same spectrum, where it calls itself sound."""
     from subspace.spectra import directions
 
     u = factors(30, 40, 5, cond=2)
     near, far = [[directions._factor(u, "B")]], [[directions._factor(u, "A")]]
-    results = [directions._on_rung([[u]], near, far, rung, device)[0][0] for rung in (1, 2, 3)]
-    assert [r.directions[0].rung for r in results] == [1, 2, 3]
+    methods = list(get_args(linalg.QRMethod))
+    results = [directions._solve_by([[u]], near, far, how, device)[0][0] for how in methods]
+    assert [r.directions[0].method for r in results] == methods
     exact = results[-1].directions[0]
     for r in results[:2]:
         assert_allclose(r.directions[0].S, exact.S, atol=r.directions[0].error)
@@ -151,9 +154,9 @@ def test_forced_rungs_agree(device):
         assert_allclose(U @ U.T, V @ V.T, atol=1e-9)
 
 
-def test_rung_one_hands_on_what_it_cannot_vouch_for():
-    assert spectrum(factors(30, 40, 5, cond=1)).rung == 1
-    assert spectrum(factors(30, 40, 5, cond=6)).rung == 3
+def test_cholesky_hands_on_what_it_cannot_vouch_for():
+    assert spectrum(factors(30, 40, 5, cond=1)).method == "cholesky"
+    assert spectrum(factors(30, 40, 5, cond=6)).method == "householder_qr"
     assert linalg.GRAM_BOUND == 1e-9
 
 

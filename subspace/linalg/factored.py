@@ -1,15 +1,16 @@
 """Pure tensor mathematics of tall factors, in float64. Knows nothing of adapters.
 
 A *tall* factor F is (..., d, r): the columns of B, or the rows of A as columns. It is split as
-``F = scale * Q @ R`` with orthonormal ``Q = columns @ transform``. On rung 1 of the ladder
+``F = scale * Q @ R`` with orthonormal ``Q = columns @ transform``. By Cholesky
 ``columns`` is F itself, so Q is never formed: everything that this package wants is a function of
 the r x r matrices and of Gram blocks ``F_a.T @ F_b``.
 
-The ladder (cheapest first; the caller climbs while `Orthogonal.sound` is False):
+The methods, cheapest first; the caller takes the next one while `Orthogonal.sound` is False:
 
-1. Cholesky of the diagonally scaled float64 Gram.
-2. CholeskyQR2 (Yamamoto et al. 2015, ETNA 44), for CUDA, where batched Householder QR is slow.
-3. Householder QR.
+- ``cholesky``: Cholesky of the diagonally scaled float64 Gram.
+- ``cholesky_qr2``: CholeskyQR2 (Yamamoto et al. 2015, ETNA 44), for CUDA, where batched
+  Householder QR is slow.
+- ``householder_qr``: Householder QR.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Rung = Literal[1, 2, 3]
+QRMethod = Literal["cholesky", "cholesky_qr2", "householder_qr"]
 
 EPS = torch.finfo(torch.float64).eps
-GRAM_BOUND = 1e-9  # rung 1 is sound while eps * kappa**2 stays below: kappa < 2.1e3
-CHOLESKY_QR2_KAPPA = 1e7  # beyond it the first Cholesky of rung 2 loses orthogonality
+GRAM_BOUND = 1e-9  # Cholesky is sound while eps * kappa**2 stays below: kappa < 2.1e3
+CHOLESKY_QR2_KAPPA = 1e7  # beyond it the first Cholesky of CholeskyQR2 loses orthogonality
 _PANEL = 1 << 17  # entries of a panel of `gram`: 1 MB of float64, within a core's own cache
 
 
@@ -38,18 +39,18 @@ class Orthogonal:
     Attributes
     ----------
     columns : (..., d, m)
-        F / scale in its stored dtype (rung 1, m = r) or Q in float64 (rungs 2 and 3, m = k).
-        On rung 1 also a sequence of (d, r): large factors are never copied into one batch.
+        F / scale in its stored dtype (Cholesky, m = r) or Q in float64 (the others, m = k).
+        By Cholesky also a sequence of (d, r): large factors are never copied into one batch.
     transform : (..., m, k) float64
-        ``Q = columns @ transform``; the identity on rungs 2 and 3.
+        ``Q = columns @ transform``; the identity but for Cholesky.
     R : (..., k, r) float64
     scale : (...) float64
         What F was divided by, so that squares neither overflow nor vanish.
     kappa : (...) float64
         ``|L|_F |L^-1|_F`` of the scaled Gram's Cholesky factor, an upper bound of F's scaled
-        condition number; NaN on rung 3, which does not depend on it.
+        condition number; NaN by Householder QR, which does not depend on it.
     sound : (...) bool
-        Whether this rung can be trusted for this factor.
+        Whether this method can be trusted for this factor.
     """
 
     columns: Tensor | Sequence[Tensor]
@@ -58,7 +59,7 @@ class Orthogonal:
     scale: Tensor
     kappa: Tensor
     sound: Tensor
-    rung: Rung
+    method: QRMethod
 
 
 def gram(talls: Sequence[Tensor]) -> Tensor:
@@ -100,7 +101,7 @@ def gram(talls: Sequence[Tensor]) -> Tensor:
 
 
 def from_gram(tall: Tensor | Sequence[Tensor], own: Tensor) -> Orthogonal:
-    """Rung 1: read Q and R of `tall` (..., d, r) out of its Gram `own` (..., r, r).
+    """Cholesky: read Q and R of `tall` (..., d, r) out of its Gram `own` (..., r, r).
 
     `tall` may be a sequence of n factors (d, r) with `own` (n, r, r).
 
@@ -125,7 +126,7 @@ def from_gram(tall: Tensor | Sequence[Tensor], own: Tensor) -> Orthogonal:
         scale=torch.ones_like(kappa),
         kappa=kappa,
         sound=sound,
-        rung=1,
+        method="cholesky",
     )
 
 
@@ -140,36 +141,40 @@ def unit_scale(tall: Tensor) -> tuple[Tensor, Tensor]:
     return scaled, torch.exp2(exponent.to(torch.float64))
 
 
-def orthogonalise(tall: Tensor, rung: Rung) -> Orthogonal:
-    """Split tall factors (..., d, r) on one given rung of the ladder."""
+def orthogonalise(tall: Tensor, method: QRMethod) -> Orthogonal:
+    """Split tall factors (..., d, r) by one given method."""
     scaled, scale = unit_scale(tall)
-    if rung == 1:
+    if method == "cholesky":
         result = from_gram(scaled, scaled.mT @ scaled)
-    elif rung == 2:
+    elif method == "cholesky_qr2":
         result = _cholesky_qr2(scaled)
     else:
         Q, R = torch.linalg.qr(scaled)
-        result = _explicit(Q, R, torch.full_like(scale, torch.nan), scale == scale, 3)
+        result = _explicit(
+            Q, R, torch.full_like(scale, torch.nan), scale == scale, "householder_qr"
+        )
     return Orthogonal(
-        result.columns, result.transform, result.R, scale, result.kappa, result.sound, rung
+        result.columns, result.transform, result.R, scale, result.kappa, result.sound, method
     )
 
 
-def _explicit(Q: Tensor, R: Tensor, kappa: Tensor, sound: Tensor, rung: Rung) -> Orthogonal:
+def _explicit(Q: Tensor, R: Tensor, kappa: Tensor, sound: Tensor, method: QRMethod) -> Orthogonal:
     eye = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
     eye = eye.expand(*Q.shape[:-2], *eye.shape)
-    return Orthogonal(Q, eye, R, torch.ones_like(kappa), kappa, sound, rung)
+    return Orthogonal(Q, eye, R, torch.ones_like(kappa), kappa, sound, method)
 
 
 def _cholesky_qr2(tall: Tensor) -> Orthogonal:
-    """Rung 2: the Gram way twice; the second pass repairs what the first lost."""
+    """CholeskyQR2: the Gram way twice; the second pass repairs what the first lost."""
     first = from_gram(tall, tall.mT @ tall)
     once = tall @ first.transform
     second = from_gram(once, once.mT @ once)
     # `from_gram` marks as unsound what Cholesky refused: kappa is 1-like there only by stand-in.
     refused = ~first.sound & (EPS * first.kappa.square() <= GRAM_BOUND)
     sound = ~refused & second.sound & (first.kappa < CHOLESKY_QR2_KAPPA)
-    return _explicit(once @ second.transform, second.R @ first.R, first.kappa, sound, 2)
+    return _explicit(
+        once @ second.transform, second.R @ first.R, first.kappa, sound, "cholesky_qr2"
+    )
 
 
 def svd(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,8 +186,8 @@ def svd(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def orthonormal(columns: Tensor, coefficients: Tensor) -> Tensor:
     """Form ``columns @ coefficients`` (..., d, k) and repair its orthonormality to rounding.
 
-    On rung 1 the product is orthonormal to eps * kappa**2 <= 1e-9; one Newton-Schulz step squares
-    that error away.
+    After Cholesky the product is orthonormal to eps * kappa**2 <= 1e-9; one Newton-Schulz step
+    squares that error away.
     """
     U = columns.to(torch.float64) @ coefficients
     eye = torch.eye(U.shape[-1], dtype=U.dtype, device=U.device)

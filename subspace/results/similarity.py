@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from subspace.results.base import SCHEMA_VERSION, ByModule, Side, strict
 from subspace.results.notebook import html_table, of, probability
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Grid = NDArray[np.float64]
+
+Method = Literal["cholesky", "cholesky_qr2", "householder_qr", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +44,8 @@ class ModuleSimilarity:
     agreeing: int | None  # leading directions that agree beyond chance; None: undefined
     overlap_a: NDArray[np.float64]  # (r_a,) energy of a's k-th direction within all of b's
     overlap_b: NDArray[np.float64]  # (r_b,) energy of b's k-th direction within all of a's
-    rung_a: int  # of the ladder in `subspace.linalg` that gave a's directions
-    rung_b: int
+    method_a: Method  # that split a's factors; none: its update is exactly zero
+    method_b: Method
     note: str = ""  # why something is undefined, in words
     angles: NDArray[np.float64] | None = None  # (min,) principal angles in radians, on request
     angle_edge: float | None = None  # smallest principal angle that chance gives at large d

@@ -24,11 +24,12 @@ from subspace.spectra.batches import equal_chunks, over_chunks, usable
 from subspace.spectra.decomposition import Spectrum, spectra, spectrum
 from subspace.spectra.directions import is_zero, solve, solve_sides
 from subspace.spectra.factors import require_finite
-from subspace.spectra.solved import CELL_BOUND, Directions, Solved
+from subspace.spectra.solved import CELL_BOUND, Directions, Method, Solved
 
 __all__ = [
     "CELL_BOUND",
     "Directions",
+    "Method",
     "Solved",
     "Spectrum",
     "equal_chunks",

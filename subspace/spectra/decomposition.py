@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from subspace.adapters import Adapter, LowRankUpdate
-    from subspace.spectra.solved import Directions
+    from subspace.spectra.solved import Directions, Method
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,9 @@ class Spectrum:
         What the rounding of the *stored* factors can make of a zero singular value (Weyl).
     error
         Bound on the absolute error of S.
-    rung
-        Of the ladder in `subspace.linalg`: 1 Cholesky of the Gram, 2 CholeskyQR2, 3 Householder
-        QR; 0: the update is exactly zero.
+    method
+        How the factors were split, see `subspace.linalg`: ``cholesky`` (of the Gram),
+        ``cholesky_qr2`` or ``householder_qr``; ``none``: the update is exactly zero.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Spectrum:
     rank: int
     level: float
     error: float
-    rung: int
+    method: Method
     _left: Directions = field(repr=False)
     _right: Directions = field(repr=False)
 
@@ -114,6 +114,6 @@ def _spectra(updates: Sequence[LowRankUpdate], device: str | torch.device) -> li
         left, right = solved.directions[0], solved.partners[0]
         S = left.S[: min(update.rank, *update.shape)]
         results.append(
-            Spectrum(update.name, S, left.rank, left.level, left.error, left.rung, left, right)
+            Spectrum(update.name, S, left.rank, left.level, left.error, left.method, left, right)
         )
     return results

@@ -1,6 +1,7 @@
 """One side of a batch of modules: directions, how they overlap, and how sure both are.
 
-`solve` climbs the ladder of `subspace.linalg`; what a rung cannot vouch for goes to the next.
+`solve` takes the methods of `subspace.linalg` in turn: a module that one cannot vouch for goes to
+the next.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from subspace.adapters import LowRankUpdate
+    from subspace.spectra.solved import Method
 
 
 def is_zero(update: LowRankUpdate) -> bool:
@@ -93,7 +95,7 @@ def solve_sides(
                 for row, row0 in zip(modules, initial, strict=True)
             ]
         far = {"in": B, "out": A}.get(side)
-        solved[side] = _climb(modules, near, far, device, split)
+        solved[side] = _solve_in_turn(modules, near, far, device, split)
     return {side: solved[side] for side in sides}
 
 
@@ -110,14 +112,14 @@ def _factor(update: LowRankUpdate, which: Literal["A", "B"]) -> Factor:
     return Factor(update.B if which == "B" else update.A.mT, which, update)
 
 
-def _climb(
+def _solve_in_turn(
     modules: Sequence[Sequence[LowRankUpdate]],
     near: Sequence[Sequence[Factor]],
     far: Sequence[Sequence[Factor]] | None,
     device: Device,
     split: Splitter,
 ) -> list[Solved]:
-    """Solve on the first rung, but for Kronecker products; hand on what it cannot vouch for."""
+    """Solve by the first method, but for Kronecker products; hand on what it cannot vouch for."""
     results: dict[int, Solved] = {}
     if far is not None:
         for n, row in enumerate(modules):
@@ -125,15 +127,17 @@ def _climb(
                 results[n] = kronecker.solve(row, near[n][0].which, device)
     todo = [n for n in range(len(modules)) if n not in results]
     cuda = torch.device(device).type == "cuda"
-    rungs: tuple[linalg.Rung, ...] = (1, 2, 3) if cuda else (1, 3)
-    for rung in rungs:
+    methods: tuple[linalg.QRMethod, ...] = (
+        ("cholesky", "cholesky_qr2", "householder_qr") if cuda else ("cholesky", "householder_qr")
+    )
+    for method in methods:
         if not todo:
             break
         chosen = ([near[n] for n in todo], None if far is None else [far[n] for n in todo])
-        solved = _on_rung([modules[n] for n in todo], *chosen, rung, device, split)
+        solved = _solve_by([modules[n] for n in todo], *chosen, method, device, split)
         left = []
         for n, (result, sound) in zip(todo, solved, strict=True):
-            if sound or rung == rungs[-1]:
+            if sound or method == methods[-1]:
                 results[n] = result
             else:
                 left.append(n)
@@ -141,18 +145,18 @@ def _climb(
     return [results[n] for n in range(len(modules))]
 
 
-def _on_rung(
+def _solve_by(
     modules: Sequence[Sequence[LowRankUpdate]],
     near: Sequence[Sequence[Factor]],
     far: Sequence[Sequence[Factor]] | None,
-    rung: linalg.Rung,
+    method: linalg.QRMethod,
     device: Device,
     split: Splitter | None = None,
 ) -> list[tuple[Solved, bool]]:
-    """Solve a batch on one rung; False beside a module whose cells want the next one."""
+    """Solve a batch by one method; False beside a module whose cells want the next one."""
     split = split or Splitter(device)
-    here = split(near, rung)
-    there = None if far is None else split(far, rung)
+    here = split(near, method)
+    there = None if far is None else split(far, method)
     if there is None:
         cores = here.cores
     else:
@@ -176,21 +180,22 @@ def _on_rung(
             signs = torch.tensor([math.copysign(1.0, u.scale) for u in updates]).to(core.Z)
             turned = there.parts[n].transform @ core.Z * signs[:, None, None]
         error = core.error + torch.tensor([u.error for u in updates], dtype=torch.float64)
-        # What the rung leaves uncertain cannot be told from zero either.
+        # What the method leaves uncertain cannot be told from zero either.
         ranks = (torch.maximum(level, error)[:, None] < core.S).sum(-1)
         empty = (core.S[:, 0] == 0) | (gain == 0)
         ranks[empty] = 0
         d = len(here.parts[n].columns[0])
-        # No other rung can mend what the update itself leaves open.
+        # No other method can mend what the update itself leaves open.
         unsure = angle_errors(core.S, core.error, d) > CELL_BOUND / 2
         unsure &= torch.arange(core.S.shape[1]) < ranks[:, None]
         sound &= empty | (core.sound & ~unsure.any(-1))
+        methods: list[Method] = ["none" if zero else method for zero in empty.tolist()]
         facts = zip(
             core.S * gain[:, None],
             ranks.tolist(),
             (level * gain).tolist(),
             (error * gain).tolist(),
-            [0 if zero else rung for zero in empty.tolist()],
+            methods,
             [u.beyond for u in updates],
             strict=True,
         )

@@ -1,4 +1,4 @@
-"""Tall factors of a batch of modules: read once, split on a rung, their small cores decomposed."""
+"""Tall factors of a batch of modules: read once, split by one method, their small cores decomposed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _rounding(factor: Tensor, norm: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One factor of N adapters, batched over n modules and split on one rung.
+    """One factor of N adapters, batched over n modules and split by one method.
 
     Several sides ask the same questions of it, so the answers stay.
     """
@@ -89,24 +89,24 @@ class Split:
 
 
 class Splitter:
-    """Split factors on a rung; what was split before is not read again."""
+    """Split factors by a method; what was split before is not read again."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._done: dict[tuple[object, ...], Split] = {}
 
-    def __call__(self, factors: Sequence[Sequence[Factor]], rung: linalg.Rung) -> Split:
+    def __call__(self, factors: Sequence[Sequence[Factor]], method: linalg.QRMethod) -> Split:
         """Split row n's factors of N adapters, equal shapes over rows, together."""
-        key = (rung, *(factor for row in factors for factor in row))
+        key = (method, *(factor for row in factors for factor in row))
         if key not in self._done:
-            self._done[key] = _split(factors, rung, self._device)
+            self._done[key] = _split(factors, method, self._device)
         return self._done[key]
 
 
-def _split(factors: Sequence[Sequence[Factor]], rung: linalg.Rung, device: Device) -> Split:
+def _split(factors: Sequence[Sequence[Factor]], method: linalg.QRMethod, device: Device) -> Split:
     # adapter by adapter, the tall factors of all modules
     talls = [[row[n].tall.to(device) for row in factors] for n in range(len(factors[0]))]
-    if rung == 1 and all(t[0].dtype != torch.float64 for t in talls):
+    if method == "cholesky" and all(t[0].dtype != torch.float64 for t in talls):
         # 32 bits or fewer: no square overflows or vanishes, so one pass over the factors is all.
         grams = _grams(talls)
         if not bool(torch.isfinite(grams.diagonal(dim1=-2, dim2=-1)).all()):
@@ -120,7 +120,7 @@ def _split(factors: Sequence[Sequence[Factor]], rung: linalg.Rung, device: Devic
     stacks = [torch.stack(tall) for tall in talls]
     if not all(bool(torch.isfinite(stack).all()) for stack in stacks):
         _refuse_non_finite(factors)
-    parts = [linalg.orthogonalise(stack, rung) for stack in stacks]
+    parts = [linalg.orthogonalise(stack, method) for stack in stacks]
     return Split(parts, _grams([tuple(part.columns) for part in parts]))
 
 
@@ -181,7 +181,7 @@ class Core:
         """SVD of R, whose left vectors mix Q into the factor's own directions."""
         X, S, Z = linalg.svd(part.R)
         r = part.R.shape[-1]
-        relative = linalg.EPS * (part.kappa.square() if part.rung == 1 else math.sqrt(r))
+        relative = linalg.EPS * (part.kappa.square() if part.method == "cholesky" else math.sqrt(r))
         error = relative * S[..., 0] * part.scale
         return cls._padded(X, S * part.scale[..., None], Z, r, error=error, sound=part.sound)
 
@@ -194,7 +194,7 @@ class Core:
         lengths = [torch.linalg.vector_norm(part.R, dim=-2) for part in (near, far)]
         r = near.R.shape[-1]
         error = 2 * math.sqrt(r) * linalg.EPS * (lengths[0] * lengths[1]).sum(-1)
-        if near.rung == 1:
+        if near.method == "cholesky":
             error = error + linalg.EPS * (near.kappa.square() + far.kappa.square()) * S[..., 0]
         scale, sound = near.scale * far.scale, near.sound & far.sound
         return cls._padded(X, S * scale[..., None], Z, r, error=error * scale, sound=sound)

@@ -62,7 +62,7 @@ class _Block:
     @classmethod
     def of(cls, near: Tensor, far: Tensor, unit: float) -> _Block:
         """Decompose ``near @ far.T``, (p, s) and (q, s); `unit` is the stored numbers' roundoff."""
-        parts = [linalg.orthogonalise(factor[None], 3) for factor in (near, far)]
+        parts = [linalg.orthogonalise(factor[None], "householder_qr") for factor in (near, far)]
         core = Core.of_update(*parts)
         U, V = (
             part.columns[0] @ turn[0] for part, turn in zip(parts, (core.X, core.Z), strict=True)
@@ -131,7 +131,7 @@ class _Product:
             rank,
             level * gain,
             error * gain,
-            0 if empty else 3,
+            "none" if empty else "householder_qr",
         )
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from subspace import linalg
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CELL_BOUND = 1e-6  # a rung whose error bound on some phi(i, j) is larger is left for the next
+Method = linalg.QRMethod | Literal["none"]  # none: a zero factor has nothing to split
+
+CELL_BOUND = 1e-6  # a method whose error bound on some phi(i, j) is larger gives way to the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +29,14 @@ class Directions:
     S: Tensor  # (r,) float64 on the CPU, descending; zeros where r > d
     rank: int  # numerical: singular values above both `level` and `error`
     level: float  # what the rounding of the stored factors can make of a zero singular value
-    error: float  # bound on the absolute error of S that this rung leaves
-    rung: int  # of the ladder in `subspace.linalg`; 0 for a zero factor
+    error: float  # bound on the absolute error of S that this method leaves
+    method: Method
     beyond: float = 0.0  # the singular value behind the last one of S
 
     def form(self) -> Tensor:
         """Return the directions as (d, min(r, d)) float64 on the CPU, orthonormal columns."""
         k = min(len(self.S), self.dimension)
-        if self.rung == 0:
+        if self.method == "none":
             return torch.eye(self.dimension, k, dtype=torch.float64)
         return self.formed(k).cpu()
 

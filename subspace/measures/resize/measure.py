@@ -225,7 +225,7 @@ def _resized(
 def _real(spectrum: Spectrum) -> list[float]:
     """Return the singular values that computing them has not made, descending."""
     values: list[float] = spectrum.S[spectrum.error < spectrum.S].tolist()
-    return values if spectrum.rung else []
+    return [] if spectrum.method == "none" else values
 
 
 def _module(info: UpdateInfo, S: Sequence[float], after: int) -> ModuleResize:

@@ -206,8 +206,8 @@ def _assemble(
         agreeing=None,
         overlap_a=np.minimum(within.a, 1.0),  # a sum of squares may round to a little more
         overlap_b=np.minimum(within.b, 1.0),
-        rung_a=first.rung,
-        rung_b=second.rung,
+        method_a=first.method,
+        method_b=second.method,
         note=_note(labels, untrained, ((rank_a, r_a), (rank_b, r_b)), masked),
     )
     if angles and rank_a and rank_b:
