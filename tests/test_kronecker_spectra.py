@@ -1,4 +1,4 @@
-"""Spectra of Kronecker products out of their blocks: against dense SVDs, and against the general way."""
+"""Spectra of Kronecker products out of their blocks: against dense SVDs and the general way."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Tall factors of a batch of modules: read once, split by one method, their small cores decomposed."""
+"""Tall factors of a batch of modules: read once, split by one method, their cores decomposed."""
 
 from __future__ import annotations
 
