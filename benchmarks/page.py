@@ -124,7 +124,7 @@ def _written(path: Path, made: Callable[[], Report | None]) -> dict[str, Any]:
 def _real() -> Report:
     """Return a report on data/ with Table 6, and with Table 7 where the base is installed."""
     from subspace.cli.shared.reading import open_base
-    from subspace.training.sweep.found import find_runs
+    from subspace.training.sweep.read import find_runs
     from subspace.training.sweep.summary import table6
 
     cells = find_runs([DATA / "runs" / "icd10"])

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subspace.errors import printable
-from subspace.findings import Claim, claims
-from subspace.findings import claims_amplified as table7_rules
-from subspace.findings import claims_subspaces as rules
+from subspace.findings import Claim, check_claims
+from subspace.findings.claims import figures as rules
+from subspace.findings.claims import table7 as table7_rules
 from subspace.findings.paper import TABLE6, TABLE6_RANKS, query_or_value
 from subspace.results import (
     Amplification,
@@ -113,27 +113,31 @@ NO_SWEEP = Table6((), ())
 
 def of_rank(*rows):
     """The two claims of Table 6."""
-    return [c for c in claims(table6(*rows), NOTHING, NOTHING, (), ()) if c.where == "Table 6"]
+    return [
+        c for c in check_claims(table6(*rows), NOTHING, NOTHING, (), ()) if c.where == "Table 6"
+    ]
 
 
 def of_ranks(*modules, **others):
     """The two claims of Figure 3."""
-    return claims(NO_SWEEP, compared(*modules, **others), NOTHING, (), ())[2:4]
+    return check_claims(NO_SWEEP, compared(*modules, **others), NOTHING, (), ())[2:4]
 
 
 def of_seeds(*modules, **others):
     """The claims of Figure 4: shared directions and, where there are such, Wq against Wv."""
-    found = claims(NO_SWEEP, NOTHING, compared(*modules, **others), (), ())
+    found = check_claims(NO_SWEEP, NOTHING, compared(*modules, **others), (), ())
     return [c for c in found if c.where == "Figure 4"]
 
 
 def of_placed(*each):
-    return next(c for c in claims(NO_SWEEP, NOTHING, NOTHING, each, ()) if c.where == "Figure 8")
+    return next(
+        c for c in check_claims(NO_SWEEP, NOTHING, NOTHING, each, ()) if c.where == "Figure 8"
+    )
 
 
 def of_table7(*each):
     """Its three claims."""
-    return claims(NO_SWEEP, NOTHING, NOTHING, (), each)[-3:]
+    return check_claims(NO_SWEEP, NOTHING, NOTHING, (), each)[-3:]
 
 
 # Table 6
@@ -325,7 +329,7 @@ def test_two_claims_for_each_data_and_target_set():
 def test_a_target_set_without_a_run_is_open():
     ended = table6(row6(1, 0.7, 0.7), row6(64, 0.7, 0.7))
     lost = Table6((row6(1), row6(64)), ended.nearly_enough)
-    found = claims(lost, NOTHING, NOTHING, (), ())[:2]
+    found = check_claims(lost, NOTHING, NOTHING, (), ())[:2]
     assert [c.verdict for c in found] == ["open", "open"]
     assert found[0].here == "icd10, query+value: no run ended."
 
@@ -645,14 +649,14 @@ def test_what_table_7_leaves_open():
 
 
 def test_nothing_is_open_throughout():
-    found = claims(NO_SWEEP, NOTHING, NOTHING, (), ())
+    found = check_claims(NO_SWEEP, NOTHING, NOTHING, (), ())
     assert [c.where for c in found] == [
         "Table 6", "Table 6", "Figure 3", "Figure 3", "Figure 4", "Figure 8", *["Table 7"] * 3,
     ]  # fmt: skip
     assert {c.verdict for c in found} == {"open"}
     assert all(c.here.startswith("Undefined: ") for c in found)
     gone = compared(untrained("a.query"), untrained("a.value"))
-    found = claims(NO_SWEEP, gone, gone, (gone,), ())
+    found = check_claims(NO_SWEEP, gone, gone, (gone,), ())
     assert {c.verdict for c in found} == {"open"}
     masked = module("a", agreeing=1)
     masked.phi[0, 0] = masked.pvalue[0, 0] = NAN  # tied singular values
@@ -675,7 +679,7 @@ def test_hostile_names_stay_on_one_printable_line():
     named = compared(*modules, names=(HOSTILE, HOSTILE), control=control, initial=control)
     rows = [row6(r, 0.6, 0.7, targets=HOSTILE, data=HOSTILE) for r in (1, 64)]
     gone = Amplification(HOSTILE, HOSTILE, True, 0, (row7(NAN, note=HOSTILE),))
-    found = claims(table6(*rows), named, named, (placed(0.1), named), (gone,))
+    found = check_claims(table6(*rows), named, named, (placed(0.1), named), (gone,))
     check(found)
     assert "\\x1b[31mred" in "".join(c.here for c in found)
 
@@ -738,4 +742,4 @@ def amplifications(draw):
     st.lists(amplifications(), max_size=3),
 )
 def test_whatever_the_numbers_there_is_a_line(table, ranks, seeds, placed, table7):
-    check(claims(table, ranks, seeds, placed, table7))
+    check(check_claims(table, ranks, seeds, placed, table7))

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from subspace.findings import amplified
-from subspace.findings.amplified import OUTSIDE, TOO_MANY
+from subspace.findings import describe_amplification
+from subspace.findings.amplification import OUTSIDE, TOO_MANY
 from subspace.findings.numbers import tail
 from subspace.results import Amplification, ModuleAmplification
 
@@ -24,14 +24,14 @@ def table(*factors, name="r8"):
 
 
 def test_within_chance():
-    said = amplified([table(19.0, 21.0, 18.0, 24.0)])
+    said = describe_amplification([table(19.0, 21.0, 18.0, 24.0)])
     assert "neither more nor less than a random update in any of 4 modules (0.2 expected" in said
     assert "median factor 20 where chance gives 20" in said
     assert said.endswith("Large as the factors are, a random update of that size has the same.")
 
 
 def test_one_in_many_is_what_chance_puts_outside():
-    said = amplified([table(*[20.0] * 19, 10.0)])
+    said = describe_amplification([table(*[20.0] * 19, 10.0)])
     assert "more than a random update in 1 of 20 modules (1 expected by chance)" in said
     assert said.endswith("has the same.")
 
@@ -48,24 +48,24 @@ def test_one_in_many_is_what_chance_puts_outside():
     ],
 )
 def test_outside_chance(factors, words):
-    said = amplified([table(*factors)])
+    said = describe_amplification([table(*factors)])
     assert words in said
     assert said.endswith("so many modules outside chance are not by chance.")
 
 
 def test_two_adapters_in_one_finding():
-    said = amplified([table(20.0), table(1.0, 2.0, name="r64")])
+    said = describe_amplification([table(20.0), table(1.0, 2.0, name="r64")])
     assert "'r8' meets neither" in said
     assert ". 'r64' meets more than a random update in 2 of 2 modules" in said
     assert said.endswith("so many modules outside chance are not by chance.")
 
 
 def test_untrained_and_left_out():
-    assert amplified([table(math.nan, math.nan)]) == (
+    assert describe_amplification([table(math.nan, math.nan)]) == (
         "Of W's directions, 'r8' has no factor in any of its 2 modules. "
         "Nothing was added, so there is nothing to amplify."
     )
-    assert "1 without a factor left out" in amplified([table(20.0, math.nan)])
+    assert "1 without a factor left out" in describe_amplification([table(20.0, math.nan)])
 
 
 def test_the_number_that_chance_puts_outside_is_binomial():

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.training import TrainConfig
-from subspace.training.sweep.found import find_runs
-from subspace.training.sweep.keep import kept
+from subspace.training.sweep.copy import kept
+from subspace.training.sweep.read import find_runs
 from subspace.training.sweep.summary import table6
 
 

@@ -21,7 +21,7 @@ from subspace import interference, similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.chance.cosine import cosine_pvalue, cosine_std, cosine_variances
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
-from subspace.findings import interfering
+from subspace.findings import describe_interference
 from subspace.results import Interference
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -229,8 +229,8 @@ def test_what_rounding_leaves_open_is_undefined():
     assert m.pairs[0].error > 1e-6
     assert "rounding leaves the cosine open" in m.note
     assert m.pairs[0].finding is None
-    assert "rounding leaves the energy open" in interfering(result)[0]
-    assert interfering(result)[1].startswith("Undefined: no cosine in any of 1 module")
+    assert "rounding leaves the energy open" in describe_interference(result)[0]
+    assert describe_interference(result)[1].startswith("Undefined: no cosine in any of 1 module")
 
 
 @pytest.mark.parametrize(("of_a", "of_b"), [(1e-150, 1e150), (1e-120, 1e-20), (1e140, 1e10)])
@@ -356,7 +356,7 @@ def test_random_adapters_are_within_chance_through_the_whole_function():
     assert_allclose(spread, cosine_std(24, 32), rtol=0.15)
     energies = [m.energy for m in result.values()]
     assert_allclose(np.std(energies), np.mean([m.energy_std for m in result.values()]), rtol=0.15)
-    first, second, third = interfering(result)
+    first, second, third = describe_interference(result)
     assert "'s1' and 's2' leave each other alone" in first
     assert "no more than independent random updates would meet" in first
     assert "In 0 of 300 modules the two point the same way beyond chance, in 0 against" in second
@@ -413,11 +413,11 @@ def test_a_zero_update_has_no_cosine_and_a_reason():
     )
     assert math.isnan(result.pairs[0].cosine)
     json.dumps(result.to_dict(), allow_nan=False)
-    assert "'a' holds 100 % of the energy" in interfering(result)[0]
+    assert "'a' holds 100 % of the energy" in describe_interference(result)[0]
     nothing = interference([adapter(zero), adapter(zero)])
     assert math.isnan(nothing.energy)
     assert math.isnan(nothing["q"].energy)
-    assert "every update is exactly zero" in interfering(nothing)[0]
+    assert "every update is exactly zero" in describe_interference(nothing)[0]
 
 
 def test_one_zero_module_among_others_is_left_out_and_counted():
@@ -426,7 +426,7 @@ def test_one_zero_module_among_others_is_left_out_and_counted():
     result = interference([a, b])
     assert result.pairs[0].modules == 1
     assert not math.isnan(result.pairs[0].cosine)
-    assert "Left out as undefined: 1 of 2 modules." in interfering(result)[1]
+    assert "Left out as undefined: 1 of 2 modules." in describe_interference(result)[1]
 
 
 def test_ranks_below_the_stored_one_are_counted_and_said():
@@ -497,7 +497,7 @@ def test_the_same_start_is_warned_of():
     result = interference(began)
     assert result.same_start == {("a", "b"): 1}
     assert "a and b began with the same A in 1 of 1 modules" in result.notes[0]
-    assert "caution: 1 of 1 pair began with the same A" in interfering(result)[2]
+    assert "caution: 1 of 1 pair began with the same A" in describe_interference(result)[2]
     assert result.to_dict()["same_start"] == [{"adapters": ["a", "b"], "modules": 1}]
 
 
@@ -543,7 +543,7 @@ def merged(cosine, *, norms=(1.0, 1.0), names=("a", "b")):
     ],
 )
 def test_the_first_sentence_names_what_a_merge_does(cosine, words):
-    first, second, _ = interfering(merged(cosine))
+    first, second, _ = describe_interference(merged(cosine))
     assert first.startswith(f"Merged, {words}")
     assert ("beyond chance" in first) == (cosine != 0)
     assert f"In {20 * (cosine > 0)} of 20 modules" in second
@@ -553,7 +553,7 @@ def test_the_first_sentence_names_what_a_merge_does(cosine, words):
 
 
 def test_a_loud_adapter_is_named():
-    first = interfering(merged(0.9, norms=(1.0, 10.0), names=("soft", "loud")))[0]
+    first = describe_interference(merged(0.9, norms=(1.0, 10.0), names=("soft", "loud")))[0]
     assert "'loud' holds 99 % of the energy, so that the merge is nearly it" in first
     assert "10.00 × 'soft' (weight 1)" in first
 
@@ -562,7 +562,7 @@ def test_of_many_adapters_the_extremes_are_named():
     one, two = gaussian(20, 30, 3, seed=1), gaussian(20, 30, 3, seed=2)
     adapters = [adapter(one, name="a"), adapter(one, name="b"),
                 adapter(replace(two, scale=0.01), name="c")]  # fmt: skip
-    first, second, _ = interfering(interference(adapters, weights=[1, -1, 1]))
+    first, second, _ = describe_interference(interference(adapters, weights=[1, -1, 1]))
     assert "'a', 'b' and 'c' partly cancel" in first
     assert second.startswith("Of 3 pairs 'a' and 'b' (-1.00, by chance 0 ± 0.041) have the lowest")
     assert "of 3 meetings in a module 0 point the same way beyond chance and 1 against" in second
@@ -574,7 +574,7 @@ def test_beyond_chance_yet_too_little():
     result = interference([adapter(one, name="a"), adapter(two, name="b")])
     assert 0.01 < result.pairs[0].cosine < 0.05
     assert result.pairs[0].p < 1e-3
-    first = interfering(result)[0]
+    first = describe_interference(result)[0]
     assert "leave each other alone" in first
     assert "beyond chance, yet too little to matter" in first
 
@@ -582,4 +582,4 @@ def test_beyond_chance_yet_too_little():
 def test_no_module_is_said():
     nan = math.nan
     empty = Interference(("a", "b"), (1.0, 1.0), 0.01, {}, (), (0.0, 0.0), nan, nan, nan, ())
-    assert interfering(empty)[1].startswith("Undefined: no cosine in any of 0 modules")
+    assert describe_interference(empty)[1].startswith("Undefined: no cosine in any of 0 modules")

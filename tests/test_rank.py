@@ -20,7 +20,7 @@ from scipy.stats import binom
 from subspace import rank, similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
-from subspace.findings import ranked
+from subspace.findings import describe_rank
 from subspace.measures.rank.spectral import energy_rank
 from subspace.plots.rank import rank_figure, rank_rows
 from subspace.results import ModuleRank, Rank, Spread
@@ -261,7 +261,9 @@ def test_one_run_has_a_spectrum_and_no_replicable_rank():
         assert m.stable.median > 1
         assert m.note == "one run: a replicable rank needs a second one of another seed"
         assert m.note in result.notes
-        assert ranked(result)[0].startswith("No replicable rank from one run, only its spectrum")
+        assert describe_rank(result)[0].startswith(
+            "No replicable rank from one run, only its spectrum"
+        )
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -286,7 +288,7 @@ def test_all_untrained_is_null_with_the_reason():
     assert m["agreeing"] == [None]
     assert "untrained" in m["note"]
     assert plain["recommended"] is None
-    assert "Undefined: no replicable rank in any of 1 module" in ranked(result)[0]
+    assert "Undefined: no replicable rank in any of 1 module" in describe_rank(result)[0]
 
 
 def test_a_first_direction_within_a_cluster_is_no_count():
@@ -312,7 +314,7 @@ def test_rank_beyond_the_numerical_one_is_not_counted(dtype):
     assert m.stable.high <= 2
     assert m.energy99.high <= 2
     assert "numerical rank 2 of 6 in a, not counted beyond" in m.note
-    assert "in 1 module all directions are shared" in ranked(result)[0]
+    assert "in 1 module all directions are shared" in describe_rank(result)[0]
 
 
 def test_what_is_full_is_judged_on_the_compared_side():
@@ -376,7 +378,7 @@ def test_the_same_initial_a_is_warned_of():
     (note,) = (n for n in result.notes if n.startswith("caution"))
     assert "a and b began with the same A in 1 of 1 modules" in note
     assert "side delta-A" in note
-    assert "caution: 1 of 3 pairs of runs began with the same A" in ranked(result)[1]
+    assert "caution: 1 of 3 pairs of runs began with the same A" in describe_rank(result)[1]
     assert result.to_dict()["same_start"] == [["a", "b"]]
 
 
@@ -432,7 +434,7 @@ def test_the_result_is_a_mapping_and_a_frame():
     assert list(frame["module"]) == list(result) == ["layer.0.q", "layer.1.q"]
     assert {"replicable", "replicable_low", "stable_high", "recommended"} <= set(frame.columns)
     assert "q" not in result
-    assert "3 runs" in ranked(result)[0]
+    assert "3 runs" in describe_rank(result)[0]
     with pytest.raises(UnknownModuleError, match="'typo' has no rank here"):
         result["typo"]
     assert repr(result) == "Rank('run0', 'run1', 'run2', side='in', 2 modules)"
@@ -457,7 +459,7 @@ def of(*modules, recommended=3, adapters=("s0", "s1", "s2")):
 
 def test_the_sentence_names_the_modules_that_need_more():
     result = of(*(module(f"h.{n}.q", k) for n, k in enumerate((0, 1, 3, 6))))
-    said, not_shown = ranked(result)
+    said, not_shown = describe_rank(result)
     assert said.startswith("In 3 of 4 modules 3 runs share leading directions beyond chance")
     assert "a median of 2 (range 0 to 6; side in, level 0.01)" in said
     assert "Rank 3 is enough for what they share in 3 of them (not in h.3.q 6)" in said
@@ -465,16 +467,16 @@ def test_the_sentence_names_the_modules_that_need_more():
 
 
 def test_the_sentence_where_nothing_is_shared():
-    said, _ = ranked(of(module(replicable=0), recommended=1))
+    said, _ = describe_rank(of(module(replicable=0), recommended=1))
     assert said.startswith("In none of 1 module do 3 runs share a leading direction beyond chance")
     assert "nothing here speaks for a rank above 1" in said
 
 
 def test_modules_without_a_count_are_counted_in_the_sentence():
-    said, _ = ranked(of(module("h.0.q", 3), module("h.1.q", None), module("h.2.q", 0)))
+    said, _ = describe_rank(of(module("h.0.q", 3), module("h.1.q", None), module("h.2.q", 0)))
     assert "In 1 of 2 modules" in said
     assert "Left out as undefined: 1 of 3 modules." in said
-    assert "Only in 1 of 3" in ranked(of(*(module(f"h.{n}.q", n // 2) for n in range(3))))[0]
+    assert "Only in 1 of 3" in describe_rank(of(*(module(f"h.{n}.q", n // 2) for n in range(3))))[0]
 
 
 # Pictures

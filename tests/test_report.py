@@ -22,7 +22,7 @@ import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.cli import main
 from subspace.errors import ArgumentError
-from subspace.findings import findings, ranked
+from subspace.findings import describe_rank, describe_similarity
 from subspace.reports import html, report
 from subspace.reports.page import SCRIPTS
 from subspace.reports.payload import payload
@@ -195,14 +195,16 @@ def test_runs_of_one_configuration_have_a_replicable_rank():
     wanted = subspace.rank(runs[1:], side="delta-A")  # their start is stored
     assert both.to_dict() == wanted.to_dict()
     assert found.to_dict()["replicable"] == [wanted.to_dict()]
-    two_seeds = findings(found.pairs[0], found.pairs[2])[2]
+    two_seeds = describe_similarity(found.pairs[0], found.pairs[2])[2]
     assert found.findings[2] == two_seeds
     assert two_seeds.startswith("Two seeds at rank 64 ('r64' and 'r64-seed1') agree beyond chance")
-    assert report(runs[1:]).findings[2] == ranked(wanted)[0]  # a pair of seeds is the first pair
+    assert (
+        report(runs[1:]).findings[2] == describe_rank(wanted)[0]
+    )  # a pair of seeds is the first pair
     (_, _, third) = report(runs[:2]).findings
     assert third.startswith("No replicable rank: it takes two runs of one configuration")
     text = " ".join("".join(Page(html(found)).words).split())
-    for sentence in ranked(wanted):
+    for sentence in describe_rank(wanted):
         assert sentence in text
     assert "r64, r64-seed1: the same modules, ranks and scales" in text
     (other,) = report(runs[1:], side="out", modules="*.0.*").replicable

@@ -12,7 +12,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
-from subspace.findings import ranked
+from subspace.findings import describe_rank
 from subspace.reports import html, report
 
 pytestmark = IN_BROWSER
@@ -119,7 +119,7 @@ def test_the_map_is_coloured_by_the_measure_that_the_reader_chooses(page, found)
 
 def test_the_replicable_rank_of_the_seeds_is_in_the_rank_section(page, found):
     section = page.find_element("css selector", "section[aria-labelledby=ranks]")
-    for sentence in ranked(found.replicable[0]):
+    for sentence in describe_rank(found.replicable[0]):
         assert sentence in section.text
     table = section.find_element("css selector", "details[open] table")
     for row in table.find_elements("css selector", "tbody tr"):

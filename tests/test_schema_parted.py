@@ -28,7 +28,7 @@ from tiny_world import write_world
 import subspace
 from subspace.results import Demo, DemoRun, schema
 from subspace.training import TrainConfig, train
-from subspace.training.sweep.run import Cell
+from subspace.training.sweep.run import SweepRun
 
 OPEN = {"versions", "singular_values"}  # their names are packages' and modules'
 
@@ -87,7 +87,9 @@ def test_numbers_that_are_not_finite_become_null(trained):
     record = next(one for one in trained[1]["runs"] if one["error"] is None)
     record = {k: v for k, v in copy.deepcopy(record).items() if k not in ("folder", "error")}
     record["losses"][0]["grad_norm"] = float("inf")
-    plain = Cell(Path("run"), TrainConfig(), record, reused=False).to_dict()
+    plain = SweepRun(
+        folder=Path("run"), config=TrainConfig(), record=record, reused=False
+    ).to_dict()
     assert plain["losses"][0]["grad_norm"] is None
     held(plain, "finished_run")
 

@@ -17,7 +17,7 @@ from subspace.errors import ArgumentError
 from subspace.results import SweepRow, Table6
 from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.sweep.file import NOT_OF_A_SWEEP
-from subspace.training.sweep.run import Cell
+from subspace.training.sweep.run import SweepRun
 from subspace.training.sweep.summary import nearly_enough, table6
 
 ROOT = Path(__file__).parent.parent
@@ -190,7 +190,7 @@ def test_which_rank_is_enough_is_said_of_the_ranks_trained():
 def test_a_file_behind_a_tasks_name_leaves_no_path_in_the_table(tmp_path):
     config = TrainConfig(data="snli:/home/me/snli_dev.jsonl")
     record = {"before": {"accuracy": 0.1}, "after": {"accuracy": 0.2}, "trainable_parameters": 1}
-    (row,) = table6([Cell(tmp_path, config, record, reused=True)])
+    (row,) = table6([SweepRun(folder=tmp_path, config=config, record=record, reused=True)])
     assert row.data == "snli:snli_dev.jsonl"
 
 

@@ -13,7 +13,7 @@ from subspace.cli.sweep_table import echo_cells_csv, echo_table6, enough, show_c
 from subspace.reports.tables import of_table6
 from subspace.results import SweepRow, Table6
 from subspace.training import TrainConfig
-from subspace.training.sweep.run import Cell
+from subspace.training.sweep.run import SweepRun
 from subspace.training.sweep.summary import nearly_enough, table6
 
 
@@ -32,12 +32,13 @@ def record(seed, **after):
 def writing(rank, seed, exact, loss):
     config = TrainConfig(data="prompts.jsonl", rank=rank, seed=seed, targets=("q_proj", "v_proj"))
     done = record(seed, loss=loss, accuracy=exact, token_accuracy=0.7, generated=7)
-    return Cell(Path(f"w{rank}-{seed}"), config, done, reused=False)
+    return SweepRun(folder=Path(f"w{rank}-{seed}"), config=config, record=done, reused=False)
 
 
 def sorting(rank, seed, accuracy):
     config = TrainConfig(data="texts.csv", rank=rank, seed=seed)
-    return Cell(Path(f"s{rank}-{seed}"), config, record(seed, loss=0.4, accuracy=accuracy), True)
+    found = record(seed, loss=0.4, accuracy=accuracy)
+    return SweepRun(folder=Path(f"s{rank}-{seed}"), config=config, record=found, reused=True)
 
 
 WRITING = [writing(1, 0, 0.2, 1.5), writing(1, 1, 0.4, 1.25), writing(8, 0, 0.5, 1.125)]

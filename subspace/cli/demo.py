@@ -78,7 +78,7 @@ def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     """Draw Figure 3 of the two ranks and Figure 4 of the two seeds, and measure Table 7."""
     from subspace.adapters import load
     from subspace.cli.shared.phi_figures import draw
-    from subspace.findings import amplified, findings
+    from subspace.findings import describe_amplification, describe_similarity
     from subspace.measures.amplification.measure import amplifications
     from subspace.measures.similarity.measure import similarity
     from subspace.results import Demo
@@ -92,7 +92,7 @@ def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     draw(seeds, figures[1], figure="4")
     base = reading.open_base(DEMO["r8"].model)
     tables = amplifications([adapters[name] for name in ("r8", "r64")], base)
-    sentences = (*findings(ranks, seeds), amplified(tables))
+    sentences = (*describe_similarity(ranks, seeds), describe_amplification(tables))
     return Demo(runs, (ranks, seeds), tuple(tables), sentences, tuple(map(str, figures)))
 
 

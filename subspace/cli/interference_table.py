@@ -43,7 +43,7 @@ def show(result: Interference, *, each: bool = False) -> None:
     each
         Of more than two adapters, one line a module and pair.
     """
-    from subspace.findings import interfering
+    from subspace.findings import describe_interference
 
     say(f"interference in {_sum(result)}: what a merge by weighted sum of delta W would do")
     above = common_path(list(result))
@@ -57,7 +57,7 @@ def show(result: Interference, *, each: bool = False) -> None:
         echo_table(_WORST, _worst(result, above))
     echo_table(_ADAPTERS, _adapters(result))
     _legend(result, each=each)
-    for sentence in interfering(result):
+    for sentence in describe_interference(result):
         say(sentence)
     said: dict[str, list[str]] = {}
     for name, m in result.items():

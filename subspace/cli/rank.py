@@ -112,7 +112,7 @@ def command(
 
 def show(result: Rank) -> None:
     """Print one line a module, the sentences, and what a reader must know to read them."""
-    from subspace.findings import ranked
+    from subspace.findings import describe_rank
 
     say(f"ranks of {', '.join(result.adapters)}, side {result.side}: {SIDE_WORDS[result.side]}")
     above = common_path(list(result))
@@ -128,7 +128,7 @@ def show(result: Rank) -> None:
         )
     runs = ", median over the runs" if len(result.adapters) > 1 else ""
     say(f"stable to 99%: ranks of the spectrum of delta W{runs}; %: directions with that energy")
-    for sentence in ranked(result):
+    for sentence in describe_rank(result):
         say(sentence)
     said: dict[str, list[str]] = {}
     for name, m in result.items():

@@ -156,7 +156,7 @@ def _text(found: Report, form: str) -> str:
 
 
 def _table6(runs: Path) -> Table6:
-    from subspace.training.sweep.found import find_runs
+    from subspace.training.sweep.read import find_runs
     from subspace.training.sweep.summary import table6
 
     return table6([cell for cell in find_runs([runs]) if not cell.config.shuffle_labels])

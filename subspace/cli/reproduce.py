@@ -23,7 +23,7 @@ from subspace.gallery.sweeps import (
 
 if TYPE_CHECKING:
     from subspace.training.config import TrainConfig
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 
 @click.command()
@@ -159,7 +159,7 @@ def command(
     words = options.command_line("jobs", "as_json", "as_csv")
     wanted = None if compare is None else "+".join(part.strip() for part in compare.split(","))
     if folders:
-        from subspace.training.sweep.found import find_runs
+        from subspace.training.sweep.read import find_runs
 
         options.refuse_beside_runs((*TRAINING, "quick", "configs"))
         if base is None:
@@ -174,7 +174,7 @@ def command(
         checkpoint = reading.open_base(base)
         refuse_before_training(asked, wanted)
         check_runs(asked)
-        runs: dict[TrainConfig, Cell] = {}
+        runs: dict[TrainConfig, SweepRun] = {}
         for sweep, place in asked:
             for cell in run(sweep, place, jobs):
                 runs.setdefault(cell.config, cell)  # two sweeps may have one reference

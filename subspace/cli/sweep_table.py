@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from subspace.results import NearlyEnough, SweepRow, Table6
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 
-def show_cells(cells: Sequence[Cell]) -> None:
+def show_cells(cells: Sequence[SweepRun]) -> None:
     """Write a table of the runs, one a line, and the errors of those that failed."""
     # Two kinds of task count two kinds of things, which no heading could name.
     of_cell = _completes(cells)
@@ -29,7 +29,7 @@ def show_cells(cells: Sequence[Cell]) -> None:
         say(f"failed: {', '.join(folders)}: {reason}")
 
 
-def _completes(cells: Sequence[Cell]) -> Callable[[Cell], bool]:
+def _completes(cells: Sequence[SweepRun]) -> Callable[[SweepRun], bool]:
     """Tell of which runs the task is to write; of a failed one the others of its data tell."""
     from subspace.training.sweep.run import writes_texts
 
@@ -37,8 +37,8 @@ def _completes(cells: Sequence[Cell]) -> Callable[[Cell], bool]:
     return lambda cell: cell.config.data in data
 
 
-def _show_kind(cells: Sequence[Cell], writes: bool) -> None:
-    from subspace.training.sweep.run import seen
+def _show_kind(cells: Sequence[SweepRun], writes: bool) -> None:
+    from subspace.training.sweep.run import read_last_accuracy
 
     header = ["run", "rank", "alpha", "seed", "lr", "steps"]
     if writes:
@@ -61,8 +61,8 @@ def _show_kind(cells: Sequence[Cell], writes: bool) -> None:
             rows.append([str(cell.folder), *numbers, *["-"] * (6 if writes else 4), "failed"])
             continue
         shown = [
-            percent(seen(record, "train")),
-            percent(seen(record, "validation")),
+            percent(read_last_accuracy(record, "train")),
+            percent(read_last_accuracy(record, "validation")),
             percent(record["before"]["accuracy"]),
             percent(record["after"]["accuracy"]),
             *(f"{record[when]['loss']:.3f}" for when in ("before", "after") if writes),
@@ -82,9 +82,9 @@ def percent(accuracy: float) -> str:
     return "-" if accuracy != accuracy else f"{accuracy:.1%}"
 
 
-def echo_cells_csv(cells: Sequence[Cell]) -> None:
+def echo_cells_csv(cells: Sequence[SweepRun]) -> None:
     """Write one line a run; what is counted is in the name of its column."""
-    from subspace.training.sweep.run import seen
+    from subspace.training.sweep.run import read_last_accuracy
 
     of_cell = _completes(cells)
     kinds = [kind for kind in (False, True) if kind in set(map(of_cell, cells))]
@@ -95,7 +95,7 @@ def echo_cells_csv(cells: Sequence[Cell]) -> None:
         lora = config.method == "lora"
         targets = config.targets if isinstance(config.targets, str) else "+".join(config.targets)
         before, after = (record.get(when, {}) for when in ("before", "after"))
-        looks = [seen(record, split) for split in ("train", "validation")]
+        looks = [read_last_accuracy(record, split) for split in ("train", "validation")]
         tests = [look.get(what, "") for what in ("accuracy", "loss") for look in (before, after)]
         found = dict(zip(_counted(of_cell(cell)), [*looks, *tests], strict=True))
         rows.append(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from subspace.training.sweep.grid import Sweep
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 _PRINTING = (
     "folders", "as_json", "as_csv", "as_markdown", "as_latex", "draw", "style", "width", "dpi"
@@ -89,13 +89,13 @@ def command(
     else:
         options.refuse_look("--draw")
     if folders:
-        from subspace.training.sweep.found import find_runs
+        from subspace.training.sweep.read import find_runs
 
         every = {str(parameter.name) for parameter in click.get_current_context().command.params}
         options.refuse_beside_runs(every - set(_PRINTING))
         _write(find_runs(folders), draw, as_json, as_csv, as_markdown, as_latex)
         return
-    from subspace.training.sweep.run import run_sweep
+    from subspace.training.sweep.train import run_sweep
 
     sweep = _sweep(ranks, seeds, targets, data, references, lr, shared)
     check_runs([(sweep, out)], overwrite=overwrite)
@@ -155,7 +155,7 @@ def _sweep(
 
 
 def _write(
-    cells: Sequence[Cell],
+    cells: Sequence[SweepRun],
     draw: Path | None,
     as_json: bool,
     as_csv: bool,
@@ -190,7 +190,7 @@ def _write(
         hints.conclude(draw, *_next(cells))
 
 
-def _next(cells: Sequence[Cell]) -> list[str]:
+def _next(cells: Sequence[SweepRun]) -> list[str]:
     """Return the command that compares the first run with another of the same modules."""
     from subspace.adapters.find import WEIGHTS
 

@@ -1,11 +1,23 @@
-"""Sentences on what results show, chosen from their numbers by stated thresholds."""
+"""Sentences on what results show, chosen from their numbers by stated thresholds.
+
+Each result has a file of its name with a function `describe_…`; `claims` holds the paper's section
+7 against one's own runs. Start reading with `similarity`.
+"""
 
 from __future__ import annotations
 
-from subspace.findings.amplified import amplified
-from subspace.findings.claims import Claim, Verdict, claims
-from subspace.findings.interfering import interfering
-from subspace.findings.ranks import ranked
-from subspace.findings.subspaces import findings
+from subspace.findings.amplification import describe_amplification
+from subspace.findings.claims.check import Claim, Verdict, check_claims
+from subspace.findings.interference import describe_interference
+from subspace.findings.rank import describe_rank
+from subspace.findings.similarity import describe_similarity
 
-__all__ = ["Claim", "Verdict", "amplified", "claims", "findings", "interfering", "ranked"]
+__all__ = [
+    "Claim",
+    "Verdict",
+    "check_claims",
+    "describe_amplification",
+    "describe_interference",
+    "describe_rank",
+    "describe_similarity",
+]

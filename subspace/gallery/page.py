@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from subspace.gallery.runs import Runs
     from subspace.gallery.write import Drawn, Numbers
     from subspace.results import Amplification, SweepRow
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 PAGE = "README.md"
 
@@ -38,7 +38,7 @@ def write_page(
     numbers: Numbers,
     runs: Runs,
     drawn: Mapping[str, Drawn],
-    trained: Sequence[Cell],
+    trained: Sequence[SweepRun],
     out: Path,
     command: str,
 ) -> None:
@@ -103,7 +103,7 @@ def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
         yield f"    {figure.command}"
 
 
-def _head(trained: Sequence[Cell], runs: Runs, command: str) -> Iterator[str]:
+def _head(trained: Sequence[SweepRun], runs: Runs, command: str) -> Iterator[str]:
     from subspace.training.tasks.load import stored_name
 
     records = [cell.record for cell in trained if cell.record is not None]
@@ -138,7 +138,7 @@ def _said(values: Iterable[Any]) -> str:
     return " or ".join(str(v) for v in dict.fromkeys(values) if v is not None) or "unknown"
 
 
-def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> Iterator[str]:
+def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[SweepRun]) -> Iterator[str]:
     from subspace.cli.sweep_table import table6_cells
 
     yield "## How much rank does the task need? (Table 6)"
@@ -165,14 +165,14 @@ def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[Cell]) -> I
             )
 
 
-def _writes(trained: Sequence[Cell]) -> bool:
+def _writes(trained: Sequence[SweepRun]) -> bool:
     """Whether the task is to write a text, and accuracy the share that is written exactly."""
     from subspace.training.sweep.run import writes_texts
 
     return any(writes_texts(cell.record) for cell in trained)
 
 
-def _metric(trained: Sequence[Cell]) -> str:
+def _metric(trained: Sequence[SweepRun]) -> str:
     if not _writes(trained):
         return "Test accuracy"
     texts = _said((cell.record or {}).get("after", {}).get("generated") for cell in trained)
@@ -185,7 +185,7 @@ def _metric(trained: Sequence[Cell]) -> str:
     return f"Loss on test texts: {'; '.join(losses)}. Exact matches among {texts} test texts"
 
 
-def _only_rate(trained: Sequence[Cell]) -> str:
+def _only_rate(trained: Sequence[SweepRun]) -> str:
     rates = {cell.config.learning_rate for cell in trained}
     return f", the learning rate {rates.pop():g}" if len(rates) == 1 else ""
 
@@ -200,7 +200,7 @@ def _at_an_edge(row: SweepRow) -> bool:
     return bool(rates) and row.learning_rate in (min(rates), max(rates))
 
 
-def _alpha(trained: Sequence[Cell]) -> str:
+def _alpha(trained: Sequence[SweepRun]) -> str:
     lora = sorted(
         {(c.config.rank, c.config.lora_alpha) for c in trained if c.config.method == "lora"}
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from subspace.adapters import Adapter
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 SMALL, LARGE = 8, 64
 """The ranks that the paper compares; where a sweep lacks them, its two largest."""
@@ -22,9 +22,9 @@ SMALL, LARGE = 8, 64
 class Compared:
     """Cells of one data set and target set."""
 
-    small: Cell
-    large: tuple[Cell, ...]  # one rank, by seed; the first has the seed of `small` if any has
-    controls: tuple[Cell, ...]  # as `large`, but on shuffled labels
+    small: SweepRun
+    large: tuple[SweepRun, ...]  # one rank, by seed; the first has the seed of `small` if any has
+    controls: tuple[SweepRun, ...]  # as `large`, but on shuffled labels
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Runs:
     control_of_seeds: Adapter | None  # of another seed than `other`
 
 
-def compared(cells: Sequence[Cell], targets: str | None) -> Compared:
+def compared(cells: Sequence[SweepRun], targets: str | None) -> Compared:
     """Choose the runs to compare: two ranks, and all seeds of the larger one.
 
     Parameters
@@ -102,7 +102,7 @@ def adapters_of(chosen: Compared, folders: dict[Path, Path]) -> Runs:
     from subspace.training.sweep.grid import target_word
     from subspace.training.tasks.load import stored_name
 
-    def adapter(cell: Cell) -> Adapter:
+    def adapter(cell: SweepRun) -> Adapter:
         return load(folders[cell.folder])
 
     def control(seed: int) -> Adapter | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from subspace.gallery.runs import Compared
     from subspace.training.sweep.grid import Sweep
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 # 8 and 64 are among the ranks, for they are compared.
 QUICK = "--ranks 1,8,64 --seeds 0,1 --reference head --steps 120 --warmup 10 --eval-every 60"
@@ -33,11 +33,16 @@ TRAINING = (
 def refuse_before_training(asked: Sequence[tuple[Sweep, Path]], targets: str | None) -> None:
     """Refuse what could not be compared once it is trained."""
     from subspace.gallery.runs import compared
-    from subspace.training.sweep.found import refuse_mixed
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.read import refuse_mixed
+    from subspace.training.sweep.run import SweepRun
 
     planned = [
-        Cell(place / sweep.place(config), replace(config, seed=seed), {}, reused=False)
+        SweepRun(
+            folder=place / sweep.place(config),
+            config=replace(config, seed=seed),
+            record={},
+            reused=False,
+        )
         for sweep, place in asked
         for config, *_ in sweep.groups()
         for seed in sweep.seeds
@@ -92,9 +97,9 @@ def _without_head(sweep: Sweep) -> Sweep:
     return replace(sweep, references=()) if "completion" in kinds else sweep
 
 
-def run(sweep: Sweep, runs: Path, jobs: int) -> list[Cell]:
+def run(sweep: Sweep, runs: Path, jobs: int) -> list[SweepRun]:
     """Train what is not there; of a finished run the record is enough."""
-    from subspace.training.sweep.run import run_sweep
+    from subspace.training.sweep.train import run_sweep
 
     with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
         cells = run_sweep(sweep, runs, jobs=jobs, weights=False, progress=tell, finished=ended)
@@ -108,7 +113,7 @@ def run(sweep: Sweep, runs: Path, jobs: int) -> list[Cell]:
     return cells
 
 
-def controls(chosen: Compared, sweep: Sweep, jobs: int) -> tuple[Cell, ...]:
+def controls(chosen: Compared, sweep: Sweep, jobs: int) -> tuple[SweepRun, ...]:
     """Train the runs on shuffled labels beside those that they stand for."""
     config = chosen.large[0].config
     control = replace(
@@ -124,11 +129,11 @@ def controls(chosen: Compared, sweep: Sweep, jobs: int) -> tuple[Cell, ...]:
     return tuple(run(control, chosen.large[0].folder.parent, jobs))
 
 
-def kept_copy(cell: Cell, out: Path, *, retrain: bool) -> Path:
+def kept_copy(cell: SweepRun, out: Path, *, retrain: bool) -> Path:
     """Return the copy that the figures are drawn from."""
     from subspace.gallery.write import ADAPTERS
     from subspace.training.run import train
-    from subspace.training.sweep.keep import kept
+    from subspace.training.sweep.copy import kept
 
     copy = kept(cell, out / ADAPTERS)
     if copy is None and not retrain:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Similarity,
         Table6,
     )
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 ADAPTERS = "adapters"
 """Within the gallery: copies of the compared runs; the figures are drawn from these."""
@@ -72,7 +72,12 @@ class Drawn:
 
 
 def write_gallery(
-    trained: Sequence[Cell], runs: Runs, base: Pretrained, out: Path, command: str, base_word: str
+    trained: Sequence[SweepRun],
+    runs: Runs,
+    base: Pretrained,
+    out: Path,
+    command: str,
+    base_word: str,
 ) -> Reproduction:
     """Write every figure and the page into `out`; return what was written.
 
@@ -115,9 +120,14 @@ def _compared(runs: Runs) -> tuple[Adapter, ...]:
     return (*runs.same_rank, runs.small, *runs.controls)
 
 
-def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
+def _numbers(trained: Sequence[SweepRun], runs: Runs, base: Pretrained) -> Numbers:
     from subspace.cli.sweep_table import enough
-    from subspace.findings import amplified, claims, findings, ranked
+    from subspace.findings import (
+        check_claims,
+        describe_amplification,
+        describe_rank,
+        describe_similarity,
+    )
     from subspace.measures.amplification.measure import amplification, amplifications
     from subspace.measures.placement.measure import placement
     from subspace.measures.placement.profile import profile
@@ -134,7 +144,7 @@ def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
     placed = (placement(small, base), placement(large, base))
     real = rank(runs.same_rank, side="delta-A")
     shared, words = inherited(runs, (ranks, moved, seeds))
-    of_ranks, rest, of_seeds = findings(ranks, seeds)
+    of_ranks, rest, of_seeds = describe_similarity(ranks, seeds)
     return Numbers(
         table=table,
         ranks=ranks,
@@ -146,12 +156,12 @@ def _numbers(trained: Sequence[Cell], runs: Runs, base: Pretrained) -> Numbers:
         profile=profile(small, base),
         real=real,
         shared=shared,
-        claims=claims(table, ranks, seeds, placed, table7, moved=moved),
+        claims=check_claims(table, ranks, seeds, placed, table7, moved=moved),
         said=Said(
             enough=tuple(enough(each, table) for each in table.nearly_enough),
             ranks=(of_ranks, rest),
-            seeds=(of_seeds, *ranked(real)),
-            amplified=(amplified(table7),),
+            seeds=(of_seeds, *describe_rank(real)),
+            amplified=(describe_amplification(table7),),
             shared=words,
         ),
     )

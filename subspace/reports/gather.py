@@ -154,19 +154,19 @@ def _sentences(
     ranks: Sequence[Rank],
 ) -> tuple[str, ...]:
     """Choose what is said first: the first pair, two seeds of one configuration, Table 7, ranks."""
-    from subspace.findings import amplified, findings, ranked
+    from subspace.findings import describe_amplification, describe_rank, describe_similarity
 
-    said = list(findings(compared[0], compared[0])[:2]) if compared else []
+    said = list(describe_similarity(compared[0], compared[0])[:2]) if compared else []
     runs = [set(each.adapters) for each in seeds]
     of_seeds = next((p for p in compared if any(set(p.adapters) <= one for one in runs)), None)
     if of_seeds is not None and of_seeds is not compared[0]:
-        said.append(findings(compared[0], of_seeds)[2])
-    said += [amplified(whole)] if whole else []
+        said.append(describe_similarity(compared[0], of_seeds)[2])
+    said += [describe_amplification(whole)] if whole else []
     if len(said) >= MOST_SENTENCES:
         return tuple(said)
     if len(ranks) > 1 and not seeds:
         return (*said, _NO_RUNS)
-    return (*said, *ranked((*seeds, ranks[0])[0])[: MOST_SENTENCES - len(said)])
+    return (*said, *describe_rank((*seeds, ranks[0])[0])[: MOST_SENTENCES - len(said)])
 
 
 def _check(adapters: Sequence[Adapter]) -> None:

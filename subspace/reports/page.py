@@ -48,7 +48,7 @@ def html(report: Report, *, title: str = "") -> str:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from subspace.findings import ranked
+    from subspace.findings import describe_rank
 
     plain, grids = payload(report)
     script, style = "".join(map(_text, SCRIPTS)), _text("page.css")
@@ -74,7 +74,7 @@ def html(report: Report, *, title: str = "") -> str:
         pairs=[of_pair(pair) for pair in report.pairs],
         matrix=of_matrix(report),
         ranks=of_ranks(report.ranks),
-        replicable=[(of_replicable(each), ranked(each), each) for each in report.replicable],
+        replicable=[(of_replicable(each), describe_rank(each), each) for each in report.replicable],
         amplifications=[of_amplification(each) for each in report.amplifications],
         sweep=None if report.sweep is None else _sweep(report.sweep),
         definitions=DEFINITIONS,

@@ -9,10 +9,12 @@ imports neither torch nor transformers.
 from __future__ import annotations
 
 from subspace.training.config import DEMO, SAMPLES, TrainConfig
-from subspace.training.run import Progress, TrainResult, train
+from subspace.training.progress import Progress
+from subspace.training.run import TrainResult, train
 from subspace.training.sweep.grid import Sweep
-from subspace.training.sweep.run import run_sweep
-from subspace.training.tasks.load import TASKS, Dataset, Split, load_data
+from subspace.training.sweep.train import run_sweep
+from subspace.training.tasks.dataset import Dataset, TextSplit
+from subspace.training.tasks.load import TASKS, load_data
 
 __all__ = [
     "DEMO",
@@ -20,8 +22,8 @@ __all__ = [
     "TASKS",
     "Dataset",
     "Progress",
-    "Split",
     "Sweep",
+    "TextSplit",
     "TrainConfig",
     "TrainResult",
     "load_data",

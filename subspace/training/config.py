@@ -138,12 +138,12 @@ class TrainConfig:
         return self.lora_alpha / (self.rank**0.5 if self.rslora else self.rank)
 
     @property
-    def cell(self) -> str:
+    def run_name(self) -> str:
         """Name of this run's folder among several.
 
-        >>> TrainConfig(rank=8, seed=2, shuffle_labels=True).cell
+        >>> TrainConfig(rank=8, seed=2, shuffle_labels=True).run_name
         'r8-seed2-shuffled'
-        >>> TrainConfig(method="head").cell
+        >>> TrainConfig(method="head").run_name
         'head-seed0'
         """
         what = f"r{self.rank}" if self.method == "lora" else self.method

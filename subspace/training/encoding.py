@@ -9,7 +9,7 @@ from subspace.errors import ArgumentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from subspace.training.tasks.dataset import Dataset, Split
+    from subspace.training.tasks.dataset import Dataset, TextSplit
 
 IGNORED = -100  # the label that cross-entropy leaves out
 # Between prompt and completion, and between two texts where the tokenizer puts nothing: without it
@@ -17,7 +17,7 @@ IGNORED = -100  # the label that cross-entropy leaves out
 _BREAK = "\n"
 
 
-def encode(tokenizer: Any, data: Dataset, split: Split, limit: int) -> list[dict[str, Any]]:  # noqa: ANN401
+def encode(tokenizer: Any, data: Dataset, split: TextSplit, limit: int) -> list[dict[str, Any]]:  # noqa: ANN401
     """Return one example a text, of at most `limit` tokens.
 
     A classified text has ``label``; the longer text of a pair is cut first. A prompt has
@@ -56,7 +56,7 @@ def _check(ids: list[list[int]]) -> None:
         raise ArgumentError("the tokenizer makes nothing of some texts; is it this model's own?")
 
 
-def _continued(tokenizer: Any, split: Split, limit: int) -> list[dict[str, Any]]:  # noqa: ANN401
+def _continued(tokenizer: Any, split: TextSplit, limit: int) -> list[dict[str, Any]]:  # noqa: ANN401
     end = tokenizer.eos_token_id
     prompts = tokenizer([text + _BREAK for text in split.texts])["input_ids"]
     answers = tokenizer(list(split.completions), add_special_tokens=False)["input_ids"]

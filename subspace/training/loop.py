@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from subspace.training.config import TrainConfig
-    from subspace.training.run import Progress
-    from subspace.training.tasks.dataset import Dataset, Split
+    from subspace.training.progress import Progress
+    from subspace.training.tasks.dataset import Dataset, TextSplit
 
 Item = TypeVar("Item")
 
@@ -123,7 +123,7 @@ class Loop:
         )
         self._trainer.remove_callback(PrinterCallback)
 
-    def _encode(self, split: Split) -> list[dict[str, Any]]:
+    def _encode(self, split: TextSplit) -> list[dict[str, Any]]:
         return encode(self._tokenizer, self._data, split, self._limit)
 
     def test(self) -> dict[str, float]:
@@ -185,7 +185,7 @@ def _has_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
-def _permuted(split: Split, config: TrainConfig) -> Split:
+def _permuted(split: TextSplit, config: TrainConfig) -> TextSplit:
     return replace(
         split,
         labels=tuple(shuffled(split.labels, config.seed)),
@@ -224,7 +224,7 @@ def _trainer_class() -> Any:  # noqa: ANN401 - a subclass of a class imported he
 def _teller(tell: Callable[[Progress], None], config: TrainConfig) -> Any:  # noqa: ANN401 - a TrainerCallback
     from transformers import TrainerCallback
 
-    from subspace.training.run import Progress
+    from subspace.training.progress import Progress
 
     class Teller(TrainerCallback):  # type: ignore[misc,unused-ignore]
         """Passes each step on, with the last loss and validation accuracy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from subspace.errors import AnalysisError, ArgumentError, FormatError
 from subspace.results import SCHEMA_VERSION
@@ -18,26 +18,17 @@ from subspace.training.models import (
     require_train,
     task_type,
 )
+from subspace.training.progress import Progress
 from subspace.training.saving import initial_A, save, versions
 from subspace.training.sweep.grid import target_word
 from subspace.training.targets import check_found, for_peft, suggestion
-from subspace.training.tasks.load import Dataset, load_data
+from subspace.training.tasks.load import load_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from subspace.training.config import TrainConfig
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: shown by whoever passed `progress` to `train`."""
-
-    phase: Literal["loading", "testing before", "training", "testing after"]
-    step: int
-    steps: int
-    loss: float | None = None  # mean training loss of the last steps
-    accuracy: float | None = None  # on validation texts, where it was just measured
+    from subspace.training.tasks.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from subspace.training import Progress
-    from subspace.training.sweep.run import Cell, Step
+    from subspace.training.progress import SweepProgress
+    from subspace.training.sweep.run import SweepRun
 
 
 @contextlib.contextmanager
@@ -58,7 +59,7 @@ def training_progress(label: str) -> Iterator[Callable[[Progress], None] | None]
 @contextlib.contextmanager
 def sweep_progress(
     runs: int, steps: int
-) -> Iterator[tuple[Callable[[Step], None] | None, Callable[[Cell], None] | None]]:
+) -> Iterator[tuple[Callable[[SweepProgress], None] | None, Callable[[SweepRun], None] | None]]:
     """Show all runs of a sweep on stderr: one bar with the time left, and a line a running one.
 
     Away from a terminal each run has one line as it ends, so that a log can be followed.
@@ -66,7 +67,7 @@ def sweep_progress(
     if not sys.stderr.isatty():
         done = 0
 
-        def line(cell: Cell) -> None:
+        def line(cell: SweepRun) -> None:
             nonlocal done
             done += 1
             how = "used again" if cell.reused else "trained"
@@ -85,16 +86,16 @@ def sweep_progress(
         total = bar.add_task(f"steps of {runs} runs", total=runs * steps)
         lines: dict[str, TaskID] = {}
 
-        def tell(now: Step) -> None:
+        def tell(now: SweepProgress) -> None:
             loss = "" if now.loss is None else f", loss {now.loss:.2f}"
-            words = Text(f"{now.cell}: {now.phase}{loss}").markup
-            if now.cell not in lines:
-                lines[now.cell] = bar.add_task(words, total=now.steps)
-            moved = now.step - bar.tasks[bar.task_ids.index(lines[now.cell])].completed
-            bar.update(lines[now.cell], description=words, completed=now.step)
+            words = Text(f"{now.run}: {now.phase}{loss}").markup
+            if now.run not in lines:
+                lines[now.run] = bar.add_task(words, total=now.steps)
+            moved = now.step - bar.tasks[bar.task_ids.index(lines[now.run])].completed
+            bar.update(lines[now.run], description=words, completed=now.step)
             bar.advance(total, max(moved, 0))
 
-        def ended(cell: Cell) -> None:
+        def ended(cell: SweepRun) -> None:
             for name in [n for n in lines if str(cell.folder).endswith(n)]:
                 task = bar.tasks[bar.task_ids.index(lines[name])]
                 bar.advance(total, steps - task.completed)

@@ -92,7 +92,7 @@ class Sweep:
             parts = [_word(config.data)]
             parts += [target_word(config.targets)] if config.method == "lora" else []
         several = len(self.rates.get(config.method, ())) > 1
-        return Path(*parts, config.cell + (f"-lr{config.learning_rate:g}" if several else ""))
+        return Path(*parts, config.run_name + (f"-lr{config.learning_rate:g}" if several else ""))
 
 
 def target_word(targets: Targets) -> str:

@@ -1,37 +1,23 @@
-"""A sweep: every run of a grid, trained once and never again."""
+"""What a run of a sweep was, and how it ended."""
 
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
-from multiprocessing.managers import SyncManager
-from threading import Thread
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from subspace.errors import ArgumentError, SubspaceError, printable
 from subspace.results import strict
 from subspace.training.config import with_defaults
-from subspace.training.folder import RECORD
-from subspace.training.models import find_model
-from subspace.training.run import columns, train
-from subspace.training.tasks.load import load_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
-    from queue import Queue
 
     from subspace.training.config import TrainConfig
-    from subspace.training.run import Progress
-    from subspace.training.sweep.grid import Sweep
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
     """One run of a sweep: where it is, what it was, and how it ended."""
 
     folder: Path
@@ -57,10 +43,10 @@ class Cell:
     @property
     def validation(self) -> float:
         """Accuracy on the validation texts at the end; nan where it was not looked at."""
-        return seen(self.record, "validation")
+        return read_last_accuracy(self.record, "validation")
 
 
-def seen(record: Mapping[str, Any] | None, split: str) -> float:
+def read_last_accuracy(record: Mapping[str, Any] | None, split: str) -> float:
     """Return the last accuracy on the training or validation texts; nan where there is none.
 
     Of a completion task it is that of tokens: writing is for the test texts.
@@ -74,212 +60,10 @@ def writes_texts(record: Mapping[str, Any] | None) -> bool:
     return "token_accuracy" in (record or {}).get("after", {})
 
 
-@dataclass(frozen=True)
-class Step:
-    """A sign of life of one run, for one display of all."""
-
-    cell: str
-    phase: str
-    step: int
-    steps: int
-    loss: float | None = None
-
-
-def run_sweep(
-    sweep: Sweep,
-    out: Path,
-    *,
-    jobs: int = 1,
-    overwrite: bool = False,
-    weights: bool = True,
-    checkpoint_every: int = 100,
-    progress: Callable[[Step], None] | None = None,
-    finished: Callable[[Cell], None] | None = None,
-) -> list[Cell]:
-    """Train every run of a grid that is not there yet.
-
-    Parameters
-    ----------
-    sweep, out
-        The grid, and the folder of its runs; of a single run, its own folder.
-    jobs
-        Runs at a time, in processes that share the cores; 1 trains in this one.
-    overwrite, weights, checkpoint_every
-        As in `train`.
-    progress, finished
-        Called at every step of a run, and with each run as it ends.
-
-    Returns
-    -------
-    The runs, in the order of the grid, those of a search for the learning rate before those that
-    use it. One that failed has its error, and stops no other.
-
-    Raises
-    ------
-    ArgumentError
-        `out` is a run itself, two runs would be one folder, or there are no jobs; of a single run
-        all that `train` raises.
-    MissingFileError, FormatError
-        The model or one of the data sets cannot be read.
-    """
-    if jobs < 1:
-        raise ArgumentError(f"jobs is {jobs}; it must be a whole number >= 1")
-    shared: dict[str, Any] = {
-        "overwrite": overwrite,
-        "weights": weights,
-        "checkpoint_every": checkpoint_every,
-    }
-    if sweep.runs == 1:
-        ((config,),) = sweep.groups()
-        tell = _told(config.cell, progress or (lambda _step: None))
-        result = train(config, out, progress=tell, **shared)
-        return [Cell(out, config, dict(result.record), result.reused)]
-    if (out / RECORD).exists():
-        raise ArgumentError(f"{out}: is a run itself; several runs need a folder to hold them")
-    groups = sweep.groups()
-    _refuse_one_place(sweep, groups)
-    # What no run could read is refused before the first one.
-    find_model(sweep.options.model)
-    for data in sweep.data:
-        found = load_data(data, **columns(sweep.options))
-        if found.kind == "completion" and "head" in sweep.references:
-            raise ArgumentError(
-                f"{found.name} is a task of writing, for which a language model has no new head to "
-                "train alone; leave out --reference head"
-            )
-    done: dict[Path, Cell] = {}
-
-    def run(configs: Sequence[TrainConfig]) -> None:
-        tasks = {sweep.place(c): c for c in configs if sweep.place(c) not in done}
-        for place, cell in _run_all(tasks, out, jobs, shared, progress):
-            done[place] = cell
-            if finished is not None:
-                finished(cell)
-
-    # Where there is no rate to choose, the other seeds need not wait for it.
-    sure = [
-        replace(group[0], seed=s) for group in groups if len(group) == 1 for s in sweep.seeds[1:]
-    ]
-    run([*(config for group in groups for config in group), *sure])
-    chosen = [_best(group, sweep, done) for group in groups]
-    for group, best in zip(groups, chosen, strict=True):
-        for config in group:
-            if config is not best:
-                done[sweep.place(config)] = replace(done[sweep.place(config)], searched=True)
-    rest = [[replace(best, seed=seed) for seed in sweep.seeds[1:]] for best in chosen]
-    run([config for others in rest for config in others])
-    order = [c for group, others in zip(groups, rest, strict=True) for c in (*group, *others)]
-    return [done[sweep.place(config)] for config in order]
-
-
-def _refuse_one_place(sweep: Sweep, groups: Sequence[Sequence[TrainConfig]]) -> None:
-    """Refuse names that are the same once they are a folder's: one run would pass for both."""
-    places: set[Path] = set()
-    for place in (sweep.place(config) for group in groups for config in group):
-        if place in places:
-            raise ArgumentError(
-                f"two runs of the sweep would be in one folder, {place.as_posix()}: two data sets "
-                "or target sets have one name; rename one, or train it apart"
-            )
-        places.add(place)
-
-
-def _best(group: Sequence[TrainConfig], sweep: Sweep, done: Mapping[Path, Cell]) -> TrainConfig:
-    return max(group, key=lambda config: search_key(done[sweep.place(config)]))
-
-
-def search_key(cell: Cell) -> tuple[float, float]:
+def search_key(run: SweepRun) -> tuple[float, float]:
     """Order the runs of a search for the learning rate; the largest is the one to go on with.
 
     It has the best last accuracy on validation texts; of equals, the smallest rate.
     """
-    accuracy = cell.validation
-    return (accuracy if accuracy == accuracy else -1.0, -cell.config.learning_rate)
-
-
-def _run_all(
-    tasks: Mapping[Path, TrainConfig],
-    out: Path,
-    jobs: int,
-    shared: Mapping[str, Any],
-    progress: Callable[[Step], None] | None,
-) -> Iterator[tuple[Path, Cell]]:
-    if jobs == 1 or len(tasks) < 2:
-        tell = progress or (lambda _step: None)
-        for place, config in tasks.items():
-            yield place, _train_one(config, out / place, place.as_posix(), shared, tell)
-        return
-    context = get_context("spawn")  # torch's threads do not survive a fork
-    manager = SyncManager(ctx=context)
-    manager.start(_end_with_parent)
-    with manager, ProcessPoolExecutor(jobs, context, _end_with_parent) as pool:
-        steps = manager.Queue()
-        waiting = {
-            pool.submit(_work, config, out / place, place.as_posix(), shared, steps, jobs): place
-            for place, config in tasks.items()
-        }
-        while waiting:
-            ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            while not steps.empty():
-                step = steps.get()
-                if progress is not None:
-                    progress(step)
-            for future in ended:
-                place = waiting.pop(future)
-                try:
-                    yield place, future.result()
-                except BrokenProcessPool:
-                    why = "its process was killed; run the sweep again to go on from a checkpoint"
-                    yield place, Cell(out / place, tasks[place], None, False, why)
-
-
-def _end_with_parent() -> None:
-    """End this process with the one that began it, which `kill -9` gives no time to tell.
-
-    Else its run would go on unseen, and hold the lock of its folder against the next command.
-    """
-    parent = parent_process()
-    assert parent is not None
-
-    def wait_for_it() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=wait_for_it, daemon=True).start()
-
-
-def _told(name: str, tell: Callable[[Step], None]) -> Callable[[Progress], None]:
-    return lambda now: tell(Step(name, now.phase, now.step, now.steps, now.loss))
-
-
-def _work(
-    config: TrainConfig,
-    folder: Path,
-    name: str,
-    shared: Mapping[str, Any],
-    steps: Queue[Step],
-    jobs: int,
-) -> Cell:
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    return _train_one(config, folder, name, shared, steps.put)
-
-
-def _train_one(
-    config: TrainConfig,
-    folder: Path,
-    name: str,
-    shared: Mapping[str, Any],
-    tell: Callable[[Step], None],
-) -> Cell:
-    try:
-        result = train(config, folder, progress=_told(name, tell), **shared)
-    except SubspaceError as error:
-        text = str(error)
-        for place in (folder, folder.resolve()):  # the cell says it already
-            text = text.removeprefix(f"{place}: ")
-        return Cell(folder, config, None, False, text)
-    except Exception as error:  # one run's failure, a full disk or an odd model, stops no other
-        return Cell(folder, config, None, False, printable(f"{type(error).__name__}: {error}"))
-    return Cell(folder, config, dict(result.record), result.reused)
+    accuracy = run.validation
+    return (accuracy if accuracy == accuracy else -1.0, -run.config.learning_rate)

@@ -7,21 +7,21 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from subspace.results import NearlyEnough, SweepRow, Table6
-from subspace.training.sweep.run import seen, writes_texts
+from subspace.training.sweep.run import read_last_accuracy, writes_texts
 from subspace.training.tasks.load import stored_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 
-def table6(cells: Iterable[Cell]) -> Table6:
+def table6(runs: Iterable[SweepRun]) -> Table6:
     """Summarise the runs of a sweep.
 
     Parameters
     ----------
-    cells
+    runs
         What `run_sweep` returns: finished and failed runs, those of a search for the learning rate
         marked.
 
@@ -32,15 +32,15 @@ def table6(cells: Iterable[Cell]) -> Table6:
         smallest rank whose mean test accuracy is within one standard error of the best rank's,
         the difference paired over the seeds of both; unknown where they share fewer than two.
     """
-    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    groups: dict[tuple[Any, ...], list[SweepRun]] = {}
     writing = set()
-    for cell in cells:
-        if writes_texts(cell.record):
-            writing.add(cell.config.data)
-        config = cell.config
+    for run in runs:
+        if writes_texts(run.record):
+            writing.add(run.config.data)
+        config = run.config
         lora = config.method == "lora"
         key = (config.data, config.method) + ((config.targets, config.rank) if lora else ("", None))
-        groups.setdefault(key, []).append(cell)
+        groups.setdefault(key, []).append(run)
     rows = tuple(_row(key, group, key[0] in writing) for key, group in groups.items())
     sets = dict.fromkeys((r.data, r.targets) for r in rows if r.method == "lora")
     found = [
@@ -50,7 +50,7 @@ def table6(cells: Iterable[Cell]) -> Table6:
     return Table6(rows, tuple(each for each in found if each is not None))
 
 
-def _row(key: tuple[Any, ...], group: Sequence[Cell], writing: bool) -> SweepRow:
+def _row(key: tuple[Any, ...], group: Sequence[SweepRun], writing: bool) -> SweepRow:
     data, method, targets, rank = key
     used = [c for c in group if not c.searched]
     done = sorted((c for c in used if c.record is not None), key=lambda c: c.config.seed)
@@ -66,7 +66,7 @@ def _row(key: tuple[Any, ...], group: Sequence[Cell], writing: bool) -> SweepRow
         learning_rate=(used or group)[0].config.learning_rate,
         seeds=tuple(c.config.seed for c in done),
         test=tuple(float(r["after"]["accuracy"]) for r in records),
-        validation=tuple(seen(record, "validation") for record in records),
+        validation=tuple(read_last_accuracy(record, "validation") for record in records),
         train=tuple(_on_training_texts(record) for record in records),
         before=tuple(float(r["before"]["accuracy"]) for r in records),
         parameters=records[0]["trainable_parameters"] if records else None,
@@ -83,7 +83,7 @@ def _on_training_texts(record: Mapping[str, Any]) -> float:
     # Of a completion task the looks tell the share of tokens, which is no exact match: beside the
     # test texts' it would look like over-fitting.
     last = (record.get("history") or [{}])[-1]
-    return seen(record, "train") if "train_accuracy" in last else math.nan
+    return read_last_accuracy(record, "train") if "train_accuracy" in last else math.nan
 
 
 def nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:

@@ -14,7 +14,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Split:
+class TextSplit:
     """Texts and what belongs to each, index by index.
 
     Attributes
@@ -55,9 +55,9 @@ class Dataset:
 
     name: str
     labels: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
+    train: TextSplit
+    validation: TextSplit
+    test: TextSplit
     kind: Literal["classification", "completion"] = "classification"
     match: Literal["text", "sql"] = "text"
 
@@ -97,7 +97,7 @@ def labelled(
 ) -> Dataset:
     """Return a task of single texts from (text, class) of each split."""
     train, validation, test = (
-        Split(tuple(t for t, _ in rows[s]), tuple(k for _, k in rows[s])) for s in SPLITS
+        TextSplit(tuple(t for t, _ in rows[s]), tuple(k for _, k in rows[s])) for s in SPLITS
     )
     return Dataset(name, tuple(labels), train, validation, test)
 
@@ -107,7 +107,7 @@ def paired(
 ) -> Dataset:
     """Return a task of pairs from (first text, second text, class) of each split."""
     train, validation, test = (
-        Split(
+        TextSplit(
             tuple(first for first, _, _ in rows[s]),
             tuple(label for _, _, label in rows[s]),
             pairs=tuple(second for _, second, _ in rows[s]),
@@ -124,7 +124,7 @@ def completing(
 ) -> Dataset:
     """Return a completion task from (prompt, completion) of each split."""
     train, validation, test = (
-        Split(tuple(p for p, _ in rows[s]), (), completions=tuple(c for _, c in rows[s]))
+        TextSplit(tuple(p for p, _ in rows[s]), (), completions=tuple(c for _, c in rows[s]))
         for s in SPLITS
     )
     return Dataset(name, (), train, validation, test, "completion", match)

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError, FormatError, MissingFileError
-from subspace.training.tasks.dataset import SPLITS, completing, in_hash_order, labelled, paired
-from subspace.training.tasks.dataset import Dataset as Dataset
-from subspace.training.tasks.dataset import Split as Split
+from subspace.training.tasks.dataset import (
+    SPLITS,
+    Dataset,
+    completing,
+    in_hash_order,
+    labelled,
+    paired,
+)
 from subspace.training.tasks.hub import hub_records, is_hub_name
 from subspace.training.tasks.icd10 import icd10
 from subspace.training.tasks.icd10_pairs import icd10_pairs

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from subspace.findings.claims.verdicts import at_rank
 from subspace.findings.comparison import (
     Rest,
     control,
@@ -24,8 +25,7 @@ from subspace.findings.comparison import (
 )
 from subspace.findings.numbers import Middle, excess, modules
 from subspace.findings.paper import FIGURE3, FIGURE8, FIGURE8_TOP, query_or_value
-from subspace.findings.subspaces import AGREE_TOO, AS_MANY, MOST, NEAR_CHANCE
-from subspace.findings.verdicts import at_rank
+from subspace.findings.similarity import AGREE_TOO, AS_MANY, MOST, NEAR_CHANCE
 from subspace.results import Claim, Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ OFTEN = 2.0
 TAKES_IN = NEAR_CHANCE
 
 
-def top_directions(ranks: Similarity) -> Claim:
+def check_top_directions(ranks: Similarity) -> Claim:
     """Figure 3: the first directions of two ranks agree, phi(1, 1) > 0.5.
 
     Agrees where that holds in half of the modules and a control has less; in part where it does in
@@ -50,7 +50,7 @@ def top_directions(ranks: Similarity) -> Claim:
     control's median.
 
     >>> from subspace.results import Similarity
-    >>> top_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
+    >>> check_top_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
     'open'
     """
     paper = (
@@ -81,7 +81,7 @@ def top_directions(ranks: Similarity) -> Claim:
     return _closed("Figure 3", paper, here, verdict, ranks, found)
 
 
-def further_directions(ranks: Similarity, moved: Similarity | None = None) -> Claim:
+def check_further_directions(ranks: Similarity, moved: Similarity | None = None) -> Claim:
     """Figure 3: the directions after the first that agree are not shared.
 
     By the median excess over chance of their overlap: agrees up to `NEAR_CHANCE`, in part below
@@ -91,7 +91,7 @@ def further_directions(ranks: Similarity, moved: Similarity | None = None) -> Cl
     the modules, it is in part at most.
 
     >>> from subspace.results import Similarity
-    >>> further_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
+    >>> check_further_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
     'open'
     """
     paper = "The further directions of r = 8 are not shared with r = 64: they are mostly noise"
@@ -132,13 +132,13 @@ def further_directions(ranks: Similarity, moved: Similarity | None = None) -> Cl
     return _closed("Figure 3", paper, here, verdict, ranks, found)
 
 
-def two_seeds(seeds: Similarity) -> Claim:
+def check_two_seeds(seeds: Similarity) -> Claim:
     """Figure 4: two seeds share directions, random matrices none.
 
     Agrees where at least half of the modules share one beyond chance, in part where some do.
 
     >>> from subspace.results import Similarity
-    >>> two_seeds(Similarity(("r64", "r64-seed1"), "A", {}, 0.01)).verdict
+    >>> check_two_seeds(Similarity(("r64", "r64-seed1"), "A", {}, 0.01)).verdict
     'open'
     """
     paper = "Two seeds of r = 64 share leading directions, two random matrices none"
@@ -156,7 +156,7 @@ def two_seeds(seeds: Similarity) -> Claim:
     return _closed("Figure 4", paper, here, verdict, seeds, found)
 
 
-def query_against_value(seeds: Similarity) -> list[Claim]:
+def check_query_against_value(seeds: Similarity) -> list[Claim]:
     """Figure 4: two seeds share more directions of Wq than of Wv; empty where there is neither.
 
     Agrees where the median count of the query modules is higher by `AS_MANY` and a query has more
@@ -164,7 +164,7 @@ def query_against_value(seeds: Similarity) -> list[Claim]:
     alone. Open where both medians are 0.
 
     >>> from subspace.results import Similarity
-    >>> query_against_value(Similarity(("r64", "r64-seed1"), "A", {}, 0.01))
+    >>> check_query_against_value(Similarity(("r64", "r64-seed1"), "A", {}, 0.01))
     []
     """
     if not any(map(query_or_value, seeds)):
@@ -223,14 +223,14 @@ class _Placed:
         return cls(max(ranks), over, words)
 
 
-def within_w(placed: Sequence[Similarity]) -> Claim:
+def check_within_w(placed: Sequence[Similarity]) -> Claim:
     """Figure 8: W's top directions are hardly in an update of small rank, more in a larger one's.
 
     Of the medians over modules of the excess over chance of phi(all of W's compared directions,
     all of the update's): the smallest rank has at most `HARDLY`, and the largest `TAKES_IN` more.
     In part where one of the two holds.
 
-    >>> within_w(()).here
+    >>> check_within_w(()).here
     'Undefined: no update was placed in its base'
     """
     paper = (

@@ -1,7 +1,7 @@
 """The claims of the paper's section 7, each beside our numbers and a verdict by fixed rules.
 
 Hu et al. 2021, arXiv:2106.09685, section 7 and appendix H. The rules are the constants of
-`claims_table6` (Table 6), `claims_subspaces` (Figures 3, 4 and 8) and `claims_amplified` (Table 7).
+`table6`, `figures` (3, 4 and 8) and `table7`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings import claims_amplified, claims_subspaces, claims_table6
+from subspace.findings.claims.figures import (
+    check_further_directions,
+    check_query_against_value,
+    check_top_directions,
+    check_two_seeds,
+    check_within_w,
+)
+from subspace.findings.claims.table6 import check_small_rank
+from subspace.findings.claims.table7 import (
+    check_falling_factor,
+    check_more_than_random,
+    check_not_the_top,
+)
 from subspace.results import Claim, Verdict
 
 if TYPE_CHECKING:
@@ -18,10 +30,10 @@ if TYPE_CHECKING:
 
     from subspace.results import Amplification, Similarity, Table6
 
-__all__ = ["Claim", "Verdict", "claims"]
+__all__ = ["Claim", "Verdict", "check_claims"]
 
 
-def claims(
+def check_claims(
     table: Table6,
     ranks: Similarity,
     seeds: Similarity,
@@ -62,7 +74,7 @@ def claims(
     --------
     >>> from subspace.results import Similarity, Table6
     >>> nothing = Similarity(("r8", "r64"), "A", {}, 0.01)
-    >>> for claim in claims(Table6((), ()), nothing, nothing, (), ())[-4:]:
+    >>> for claim in check_claims(Table6((), ()), nothing, nothing, (), ())[-4:]:
     ...     print(f"{claim.where}: {claim.verdict}: {claim.here}")
     Figure 8: open: Undefined: no update was placed in its base.
     Table 7: open: Undefined: no adapter was held against its base.
@@ -70,15 +82,15 @@ def claims(
     Table 7: open: Undefined: no adapter was held against its base.
     """
     found = [
-        *claims_table6.of_rank(table),
-        claims_subspaces.top_directions(ranks),
-        claims_subspaces.further_directions(ranks, moved),
-        claims_subspaces.two_seeds(seeds),
-        *claims_subspaces.query_against_value(seeds),
-        claims_subspaces.within_w(placed),
-        claims_amplified.falling_factor(table7),
-        claims_amplified.more_than_random(table7),
-        claims_amplified.not_the_top(table7),
+        *check_small_rank(table),
+        check_top_directions(ranks),
+        check_further_directions(ranks, moved),
+        check_two_seeds(seeds),
+        *check_query_against_value(seeds),
+        check_within_w(placed),
+        check_falling_factor(table7),
+        check_more_than_random(table7),
+        check_not_the_top(table7),
     ]
     return tuple(
         replace(claim, paper=_sentence(claim.paper), here=_sentence(claim.here)) for claim in found

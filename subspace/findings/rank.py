@@ -23,7 +23,7 @@ MOST = 0.5
 NAMED = 3
 
 
-def ranked(result: Rank) -> tuple[str, str]:
+def describe_rank(result: Rank) -> tuple[str, str]:
     """Say in two findings which rank follows from the directions that runs share, and what not.
 
     Parameters
@@ -44,7 +44,7 @@ def ranked(result: Rank) -> tuple[str, str]:
     whole adapter is enough for nine in ten modules.
 
     >>> from subspace.results import Rank
-    >>> ranked(Rank(("r8",), "in", 0.01, {}, (), None))[0]
+    >>> describe_rank(Rank(("r8",), "in", 0.01, {}, (), None))[0]
     'Undefined: there is no module.'
     """
     first, second = _result(result), _open(result)

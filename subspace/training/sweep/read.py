@@ -9,7 +9,7 @@ from subspace.errors import ArgumentError, FormatError, MissingFileError, Subspa
 from subspace.training.config import TrainConfig, with_defaults
 from subspace.training.folder import FILES, RECORD, read_record
 from subspace.training.sweep.grid import target_word
-from subspace.training.sweep.run import Cell, search_key, seen
+from subspace.training.sweep.run import SweepRun, read_last_accuracy, search_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _AXES = {"data", "targets", "rank", "seed", "method", "learning_rate", "shuffle_labels", "alpha"}
 
 
-def find_runs(folders: Iterable[Path]) -> list[Cell]:
+def find_runs(folders: Iterable[Path]) -> list[SweepRun]:
     """Read finished runs as the cells of one sweep.
 
     Parameters
@@ -43,7 +43,7 @@ def find_runs(folders: Iterable[Path]) -> list[Cell]:
         Runs differ in what a sweep holds fixed, such as the number of steps, or two of them are of
         one configuration.
     """
-    cells: dict[Path, Cell] = {}
+    cells: dict[Path, SweepRun] = {}
     for folder in folders:
         found = _within(folder)
         if not found:
@@ -64,7 +64,7 @@ def _within(folder: Path) -> list[Path]:
     )
 
 
-def _cell(folder: Path) -> Cell:
+def _cell(folder: Path) -> SweepRun:
     record = read_record(folder)
     try:
         options = with_defaults(record["options"])
@@ -77,7 +77,7 @@ def _cell(folder: Path) -> Cell:
         for when in ("before", "after"):
             if not 0 <= float(record[when]["accuracy"]) <= 1:
                 raise ValueError(f"accuracy {record[when]['accuracy']!r}")
-        _ = [seen(record, split) for split in ("train", "validation")]
+        _ = [read_last_accuracy(record, split) for split in ("train", "validation")]
         _ = record["trainable_parameters"]
         _ = [_as(str, record[part]["name"], f"{part} name") for part in ("model", "data")]
     except SubspaceError as error:
@@ -86,7 +86,7 @@ def _cell(folder: Path) -> Cell:
         raise FormatError(
             f"{folder / RECORD}: not the record of a run ({type(error).__name__}: {error})"
         ) from error
-    return Cell(folder, config, record, reused=True)
+    return SweepRun(folder=folder, config=config, record=record, reused=True)
 
 
 def _as(kind: type, value: object, name: str) -> object:
@@ -95,7 +95,7 @@ def _as(kind: type, value: object, name: str) -> object:
     return value
 
 
-def _order(cell: Cell) -> tuple[Any, ...]:
+def _order(cell: SweepRun) -> tuple[Any, ...]:
     config = cell.config
     words = target_word(config.targets)
     return (
@@ -104,26 +104,26 @@ def _order(cell: Cell) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _once(cells: Iterable[Cell]) -> list[Cell]:
+def _once(cells: Iterable[SweepRun]) -> list[SweepRun]:
     """Take a run once: the gallery that was made of it holds a copy."""
-    runs: dict[TrainConfig, Cell] = {}
+    runs: dict[TrainConfig, SweepRun] = {}
     for cell in cells:
         other = runs.setdefault(cell.config, cell)
         if other.record != cell.record:
             raise ArgumentError(
                 f"{cell.folder} and {other.folder} are two runs of one configuration, "
-                f"{cell.config.cell}; give one of them"
+                f"{cell.config.run_name}; give one of them"
             )
         if not _has_weights(other) and _has_weights(cell):
             runs[cell.config] = cell
     return list(runs.values())
 
 
-def _has_weights(cell: Cell) -> bool:
+def _has_weights(cell: SweepRun) -> bool:
     return all((cell.folder / name).is_file() for name in FILES[cell.config.method])
 
 
-def refuse_mixed(cells: Sequence[Cell]) -> None:
+def refuse_mixed(cells: Sequence[SweepRun]) -> None:
     """Refuse runs, trained or planned, that no row of a table could hold side by side.
 
     Raises
@@ -131,7 +131,7 @@ def refuse_mixed(cells: Sequence[Cell]) -> None:
     ArgumentError
         They differ in what a sweep holds fixed.
     """
-    firsts: dict[tuple[Any, ...], Cell] = {}
+    firsts: dict[tuple[Any, ...], SweepRun] = {}
     for cell in cells:
         for scope, value in _fixed(cell):
             first = firsts.setdefault(scope, cell)
@@ -140,7 +140,7 @@ def refuse_mixed(cells: Sequence[Cell]) -> None:
                 raise _differ(scope[0], cell, value, first, other)
 
 
-def _fixed(cell: Cell) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _fixed(cell: SweepRun) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield what must be the same, each as its name and the runs that it holds for."""
     config, record = cell.config, cell.record or {}
     yield ("model",), config.model
@@ -153,20 +153,20 @@ def _fixed(cell: Cell) -> Iterator[tuple[tuple[Any, ...], Any]]:
         yield ("alpha", config.data, config.targets, config.rank), config.lora_alpha
 
 
-def _differ(name: str, a: Cell, value: object, b: Cell, other: object) -> ArgumentError:
+def _differ(name: str, a: SweepRun, value: object, b: SweepRun, other: object) -> ArgumentError:
     return ArgumentError(
         f"{a.folder} was trained with {name} {value!r}, {b.folder} with {other!r}; give the runs "
         "of one sweep"
     )
 
 
-def _searched(cells: Sequence[Cell]) -> list[Cell]:
-    groups: dict[tuple[Any, ...], list[Cell]] = {}
+def _searched(cells: Sequence[SweepRun]) -> list[SweepRun]:
+    groups: dict[tuple[Any, ...], list[SweepRun]] = {}
     for cell in cells:
         groups.setdefault(_order(cell)[:-2], []).append(cell)
     out = []
     for group in groups.values():
-        rates: dict[int, list[Cell]] = {}
+        rates: dict[int, list[SweepRun]] = {}
         for cell in group:
             rates.setdefault(cell.config.seed, []).append(cell)
         tried = next((found for found in rates.values() if len(found) > 1), None)

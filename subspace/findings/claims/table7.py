@@ -7,10 +7,10 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from subspace.findings.amplified import OUTSIDE, TOO_MANY, Outside
+from subspace.findings.amplification import OUTSIDE, TOO_MANY, Outside
+from subspace.findings.claims.verdicts import at_rank, every
 from subspace.findings.numbers import modules, number, tail
 from subspace.findings.paper import TABLE7
-from subspace.findings.verdicts import at_rank, every
 from subspace.results import Claim
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ CLEARLY = 2.0
 NOT_THE_TOP = 0.5
 
 
-def falling_factor(table7: Sequence[Amplification]) -> Claim:
+def check_falling_factor(table7: Sequence[Amplification]) -> Claim:
     """Table 7: the factor is far above 1 at a small rank, and falls with it.
 
     In part where one of the two holds. Open without two ranks that ascend.
 
-    >>> falling_factor(()).here
+    >>> check_falling_factor(()).here
     'Undefined: no adapter was held against its base'
     """
     (low, small), (high, large) = TABLE7.items()
@@ -61,14 +61,14 @@ def falling_factor(table7: Sequence[Amplification]) -> Claim:
     return Claim("Table 7", paper, here, every([falls, middles[0] >= FAR_ABOVE]))
 
 
-def more_than_random(table7: Sequence[Amplification]) -> Claim:
+def check_more_than_random(table7: Sequence[Amplification]) -> Claim:
     """Table 7: an update meets more of W than a random one does.
 
     An adapter has it where more modules than chance puts there lie above their range, and not more
     than chance puts there below (binomial, level `TOO_MANY` each), and the median over modules is
     `CLEARLY` more. In part where some of that holds. Agrees and does not are of all adapters.
 
-    >>> more_than_random(()).verdict
+    >>> check_more_than_random(()).verdict
     'open'
     """
     paper = "The update meets more of W than random directions do, in ‖UᵀWV‖: " + ", ".join(
@@ -103,13 +103,13 @@ def more_than_random(table7: Sequence[Amplification]) -> Claim:
     return Claim("Table 7", paper, here, every(held))
 
 
-def not_the_top(table7: Sequence[Amplification]) -> Claim:
+def check_not_the_top(table7: Sequence[Amplification]) -> Claim:
     """Table 7: ... but not the directions that W itself emphasises.
 
     Agrees where the median of what the update meets is below `NOT_THE_TOP` of what W's own top
     directions hold, in every adapter; in part where in some.
 
-    >>> not_the_top(()).verdict
+    >>> check_not_the_top(()).verdict
     'open'
     """
     paper = "It is not W's own top directions that the update meets, in ‖UᵀWV‖: " + ", ".join(

@@ -37,7 +37,7 @@ TELLS = 0.1
 QUOTED = "Wq, Wv"
 
 
-def of_rank(table: Table6) -> list[Claim]:
+def check_small_rank(table: Table6) -> list[Claim]:
     """Return two claims a data set and target set: a small rank is enough, a large one no better.
 
     A rank does where it is behind the best by at most `COMPETITIVE` or `NO_BETTER` standard errors,
@@ -46,7 +46,7 @@ def of_rank(table: Table6) -> list[Claim]:
     over the best smaller one: agrees where that does, in part up to `BETTER`.
 
     >>> from subspace.results import Table6
-    >>> for claim in of_rank(Table6((), ())):
+    >>> for claim in check_small_rank(Table6((), ())):
     ...     print(f"{claim.verdict}: {claim.here}")
     open: Undefined: no run of a sweep over ranks ended
     open: Undefined: no run of a sweep over ranks ended

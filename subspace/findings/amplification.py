@@ -25,7 +25,7 @@ TOO_MANY = 0.05
 """Modules outside chance count as a finding when as many by chance are less likely than this."""
 
 
-def amplified(results: Sequence[Amplification]) -> str:
+def describe_amplification(results: Sequence[Amplification]) -> str:
     """Say in one finding whether updates meet more or less of W than random ones would.
 
     Parameters
@@ -42,7 +42,7 @@ def amplified(results: Sequence[Amplification]) -> str:
     The modules outside the central 95 % of chance are counted, and held against the binomial
     number that chance alone puts there.
 
-    >>> amplified([])
+    >>> describe_amplification([])
     'Undefined: no adapter was held against its base.'
     """
     if not results:

@@ -41,7 +41,7 @@ AGREE_TOO = 0.5
 AS_MANY = 1.0
 
 
-def findings(ranks: Similarity, seeds: Similarity) -> tuple[str, str, str]:
+def describe_similarity(ranks: Similarity, seeds: Similarity) -> tuple[str, str, str]:
     """Say in three findings what two ranks share, whether the rest agrees, and what seeds share.
 
     Parameters
@@ -68,7 +68,7 @@ def findings(ranks: Similarity, seeds: Similarity) -> tuple[str, str, str]:
     --------
     >>> from subspace.results import Similarity
     >>> nothing = Similarity(("r8", "r64"), "A", {}, 0.01)
-    >>> findings(nothing, nothing)[0]
+    >>> describe_similarity(nothing, nothing)[0]
     "Undefined: 'r8' and 'r64' have no module in common."
     """
     return _shared(ranks), _rest(ranks), _seeds(seeds, ranks)

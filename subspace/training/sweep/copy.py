@@ -11,12 +11,12 @@ from subspace.training.folder import FILES, RECORD, appearing, finished_record, 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from subspace.training.sweep.run import Cell
+    from subspace.training.sweep.run import SweepRun
 
 _FILES = (*FILES["lora"], RECORD)
 
 
-def kept(cell: Cell, store: Path) -> Path | None:
+def kept(run: SweepRun, store: Path) -> Path | None:
     """Return this run's folder within `store`; written where the run's own weights are there.
 
     The copy is of the record that it stands beside, so that a run trained anew is copied anew. It
@@ -25,7 +25,7 @@ def kept(cell: Cell, store: Path) -> Path | None:
 
     Parameters
     ----------
-    cell
+    run
         A finished LoRA run.
     store
         The folder of the copies; each is named like its run (``r8-seed0``).
@@ -39,23 +39,23 @@ def kept(cell: Cell, store: Path) -> Path | None:
     ArgumentError
         In the copy's place is what is no copy of this run.
     """
-    copy = store / cell.config.cell
-    if _holds(copy) and (copy / RECORD).read_bytes() == (cell.folder / RECORD).read_bytes():
+    copy = store / run.config.run_name
+    if _holds(copy) and (copy / RECORD).read_bytes() == (run.folder / RECORD).read_bytes():
         return copy
-    if not _holds(cell.folder):
+    if not _holds(run.folder):
         return None
-    record = read_record(cell.folder)
+    record = read_record(run.folder)
     try:
         identity = {part: record[part] for part in ("options", "model", "data")}
         finished_record(copy, identity, overwrite=False, weights=False)
     except ArgumentError as error:  # someone's own adapter, perhaps, that is nowhere else
         raise ArgumentError(
-            f"{copy}: in the place of a copy of {cell.folder}, and none of it; move or delete it, "
+            f"{copy}: in the place of a copy of {run.folder}, and none of it; move or delete it, "
             "or choose another folder"
         ) from error
     with appearing(copy, {"copy": record}) as work:
         for name in _FILES:
-            shutil.copyfile(cell.folder / name, work / "new" / name)
+            shutil.copyfile(run.folder / name, work / "new" / name)
     return copy
 
 

@@ -24,7 +24,7 @@ ALONE = 0.05
 LOUD = 0.9
 
 
-def interfering(result: Interference) -> tuple[str, str, str]:
+def describe_interference(result: Interference) -> tuple[str, str, str]:
     """Say in three findings what a merge does, where, and what that does not show.
 
     Parameters
@@ -48,7 +48,7 @@ def interfering(result: Interference) -> tuple[str, str, str]:
 
     >>> from subspace.results import Interference
     >>> one = Interference(("a", "b"), (1, 1), 0.01, {}, (), (0, 0), *[float("nan")] * 3, ())
-    >>> interfering(one)[0]
+    >>> describe_interference(one)[0]
     'Undefined: every update is exactly zero, so that nothing is merged.'
     """
     said = (_merge(result), _modules(result), _open(result))
