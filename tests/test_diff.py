@@ -452,7 +452,7 @@ def test_the_adapter_says_what_it_is(tmp_path):
     base, tuned = pair(tmp_path)
     result = subspace.diff(base, tuned, rank=2)
     adapter = result.adapter
-    assert (adapter.name, adapter.method) == (
+    assert (adapter.name, str(adapter.method)) == (
         "tuned", "full fine-tuning, its leading directions",
     )  # fmt: skip
     assert adapter.metadata["base_model"] == "base"

@@ -141,7 +141,7 @@ def test_a_pipelines_file(pipeline):
     folder, wanted = pipeline
     adapter = subspace.load(folder, strict=True)
     held(adapter, wanted)
-    assert (adapter.format, adapter.method, adapter.notes) == ("diffusers", "LoRA", ())
+    assert (adapter.format, str(adapter.method), adapter.notes) == ("diffusers", "LoRA", ())
     assert len({update.scale for update in adapter.values()}) == 4
     assert {info.kind for info in adapter.updates.values()} == {"linear", "conv2d"}
     assert {info.rank for info in adapter.updates.values()} == {2, 3}
@@ -171,7 +171,7 @@ def test_variants(tmp_path, options):
     adapter = subspace.load(tmp_path, strict=True)
     held(adapter, deltas(model, "unet."))
     (option,) = options
-    assert adapter.method == {"use_rslora": "rsLoRA", "use_dora": "DoRA (BA part)"}.get(
+    assert str(adapter.method) == {"use_rslora": "rsLoRA", "use_dora": "DoRA (BA part)"}.get(
         option, "LoRA"
     )
     assert bool(adapter.set_aside) is (option != "use_rslora")

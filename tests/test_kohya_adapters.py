@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 import subspace
+from subspace.adapters import Method
 from subspace.adapters.load import explain
 from subspace.errors import FormatError
 from subspace.measures.diff.adapted import adapted_weight
@@ -123,7 +124,7 @@ def test_an_update_is_what_the_forward_of_lycoris_adds(tmp_path, algo, options):
     # rsLoRA's alpha has no exact float32.
     held_to_forward(adapter, model, rtol=1e-6 if "rs_lora" in options else 1e-12)
     assert adapter.format == "kohya / LyCORIS"
-    assert adapter.method == {"loha": "LoHa", "lokr": "LoKr"}.get(algo, "LoRA")
+    assert str(adapter.method) == {"loha": "LoHa", "lokr": "LoKr"}.get(algo, "LoRA")
     assert adapter.metadata["ss_network_module"] == "lycoris.kohya"
     assert not adapter.set_aside
     factored = algo in {"loha", "lokr"}
@@ -136,9 +137,9 @@ def test_dora_is_read_by_its_ba_part(tmp_path, algo, on_out):
     model, made = network(algo, dora_wd=True, wd_on_output=on_out)
     made.save_weights(str(tmp_path / "dora.safetensors"), None, {})
     adapter = subspace.load(tmp_path / "dora.safetensors")
-    assert "DoRA" in adapter.method
+    assert Method.DORA in adapter.method
     assert len(adapter.set_aside) == 4
-    assert {tensor.reason[:16] for tensor in adapter.set_aside} == {"DoRA's magnitude"}
+    assert {tensor.reason_text[:16] for tensor in adapter.set_aside} == {"DoRA's magnitude"}
     for lora in made.loras:  # LyCORIS weighs W + this by the magnitude
         wanted = lora.get_weight(None) if algo != "locon" else lora.make_weight() * lora.scale
         ours = adapter[lora.lora_name].delta()
@@ -187,7 +188,7 @@ def test_a_file_of_several_methods_with_norms_and_full_updates(tmp_path):
     tensors["m9.alpha"] = torch.tensor(2.0)
     save_file(tensors, tmp_path / "x.safetensors")
     adapter = subspace.load(tmp_path / "x.safetensors")
-    assert (adapter.method, set(adapter)) == ("LoRA + LoHa", {"m0_0", "m1_0"})
+    assert (str(adapter.method), set(adapter)) == ("LoRA + LoHa", {"m0_0", "m1_0"})
     assert {t.name: t.known for t in adapter.set_aside} == {
         "m2_0.diff": True,
         "m2_0.diff_b": True,

@@ -75,7 +75,7 @@ def test_linear_embedding_and_transposed(tmp_path, suffix):
     adapter = subspace.load(path, alpha=ALPHA, strict=True)
     assert_kinds(adapter, model)
     assert [update.scale for update in adapter.values()] == [3.5, 7 / 3, 7]
-    assert (adapter.format, adapter.method, adapter.notes) == ("loralib", "LoRA", ())
+    assert (adapter.format, str(adapter.method), adapter.notes) == ("loralib", "LoRA", ())
 
 
 @pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model", "module"])
@@ -146,7 +146,7 @@ def test_a_convolution_of_any_kernel(tmp_path_factory, rank, kernel, out, groups
     assert_same_update(adapter, {k: v.flatten(1) for k, v in merged(model).items()})
     assert adapter["conv1"].scale == ALPHA / rank
     assert adapter.updates["conv1"].kind == "conv2d"
-    assert "whole model's state dict" in adapter.set_aside[0].reason
+    assert "whole model's state dict" in adapter.set_aside[0].reason_text
 
 
 def test_a_convolution_that_is_no_product_is_refused(tmp_path):
@@ -172,7 +172,9 @@ def test_biases_are_set_aside(tmp_path, bias):
     model = made(fc=loralib.Linear(6, 10, r=3, lora_alpha=ALPHA))
     torch.save(loralib.lora_state_dict(model, bias=bias), tmp_path / "x.pt")
     adapter = subspace.load(tmp_path / "x.pt", alpha=ALPHA, strict=True)
-    assert [(t.name, t.reason.split(",")[0]) for t in adapter.set_aside] == [("fc.bias", "a bias")]
+    assert [(t.name, t.reason_text.split(",")[0]) for t in adapter.set_aside] == [
+        ("fc.bias", "a bias")
+    ]
 
 
 def test_without_alpha_it_is_asked_for(tmp_path):

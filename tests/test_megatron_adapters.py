@@ -49,7 +49,7 @@ def test_a_gathered_state_dict(tmp_path, prefix, entry):
     torch.save({entry: tensors, "iteration": 3} if entry else tensors, tmp_path / "x.pt")
     adapter = subspace.load(tmp_path / "x.pt", alpha=ALPHA, strict=True)
     assert_same_update(adapter, merged(tensors))
-    assert (adapter.format, adapter.method) == ("Megatron / NeMo", "LoRA")
+    assert (adapter.format, str(adapter.method)) == ("Megatron / NeMo", "LoRA")
     assert {name: u.scale for name, u in adapter.items()} == {QKV: 7 / 3, FC1: 3.5, EXPERT: 1.4}
     (note,) = adapter.notes
     assert note.startswith(f"{QKV}, {FC1}: rows in Megatron's order")
@@ -77,7 +77,7 @@ def test_one_of_several_adapters_is_chosen(tmp_path):
     save_file(one | two, tmp_path / "x.safetensors")
     adapter = subspace.load(tmp_path, alpha=ALPHA, adapter_name="1", strict=True)
     assert_same_update(adapter, merged(two))
-    assert {t.reason for t in adapter.set_aside} == {"of another adapter than '1'"}
+    assert {t.reason_text for t in adapter.set_aside} == {"of another adapter than '1'"}
     with pytest.raises(subspace.SubspaceError, match=r"2 adapters \(0, 1\); choose with load"):
         subspace.load(tmp_path, alpha=ALPHA)
     with pytest.raises(KeyError, match="no adapter '5'; its tensors have those of 0, 1"):
@@ -91,7 +91,7 @@ def test_dora_has_its_low_rank_part(tmp_path):
     tensors[f"{QKV}.to_wrap.weight"] = torch.ones(24, 10)
     save_file(tensors, tmp_path / "x.safetensors")
     adapter = subspace.load(tmp_path, alpha=ALPHA)
-    assert adapter.method == "DoRA (BA part)"
+    assert str(adapter.method) == "DoRA (BA part)"
     assert {t.name: t.known for t in adapter.set_aside} == {
         f"{QKV}.adapter.weight_magnitude": True,
         f"{QKV}.to_wrap.weight": False,

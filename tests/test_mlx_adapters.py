@@ -109,7 +109,7 @@ def test_linear_embedding_and_experts(tmp_path):
         *(f"layers.0.{name}" for name in ("embed", "experts.0", "experts.1", "experts.2")),
         "layers.0.q_proj",
     ]
-    assert (adapter.name, adapter.format, adapter.method) == ("run", "MLX-LM", "LoRA")
+    assert (adapter.name, adapter.format, str(adapter.method)) == ("run", "MLX-LM", "LoRA")
     assert (adapter.set_aside, adapter.notes) == ((), ())
     assert adapter.metadata["base_model"] == "someone/model"
     assert adapter["layers.0.q_proj"].shape == (10, 6)
@@ -141,7 +141,7 @@ def test_a_dora_has_its_low_rank_part_and_its_magnitude_aside(tmp_path):
     keys = ["q_proj", "embed"]
     model = trained(tmp_path / "run", keys=keys, dora=True)
     adapter = subspace.load(tmp_path / "run", strict=True)
-    assert adapter.method == "DoRA (BA part)"
+    assert str(adapter.method) == "DoRA (BA part)"
     assert {t.name for t in adapter.set_aside} == {f"layers.0.{k}.m" for k in keys}
     for key in keys:
         layer = dict(model.named_modules())[f"layers.0.{key}"]

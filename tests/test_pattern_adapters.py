@@ -51,7 +51,7 @@ def test_layouts(tmp_path, layout, layout_b):
     pattern += f", layout_b={layout_b}" if layout_b else ""
     adapter = subspace.load(path, pattern=pattern, strict=True)
     assert_same_update(adapter, {f"blocks.{n}": 2 * delta for n, delta in enumerate(deltas)})
-    assert (adapter.format, adapter.method, adapter.notes) == ("own pattern", "LoRA", ())
+    assert (adapter.format, str(adapter.method), adapter.notes) == ("own pattern", "LoRA", ())
     assert str(adapter.metadata["pattern"]).startswith("A=blocks.{n}.w_a, B=blocks.{n}.w_b")
 
 

@@ -57,7 +57,7 @@ def test_before_any_cut(tmp_path):
     wrapped = made(two_linears())
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
     assert_same_update(adapter, merged_deltas(wrapped))
-    assert (adapter.format, adapter.method) == ("PEFT AdaLoRA", "AdaLoRA")
+    assert (adapter.format, str(adapter.method)) == ("PEFT AdaLoRA", "AdaLoRA")
     assert adapter["0"].scale == 7 / (4 + 1e-5)
     assert (adapter.set_aside, adapter.notes) == ((), ())
 
@@ -90,7 +90,9 @@ def test_a_module_without_any_rank_is_set_aside(tmp_path):
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
     assert_same_update(adapter, {"0": merged_deltas(wrapped)["0"]})
     assert adapter.updates["0"].rank == 2
-    assert {t.reason for t in adapter.set_aside} == {"AdaLoRA left this module no rank: no update"}
+    assert {t.reason_text for t in adapter.set_aside} == {
+        "AdaLoRA left this module no rank: no update"
+    }
     assert adapter.notes == ("2: AdaLoRA left no rank",)
 
 

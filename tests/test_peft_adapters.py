@@ -37,7 +37,7 @@ def test_plain(tmp_path):
     wrapped = made(two_linears(), target_modules=["0", "2"])
     adapter = subspace.load(written(wrapped, tmp_path / "run"))
     assert_same_update(adapter, merged_deltas(wrapped))
-    assert (adapter.name, adapter.format, adapter.method) == ("run", "PEFT", "LoRA")
+    assert (adapter.name, adapter.format, str(adapter.method)) == ("run", "PEFT", "LoRA")
     assert adapter["0"].scale == pytest.approx(7 / 3)
     assert adapter["0"].A.dtype == torch.float32
     assert "adapter_model.safetensors (base_model.model.0.lora_A.weight" in adapter["0"].source
@@ -80,7 +80,7 @@ def test_rslora_divides_by_the_root_of_the_rank(tmp_path):
     adapter = subspace.load(written(wrapped, tmp_path))
     assert_same_update(adapter, merged_deltas(wrapped))
     assert adapter["0"].scale == pytest.approx(7 / math.sqrt(3))
-    assert adapter.method == "rsLoRA"
+    assert str(adapter.method) == "rsLoRA"
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -245,7 +245,7 @@ def test_live_state_dicts_carry_the_adapters_name(tmp_path):
     adapter = subspace.load(folder, adapter_name="default")
     wanted = {"0": wrapped.base_model.model[0].get_delta_weight("default").double()}
     assert_same_update(adapter, wanted)
-    assert {t.reason for t in adapter.set_aside} == {"of another adapter, 'two'"}
+    assert {t.reason_text for t in adapter.set_aside} == {"of another adapter, 'two'"}
     with pytest.raises(subspace.SubspaceError, match="no adapter 'three'"):
         subspace.load(folder, adapter_name="three")
 
@@ -283,7 +283,7 @@ def _state_dict(wrapped, path):
 
 
 def reasons(adapter):
-    return {t.name.removeprefix(PREFIX): (t.reason, t.known) for t in adapter.set_aside}
+    return {t.name.removeprefix(PREFIX): (t.reason_text, t.known) for t in adapter.set_aside}
 
 
 def test_saved_modules_are_set_aside(tmp_path):
@@ -341,7 +341,7 @@ def test_dora_is_its_ba_part_and_its_magnitude_completes_it(tmp_path):
     wrapped = made(two_linears(), target_modules=["0", "2"], use_dora=True)
     base = [wrapped.base_model.model[i].get_base_layer().weight.double() for i in (0, 2)]
     adapter = subspace.load(written(wrapped, tmp_path))
-    assert adapter.method == "DoRA (BA part)"
+    assert str(adapter.method) == "DoRA (BA part)"
     merged = merged_deltas(wrapped)
     for name, weight in zip("02", base, strict=True):
         magnitude = adapter.tensor(f"{PREFIX}{name}.lora_magnitude_vector").double()

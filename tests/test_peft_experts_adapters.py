@@ -131,7 +131,7 @@ def test_which_side_a_is_on_is_by_the_version(version, flipped, tmp_path):
     if flipped is None:
         assert len(adapter) == 1
         assert len(adapter.set_aside) == 2
-        assert all("not stored by PEFT before 0.19.1" in t.reason for t in adapter.set_aside)
+        assert all("not stored by PEFT before 0.19.1" in t.reason_text for t in adapter.set_aside)
         return
     wanted = merged(wrapped, [f"{EXPERTS}.gate_up_proj"], transposed=flipped)
     assert_same_update(adapter.select("*experts*"), wanted)
@@ -162,7 +162,7 @@ def test_parameters_that_cannot_be_told_apart_are_set_aside(tmp_path):
     wrapped = made(model, target_modules=["lin"], target_parameters=["experts.one", "experts.two"])
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
     assert list(adapter) == ["lin"]
-    assert {t.reason for t in adapter.set_aside} == {
+    assert {t.reason_text for t in adapter.set_aside} == {
         "updates of parameters (one, two): which factors are of which parameter is not stored"
     }
     assert len(adapter.set_aside) == 4
@@ -173,14 +173,14 @@ def test_shapes_that_are_of_no_expert_tell_nothing(tmp_path):
     wrapped = made(model, target_modules=["lin"], target_parameters=BOTH)
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
     assert list(adapter) == ["lin"]
-    assert all("of which parameter is not stored" in t.reason for t in adapter.set_aside)
+    assert all("of which parameter is not stored" in t.reason_text for t in adapter.set_aside)
 
 
 def test_no_rank_tells_no_experts(tmp_path):
     wrapped = made(Model(one=(2, 6, 8)), target_modules=["lin"], target_parameters=["experts.one"])
     adapter = subspace.load(edited(written(wrapped, tmp_path), r=None))
     assert list(adapter) == ["lin"]
-    assert "which tells the number of experts" in adapter.set_aside[0].reason
+    assert "which tells the number of experts" in adapter.set_aside[0].reason_text
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_vera(model, targets, tmp_path):
     wrapped = made(model(), target_modules=targets)
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
     assert_same_update(adapter, merged_deltas(wrapped, VeraLayer))
-    assert (adapter.format, adapter.method) == ("PEFT VeRA", "VeRA")
+    assert (adapter.format, str(adapter.method)) == ("PEFT VeRA", "VeRA")
     assert {update.scale for update in adapter.values()} == {1.0}
     assert {info.rank for info in adapter.updates.values()} == {3}
     assert adapter.set_aside == ()
@@ -174,19 +174,21 @@ def test_a_live_state_dict_in_a_torch_file(tmp_path):
     torch.save(live, folder / "adapter_model.bin")
     adapter = subspace.load(folder, strict=True)
     assert_same_update(adapter, merged_deltas(wrapped, VeraLayer))
-    assert {t.reason for t in adapter.set_aside} <= {"VeRA's shared projection, once more"}
+    assert {t.reason_text for t in adapter.set_aside} <= {"VeRA's shared projection, once more"}
 
 
 def test_a_saved_head(tmp_path):
     wrapped = made(tiny_bert(), target_modules=["query"], task_type="SEQ_CLS")
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
-    assert {t.reason for t in adapter.set_aside} == {"a full copy of the module (modules_to_save)"}
+    assert {t.reason_text for t in adapter.set_aside} == {
+        "a full copy of the module (modules_to_save)"
+    }
 
 
 def test_biases_that_it_trains_are_set_aside(tmp_path):
     wrapped = made(tiny_bert(), target_modules=["query"], bias="vera_only")
     adapter = subspace.load(written(wrapped, tmp_path), strict=True)
-    assert {t.reason for t in adapter.set_aside} == {
+    assert {t.reason_text for t in adapter.set_aside} == {
         "a trained bias of the base model (bias = 'vera_only')"
     }
 

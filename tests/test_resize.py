@@ -19,7 +19,7 @@ from made import factors, gaussian
 from schema_held import held
 
 import subspace
-from subspace.adapters import Adapter, LowRankUpdate
+from subspace.adapters import Adapter, LowRankUpdate, Method
 from subspace.errors import AnalysisError, ArgumentError, NonFiniteError, UnknownModuleError
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
@@ -165,6 +165,36 @@ def test_peft_loads_a_resized_adapter_and_applies_it(tmp_path, rslora, budget):
             assert lost == pytest.approx(wanted, abs=1e-6 * np.linalg.norm(dense))
 
 
+@pytest.mark.parametrize("patterns", [False, True], ids=["one rank", "patterns"])
+@pytest.mark.parametrize(
+    ("rslora", "dora"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_every_alpha_stays_whatever_the_method(tmp_path, rslora, dora, patterns):
+    """rsLoRA divides by sqrt(r), with DoRA too, whose name hides it in what `inspect` shows."""
+    table = {"rank_pattern": {"key": 4}, "alpha_pattern": {"value": 12}} if patterns else {}
+    options = {"r": 8, "lora_alpha": 16, "use_rslora": rslora, "use_dora": dora, **table}
+    targets = ["query", "key", "value"]
+    wrapped = made(tiny_bert(), target_modules=targets, **options)
+    source = subspace.load(written(wrapped, tmp_path / "run"))
+    assert source.method == Method.of_lora(rslora=rslora, dora=dora)
+    result = subspace.resize(source, rank=2)
+    assert any("DoRA" in note for note in result.notes) is dora
+    out = subspace.save(result.adapter, tmp_path / "out").path
+    config = json.loads((out / "adapter_config.json").read_text())
+    alphas = dict.fromkeys(source, 16) | {
+        module: 12 for module in source if patterns and module.endswith("value")
+    }
+    assert {m: config["alpha_pattern"].get(m, config["lora_alpha"]) for m in source} == alphas
+    assert (config["r"], config["rank_pattern"]) == (2, {})
+    divisor = math.sqrt(2) if rslora else 2
+    again = subspace.load(out, strict=True)
+    for module, info in again.updates.items():
+        assert info.scale == pytest.approx(alphas[module] / divisor)
+        S, dense = naive(source[module])
+        lost = np.linalg.norm(again[module].delta().numpy() - dense)
+        assert lost == pytest.approx(np.linalg.norm(S[2:]), abs=1e-6 * np.linalg.norm(dense))
+
+
 def test_all_directions_lose_nothing_but_rounding():
     source = in_memory(factors(40, 30, 8, cond=3))
     result = subspace.resize(source, rank=8, dtype="float64")
@@ -213,7 +243,7 @@ def test_an_update_that_is_zero_is_left_out():
     assert math.isnan(gone.energy)
     assert list(result.adapter) == ["layer.0.q"]
     assert result.notes == ("left out, since nothing of them is kept: layer.1.q",)
-    assert result.adapter.metadata["partial"] is True
+    assert result.adapter.partial
     held(result.to_dict())
     assert result.to_frame()["error"].isna().tolist() == [False, True]
     with pytest.raises(AnalysisError, match="nothing would be left of it, every update is 0"):

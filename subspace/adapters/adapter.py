@@ -13,12 +13,15 @@ from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from subspace.adapters.method import Method
 from subspace.errors import UnknownModuleError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
+    from subspace.adapters.set_aside import SetAside
 
     Factors = tuple[torch.Tensor, torch.Tensor]
 
@@ -122,40 +125,55 @@ class UpdateInfo:
         return self.rank * sum(self.shape)
 
 
-@dataclass(frozen=True)
-class SetAside:
-    """A tensor that is not part of any A or B, and why."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    reason: str
-    known: bool = True  # False: the loader does not understand this tensor
-    module: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Adapter(Mapping[str, LowRankUpdate]):
     """A trained adapter: a read-only mapping from module path to `LowRankUpdate`.
 
     Modules come in the model's own order (layer 2 before layer 10). Reading a module reads its
     two tensors; nothing else is touched.
+
+    Attributes
+    ----------
+    name
+        As results and figures show it.
+    path
+        As the user gave it; None in memory.
+    format
+        The format's name, as `inspect` shows it.
+    method
+        What its updates are.
+    updates
+        Module path -> what the headers tell.
+    metadata
+        What else the files say, such as ``base_model``; its keys depend on the format.
+    set_aside
+        The tensors that are in no update.
+    notes
+        What a reader of the numbers ought to know.
+    initial
+        Module path -> A (r, d_in) before training, where the trainer stored it.
+    partial
+        Some modules of the file were left out: a writer must not name them again.
+    resized
+        The ranks are no longer those of training.
+    reordered
+        Modules whose rows are in the writer's own rotary order (`subspace.adapters.rotary`).
     """
 
     name: str
     path: Path | None
     format: str
-    method: str
+    method: Method
     updates: Mapping[str, UpdateInfo]
     metadata: Mapping[str, object] = field(default_factory=dict)
     set_aside: tuple[SetAside, ...] = ()
-    notes: tuple[str, ...] = ()  # what a reader of the numbers ought to know
+    notes: tuple[str, ...] = ()
     initial: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """The A of every module before training, where the trainer stored it."""
-    _read: Callable[[str], LowRankUpdate] = field(repr=False, kw_only=True)
-    _read_tensor: Callable[[str], torch.Tensor] | None = field(
-        repr=False, kw_only=True, default=None
-    )
+    partial: bool = False
+    resized: bool = False
+    reordered: frozenset[str] = frozenset()
+    _read: Callable[[str], LowRankUpdate] = field(repr=False)
+    _read_tensor: Callable[[str], torch.Tensor] | None = field(repr=False, default=None)
 
     @classmethod
     def from_updates(
@@ -167,7 +185,14 @@ class Adapter(Mapping[str, LowRankUpdate]):
             key: UpdateInfo(key, u.shape, u.rank, u.scale, _dtype_name(u.A, u.B))
             for key, u in held.items()
         }
-        return cls(name, None, "memory", "LoRA", MappingProxyType(infos), _read=held.__getitem__)
+        return cls(
+            name=name,
+            path=None,
+            format="memory",
+            method=Method.LORA,
+            updates=MappingProxyType(infos),
+            _read=held.__getitem__,
+        )
 
     def __getitem__(self, module: str) -> LowRankUpdate:
         if module not in self.updates:
@@ -207,10 +232,8 @@ class Adapter(Mapping[str, LowRankUpdate]):
             )
         from dataclasses import replace
 
-        metadata = self.metadata
-        if len(kept) < len(self):  # who writes it must not name the others again
-            metadata = MappingProxyType({**metadata, "partial": True})
-        return replace(self, updates=MappingProxyType(kept), metadata=metadata)
+        partial = self.partial or len(kept) < len(self)
+        return replace(self, updates=MappingProxyType(kept), partial=partial)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read a tensor that was set aside (a DoRA magnitude, a saved head) by its stored name."""

@@ -237,11 +237,8 @@ def _renamed(adapter: Adapter, table: Mapping[str, str]) -> Adapter:
         else {}
     )
 
-    rows = tuple(table.get(name, name) for name in other_rows(adapter, adapter.updates))
-    if rows:
-        adapter = replace(
-            adapter, metadata=MappingProxyType({**adapter.metadata, "other_rows": rows})
-        )
+    rows = frozenset(table.get(name, name) for name in other_rows(adapter, adapter.updates))
+    adapter = replace(adapter, reordered=rows)
 
     def read(module: str) -> LowRankUpdate:
         return replace(before[old.get(module, module)], name=module)

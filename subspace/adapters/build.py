@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from subspace.adapters.adapter import Adapter, LowRankUpdate, SetAside, UpdateInfo
+from subspace.adapters.adapter import Adapter, LowRankUpdate, UpdateInfo
 from subspace.adapters.factors import magnitude
 from subspace.adapters.factors.kronecker import Kronecker
+from subspace.adapters.method import Method
+from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import some
 from subspace.errors import FormatError
 from subspace.modules.order import model_order
@@ -86,11 +88,12 @@ def assemble(
     planned: Iterable[Planned],
     *,
     format: str,
-    method: str = "LoRA",
-    set_aside: Mapping[str, str | SetAside] | None = None,
+    method: Method = Method.LORA,
+    set_aside: Mapping[str, SetAsideReason | SetAside] | None = None,
     notes: Iterable[str] = (),
+    reordered: Iterable[str] = (),
     base_model: str | None = None,
-    **metadata: object,
+    metadata: Mapping[str, object] | None = None,
 ) -> Adapter:
     """Make an `Adapter` whose tensors are read when a module is asked for.
 
@@ -100,16 +103,20 @@ def assemble(
         The files.
     planned
         Its updates, in any order.
-    format, method
-        As `inspect` shows them.
+    format
+        Its name, as `inspect` shows it.
+    method
+        What the updates are.
     set_aside
         Of each tensor that is known to be no part of an update, the reason.
     notes
         What a reader of the numbers ought to know.
+    reordered
+        Modules whose rows are in the writer's own rotary order.
     base_model
         What the files say that the base is.
     metadata
-        More of it.
+        What else the files say.
 
     Raises
     ------
@@ -158,25 +165,29 @@ def assemble(
         )
 
     return Adapter(
-        source.name,
-        source.path,
-        format,
-        method,
-        MappingProxyType({module: _info(update, source) for module, update in updates.items()}),
-        MappingProxyType({"base_model": base_model, "weights": str(source.weights), **metadata}),
-        aside,
-        tuple(dict.fromkeys(notes)),
-        MappingProxyType(open_tensors(source.initial)) if source.initial else {},
+        name=source.name,
+        path=source.path,
+        format=format,
+        method=method,
+        updates=MappingProxyType(
+            {module: _info(update, source) for module, update in updates.items()}
+        ),
+        metadata=MappingProxyType(
+            {"base_model": base_model, "weights": str(source.weights), **(metadata or {})}
+        ),
+        set_aside=aside,
+        notes=tuple(dict.fromkeys(notes)),
+        initial=MappingProxyType(open_tensors(source.initial)) if source.initial else {},
+        reordered=frozenset(reordered),
         _read=read,
         _read_tensor=tensors.__getitem__,
     )
 
 
-def _aside(name: str, header: TensorHeader, reason: str | SetAside | None) -> SetAside:
+def _aside(name: str, header: TensorHeader, reason: SetAsideReason | SetAside | None) -> SetAside:
     if isinstance(reason, SetAside):
         return reason
-    known = reason is not None
-    return SetAside(name, header.shape, header.dtype, reason or "not understood", known=known)
+    return SetAside.of(name, header, reason or SetAsideReason.NOT_UNDERSTOOD)
 
 
 def _info(update: Planned, source: Source) -> UpdateInfo:

@@ -2,8 +2,8 @@
 
 torchtune and llama.cpp have a head's pairs side by side, transformers has its two halves; the
 number of heads, which undoes it, is in the base's ``config.json``. Where that is not beside the
-file, the adapter's ``metadata["other_rows"]`` names the modules: what compares their rows with
-another order, or writes them for another program, refuses.
+file, `Adapter.reordered` names the modules: what compares their rows with another order, or writes
+them for another program, refuses.
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ def _in_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 def other_rows(adapter: Adapter, modules: Iterable[str]) -> list[str]:
     """List those of `modules` whose rows are in the writer's own order."""
-    found: Any = adapter.metadata.get("other_rows") or ()
-    return [module for module in modules if module in found]
+    return [module for module in modules if module in adapter.reordered]
 
 
 def refuse_other_rows(adapter: Adapter, modules: Iterable[str], what: str) -> None:

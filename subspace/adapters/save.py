@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from subspace.adapters.find import CONFIG
 from subspace.adapters.formats import cloneofsimo
 from subspace.adapters.rotary import refuse_other_rows
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import some
 from subspace.adapters.writers import (
     diffusers as save_diffusers,
@@ -27,7 +28,6 @@ from subspace.adapters.writers import (
     peft as save_peft,
 )
 from subspace.adapters.writers.atomic import place_file, place_folder, room_for
-from subspace.adapters.writers.content import OF_ANOTHER
 from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import TORCH_SUFFIXES, short
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from subspace.adapters.adapter import Adapter, SetAside
+    from subspace.adapters.adapter import Adapter
+    from subspace.adapters.set_aside import SetAside
     from subspace.adapters.writers.content import Content, Writer
 
 # What `format=` and ``--to`` call each.
@@ -136,7 +137,7 @@ def save(
     left_out = [
         tensor
         for tensor in adapter.set_aside
-        if tensor.name not in content.carried and not tensor.reason.startswith(OF_ANOTHER)
+        if tensor.name not in content.carried and tensor.reason is not SetAsideReason.OTHER_ADAPTER
     ]
     if left_out and not updates_only:
         raise FormatError(
@@ -191,7 +192,7 @@ def own_format(adapter: Adapter) -> str:
 def _reasons(tensors: list[SetAside]) -> str:
     by_reason: dict[str, list[str]] = {}
     for tensor in tensors:
-        by_reason.setdefault(tensor.reason, []).append(tensor.name)
+        by_reason.setdefault(tensor.reason_text, []).append(tensor.name)
     return "; ".join(
         f"{len(names)} tensor{'s' if len(names) > 1 else ''}, {reason}: {some(names)}"
         for reason, names in by_reason.items()

@@ -95,7 +95,7 @@ def _plain(adapter: Adapter) -> dict[str, Any]:
         "name": adapter.name,
         "path": str(adapter.path),
         "format": adapter.format,
-        "method": adapter.method,
+        "method": str(adapter.method),
         "base_model": adapter.metadata.get("base_model"),
         "parameters": sum(info.parameters for info in adapter.updates.values()),
         "initial_A": bool(adapter.initial),
@@ -117,7 +117,7 @@ def _plain(adapter: Adapter) -> dict[str, Any]:
                 "module": tensor.module,
                 "shape": list(tensor.shape),
                 "dtype": tensor.dtype,
-                "reason": tensor.reason,
+                "reason": tensor.reason_text,
                 "known": tensor.known,
             }
             for tensor in adapter.set_aside
@@ -252,7 +252,7 @@ def _by_reason(set_aside: Iterable[SetAside]) -> dict[str, list[SetAside]]:
     out: dict[str, list[SetAside]] = {}
     for tensor in set_aside:
         if tensor.known:
-            out.setdefault(tensor.reason, []).append(tensor)
+            out.setdefault(tensor.reason_text, []).append(tensor)
     return out
 
 

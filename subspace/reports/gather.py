@@ -202,7 +202,7 @@ def _source(adapter: Adapter) -> Source:
     return Source(
         name=adapter.name,
         format=adapter.format,
-        method=adapter.method,
+        method=str(adapter.method),
         base_model=str(adapter.metadata.get("base_model") or ""),
         modules=len(ranks),
         parameters=sum(info.parameters for info in adapter.updates.values()),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from subspace.adapters.adapter import SetAside
+from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import FLOATS
 from subspace.errors import FormatError
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from subspace.adapters.build import Planned
     from subspace.adapters.source import Source
-
-REASON = "DoRA's magnitude: not low-rank, and not in B @ A"
 
 
 def aside(update: Planned, source: Source) -> SetAside:
@@ -43,7 +41,7 @@ def aside(update: Planned, source: Source) -> SetAside:
             f"{source.text(update.magnitude)} is no magnitude of module {update.module!r}, "
             f"{d_out} x {d_in}"
         )
-    return SetAside(update.magnitude, header.shape, header.dtype, REASON, module=update.module)
+    return SetAside.of(update.magnitude, header, SetAsideReason.MAGNITUDE, module=update.module)
 
 
 def stored(update: Planned, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:

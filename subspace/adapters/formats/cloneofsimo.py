@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters.build import Planned, assemble
 from subspace.adapters.factors.kernels import pair
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, some
 from subspace.tensorfiles import TORCH_SUFFIXES
 
@@ -95,12 +96,10 @@ def read(source: Source) -> Adapter:
         planned,
         format=NAME,
         set_aside={
-            name: "the embedding of a word learned beside (textual inversion)"
-            for name in tensors
-            if metadata.get(name) == _EMBED
+            name: SetAsideReason.LEARNED_WORD for name in tensors if metadata.get(name) == _EMBED
         },
         notes=_notes(modules, classes, others),
-        targets=classes,
+        metadata={"targets": classes},
     )
 
 

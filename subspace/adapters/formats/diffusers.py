@@ -21,10 +21,11 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import Planned, assemble
-from subspace.adapters.factors import magnitude
 from subspace.adapters.factors.kernels import pair
+from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
 from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, number, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
@@ -70,10 +71,9 @@ _FACTOR = re.compile(
 )
 _OF_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _REASONS = {
-    "magnitude": magnitude.REASON,
-    "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
+    "magnitude": SetAsideReason.MAGNITUDE,
+    "bias": SetAsideReason.UPDATE_BIAS,
 }
-_NORM = "a norm's weight, trained in full"
 _NO_ALPHA = "no alpha is stored; r is taken, as diffusers does, so the scale is 1"
 
 
@@ -108,7 +108,7 @@ def read(source: Source) -> Adapter:
         an alpha that is no number.
     """
     modules: dict[str, dict[str, str]] = {}
-    aside = {name: _NORM for name in source.tensors if _is_norm(name)}
+    aside = {name: SetAsideReason.NORM for name in source.tensors if _is_norm(name)}
     for module, slots in by_module(source, _parse).items():
         aside |= {name: _REASONS[slot] for slot, name in slots.items() if slot in _REASONS}
         factors = {slot: name for slot, name in slots.items() if slot in "AB"}
@@ -133,14 +133,14 @@ def read(source: Source) -> Adapter:
         )
         for module, held in pairs.items()
     ]
-    dora = _REASONS["magnitude"] in aside.values() or any(c.dora for c in configs)
+    dora = SetAsideReason.MAGNITUDE in aside.values() or any(c.dora for c in configs)
     rslora = any(config.rslora for config in configs)
     base = next((config.base_model for config in configs if config.base_model), None)
     return assemble(
         source,
         planned,
         format=NAME,
-        method="DoRA (BA part)" if dora else "rsLoRA" if rslora else "LoRA",
+        method=Method.of_lora(rslora=rslora, dora=dora),
         set_aside=aside,
         notes=notes,
         base_model=base,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters.build import Planned, assemble
 from subspace.adapters.rotary import base_config, has_heads, heads_of, is_turned, put_back
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, matrix, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import QUANTISED, short
@@ -124,7 +125,7 @@ def read(source: Source) -> Adapter:
             "not known here"
         )
     aside = {
-        name: "a norm's weight in full, which llama.cpp does not apply"
+        name: SetAsideReason.NORM_NOT_APPLIED
         for name in source.tensors
         if name.endswith("_norm.weight")
     }
@@ -135,8 +136,8 @@ def read(source: Source) -> Adapter:
         set_aside=aside,
         notes=notes,
         base_model=metadata.get("general.base_model.0.name"),
-        architecture=architecture,
-        other_rows=tuple(turned),
+        metadata={"architecture": architecture},
+        reordered=turned,
     )
 
 

@@ -19,12 +19,16 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.build import Planned, assemble
-from subspace.adapters.factors import hadamard, kronecker, magnitude
+from subspace.adapters.factors import hadamard, kronecker
 from subspace.adapters.factors.kernels import KINDS, pair
 from subspace.adapters.factors.products import GAUGE, Extent, bounded, with_core
+from subspace.adapters.method import Method
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, matrix, number, some
 from subspace.errors import FormatError
 
@@ -49,29 +53,26 @@ HELD = "files of `lycoris`, its layers' forward; sd-scripts' by the documented r
 PROOF = ("tests/test_kohya_adapters.py",)
 
 _LORA = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
-_METHODS = {"LoRA": _LORA, "LoHa": hadamard.SLOTS, "LoKr": kronecker.SLOTS}
+_METHODS = {Method.LORA: _LORA, Method.LOHA: hadamard.SLOTS, Method.LOKR: kronecker.SLOTS}
 _FACTORS = {slot: method for method, slots in _METHODS.items() for slot in slots}
-_ROTATES = "OFT or BOFT: it rotates the weights, no low-rank update"
-_GLORA = "GLoRA: its update depends on the base weights, not read"
-_TLORA = "T-LoRA with an orthogonal start: not read yet"
 _ASIDE = {
-    "dora_scale": magnitude.REASON,
-    "diff": "a full update of the module (LyCORIS full): not low-rank",
-    "diff_b": "an update of the bias: no part of B @ A",
-    "w_norm": "an update of a norm's weight: no part of B @ A",
-    "b_norm": "an update of a norm's bias: no part of B @ A",
-    "oft_blocks": _ROTATES,
-    "oft_diag": _ROTATES,
-    "rescale": _ROTATES,
-    "a1.weight": _GLORA,
-    "a2.weight": _GLORA,
-    "b1.weight": _GLORA,
-    "b2.weight": _GLORA,
-    "bm.weight": _GLORA,
-    "on_input": "IA3: it rescales activations, no low-rank update",
-    "q_layer.weight": _TLORA,
-    "p_layer.weight": _TLORA,
-    "lambda_layer": _TLORA,
+    "dora_scale": SetAsideReason.MAGNITUDE,
+    "diff": SetAsideReason.FULL_UPDATE,
+    "diff_b": SetAsideReason.BIAS_UPDATE,
+    "w_norm": SetAsideReason.NORM_WEIGHT_UPDATE,
+    "b_norm": SetAsideReason.NORM_BIAS_UPDATE,
+    "oft_blocks": SetAsideReason.ROTATION,
+    "oft_diag": SetAsideReason.ROTATION,
+    "rescale": SetAsideReason.ROTATION,
+    "a1.weight": SetAsideReason.GLORA,
+    "a2.weight": SetAsideReason.GLORA,
+    "b1.weight": SetAsideReason.GLORA,
+    "b2.weight": SetAsideReason.GLORA,
+    "bm.weight": SetAsideReason.GLORA,
+    "on_input": SetAsideReason.IA3,
+    "q_layer.weight": SetAsideReason.TLORA,
+    "p_layer.weight": SetAsideReason.TLORA,
+    "lambda_layer": SetAsideReason.TLORA,
 }
 _SLOTS = (*_FACTORS, *_ASIDE, "alpha")
 # Any of these alone is an adapter of this naming, if not one that is read.
@@ -106,12 +107,10 @@ def read(source: Source) -> Adapter:
         a method that is no low-rank update.
     """
     planned: list[Planned] = []
-    methods: list[str] = []
+    methods: set[Method] = set()
     notes: dict[str, list[str]] = defaultdict(list)
     aside = {
-        name: "the embedding of a word learned beside (textual inversion)"
-        for name in source.tensors
-        if name.startswith(_EMBEDDINGS)
+        name: SetAsideReason.LEARNED_WORD for name in source.tensors if name.startswith(_EMBEDDINGS)
     }
     for module, slots in by_module(source, _parse).items():
         factors = {slot: name for slot, name in slots.items() if slot in _FACTORS}
@@ -122,13 +121,13 @@ def read(source: Source) -> Adapter:
                 aside[slots["alpha"]] = next(_ASIDE[s] for s in slots if s in _ASIDE)
             continue
         if len(found) > 1:
-            both = " and of ".join(sorted(found))
+            both = " and of ".join(sorted(map(str, found)))
             raise FormatError(
                 f"{source.weights}: module {module!r} has factors of {both}: "
                 f"{some(factors.values(), 4)}"
             )
         (method,) = found
-        methods.append(method)
+        methods.add(method)
         held = _MODULES[method](source, module, factors)
         alpha = (slots["alpha"],) if "alpha" in slots else ()
         planned.append(
@@ -147,7 +146,7 @@ def read(source: Source) -> Adapter:
             )
         )
     if not planned and aside:
-        why = next(iter(aside.values()))
+        why = next(iter(aside.values())).value
         raise FormatError(
             f"{source.weights}: nothing in it is a low-rank update that is read ({why}); a merge "
             "of it is two checkpoints with its base: subspace diff BASE MERGED"
@@ -160,7 +159,8 @@ def read(source: Source) -> Adapter:
         method=_method(methods, dora=dora),
         set_aside=aside,
         notes=_notes(source, notes, methods, [update.module for update in planned]),
-        **_metadata(source),
+        base_model=_base_model(source),
+        metadata=_metadata(source),
     )
 
 
@@ -224,7 +224,7 @@ def _kernel(source: Source, slots: Mapping[str, str], *cores: str) -> tuple[int,
     return source.tensors.headers[found].shape[2:] if found else ()
 
 
-_MODULES = {"LoRA": _lora, "LoHa": _loha, "LoKr": _lokr}
+_MODULES = {Method.LORA: _lora, Method.LOHA: _loha, Method.LOKR: _lokr}
 
 
 def _scale(
@@ -253,18 +253,16 @@ def _scale(
     return alpha / dim
 
 
-def _method(methods: Iterable[str], *, dora: bool) -> str:
-    name = " + ".join(dict.fromkeys(methods)) or "LoRA"
-    if not dora:
-        return name
-    return "DoRA (BA part)" if name == "LoRA" else f"{name} (of DoRA, without its magnitude)"
+def _method(methods: Iterable[Method], *, dora: bool) -> Method:
+    method = reduce(or_, methods, Method(0)) or Method.LORA
+    return method | Method.DORA if dora else method
 
 
 def _notes(
-    source: Source, found: Mapping[str, list[str]], methods: Iterable[str], modules: Iterable[str]
+    source: Source, found: Mapping[str, list[str]], methods: set[Method], modules: Iterable[str]
 ) -> list[str]:
     notes = [f"{some(names)}: {note}" for note, names in found.items()]
-    if {"LoHa", "LoKr"} & set(methods):
+    if {Method.LOHA, Method.LOKR} & methods:
         notes.append(GAUGE)
     fused = [m for m in modules if ("double" in m and "qkv" in m) or "linear1" in m]
     if fused and _argument(source, "split_qkv") == "True":
@@ -284,11 +282,14 @@ def _argument(source: Source, name: str) -> str | None:
     return str(given.get(name)) if isinstance(given, dict) else None
 
 
-def _metadata(source: Source) -> dict[str, str | None]:
-    held = source.tensors.metadata
-    bases = (held.get(key) for key in ("ss_sd_model_name", "ss_base_model_version"))
+def _base_model(source: Source) -> str | None:
+    fields = source.tensors.metadata
+    bases = (fields.get(key) for key in ("ss_sd_model_name", "ss_base_model_version"))
     base = next((base for base in bases if base and base != "None"), None)
+    return base[:200] if base else None
+
+
+def _metadata(source: Source) -> dict[str, str]:
+    fields = source.tensors.metadata
     kept = ("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_base_model_version")
-    return {"base_model": base[:200] if base else None} | {
-        key: held[key][:200] for key in kept if key in held
-    }
+    return {key: fields[key][:200] for key in kept if key in fields}

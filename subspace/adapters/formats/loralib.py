@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters.build import Planned, assemble
 from subspace.adapters.factors.plain import asked_alpha
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, matrix, some
 from subspace.errors import FormatError
 
@@ -118,20 +119,15 @@ def _map(base: tuple[int, ...]) -> tuple[int, int]:
     return base[0], math.prod(base[1:])
 
 
-def _aside(source: Source, *, whole: bool) -> dict[str, str]:
+def _aside(source: Source, *, whole: bool) -> dict[str, SetAsideReason]:
     reasons = {}
     for name in source.tensors:
         if _parse(name) is not None:
             continue
         if whole:
-            reasons[name] = (
-                "of the whole model's state dict: whether it was trained, or has the update "
-                "merged, is not stored"
-            )
+            reasons[name] = SetAsideReason.STATE_DICT
         elif name.endswith(".bias"):
-            reasons[name] = (
-                "a bias, trained beside (lora_state_dict with bias='all' or 'lora_only')"
-            )
+            reasons[name] = SetAsideReason.BIAS_BESIDE
     return reasons
 
 

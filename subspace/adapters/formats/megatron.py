@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters.build import assemble
 from subspace.adapters.factors.plain import asked_alpha, plain
+from subspace.adapters.method import Method
+from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import by_module, factors_there, some
 from subspace.errors import FormatError, UnknownModuleError
 
@@ -67,7 +69,15 @@ def read(source: Source) -> Adapter:
     alpha = asked_alpha(source, "a Megatron state dict")
     wanted, others = _slot(source)
     planned: list[Planned] = []
-    aside = dict.fromkeys(others, f"of another adapter than {wanted!r}")
+    aside = {
+        name: SetAside.of(
+            name,
+            source.tensors.headers[name],
+            SetAsideReason.OTHER_ADAPTER,
+            detail=f" than {wanted!r}",
+        )
+        for name in others
+    }
     mine = source.only(name for name in source.tensors if name not in aside)
     for module, slots in by_module(mine, _parse).items():
         if "layer_norm" in slots:
@@ -94,7 +104,7 @@ def read(source: Source) -> Adapter:
         source,
         planned,
         format=NAME,
-        method="DoRA (BA part)" if dora else "LoRA",
+        method=Method.of_lora(dora=dora),
         set_aside=aside,
         notes=notes,
     )

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import Planned, assemble
+from subspace.adapters.method import Method
 from subspace.adapters.source import by_module, factors_there, matrix
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+from subspace.adapters.source import Source
 
 NAME = "MLX-LM"
 WANTS = "NAME.lora_a (d_in, r) and NAME.lora_b (r, d_out), without .weight"
@@ -90,11 +91,13 @@ def read(source: Source) -> Adapter:
         source,
         planned,
         format=NAME,
-        method="DoRA (BA part)" if dora or kind == "dora" else "LoRA",
+        method=Method.of_lora(dora=dora or kind == "dora"),
         notes=notes,
         base_model=config["model"] if isinstance(config.get("model"), str) else None,
-        experts=MappingProxyType(dict(experts)),
-        asked_alpha=None if _stored_scale(config) else source.alpha,
+        metadata={
+            "experts": MappingProxyType(dict(experts)),
+            "asked_alpha": None if _stored_scale(config) else source.alpha,
+        },
     )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters.build import assemble
 from subspace.adapters.factors.plain import asked_alpha, plain
 from subspace.adapters.find import WEIGHTS
+from subspace.adapters.method import Method
 from subspace.adapters.rotary import Heads, base_config, heads_of, is_turned, put_back
 from subspace.adapters.source import by_module, factors_there, some
 from subspace.errors import FormatError
@@ -105,10 +106,10 @@ def read(source: Source) -> Adapter:
         source,
         planned,
         format=NAME,
-        method="DoRA (BA part)" if any(update.magnitude for update in planned) else "LoRA",
+        method=Method.of_lora(dora=any(update.magnitude for update in planned)),
         notes=notes,
         base_model=base if isinstance(base, str) else None,
-        other_rows=tuple(reordered),
+        reordered=reordered,
     )
 
 

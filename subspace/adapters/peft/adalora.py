@@ -13,8 +13,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import Planned, assemble
+from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config, read_rank
 from subspace.adapters.peft.methods import PREFIX, claimed, config_of, modules_of, rest_aside
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import factors_there, matrix, number, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
@@ -65,13 +67,13 @@ def read(source: Source) -> Adapter:
     started = read_rank(config.get("init_r", 12), "init_r", source.where)
     kept = _kept(patterns, source.where)
     planned, cut = [], []
-    aside: dict[str, str] = {}
+    aside: dict[str, SetAsideReason] = {}
     modules = modules_of(source, _SLOTS)
     for module, slots in modules.slots.items():
         factors_there(source, module, slots, *_FACTORS)
         if 0 in source.tensors.headers[slots["lora_E"]].shape:
             cut.append(module)
-            aside |= dict.fromkeys(slots.values(), "AdaLoRA left this module no rank: no update")
+            aside |= dict.fromkeys(slots.values(), SetAsideReason.NO_RANK_LEFT)
             continue
         (rank, d_in), (d_out, width), column = (matrix(source, slots[slot]) for slot in _FACTORS)
         if width != rank or column != (rank, 1):
@@ -107,11 +109,11 @@ def read(source: Source) -> Adapter:
         source,
         planned,
         format=NAME,
-        method="AdaLoRA",
+        method=Method.ADALORA,
         set_aside={**rest_aside(source, lora, used), **modules.others, **aside},
         notes=notes,
         base_model=lora.base_model,
-        config=MappingProxyType(dict(config)),
+        metadata={"config": MappingProxyType(dict(config))},
     )
 
 

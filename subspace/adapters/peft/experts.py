@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from subspace.adapters.build import Planned
 from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import factors_there, matrix, some
 from subspace.errors import FormatError
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from subspace.adapters.source import Source
 
 _MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
-UNTOLD = "updates of parameters"
-"""How the reason begins for which factors of parameters are set aside."""
 _TWO = {"gate_up_proj", "down_proj"}
 
 
@@ -66,7 +65,7 @@ class _Parameter(NamedTuple):
 
 def of_parameters(
     source: Source, keys: Iterable[Key], lora: LoraConfig
-) -> tuple[list[Planned], dict[str, Stack], dict[str, str], list[str]]:
+) -> tuple[list[Planned], dict[str, Stack], dict[str, SetAside], list[str]]:
     """Plan the updates of parameters; those that cannot be told apart are set aside.
 
     Returns
@@ -88,14 +87,16 @@ def of_parameters(
     alphas, ranks, notes = from_patterns(targets, lora)
     planned: list[Planned] = []
     stored: dict[str, Stack] = {}
-    aside: dict[str, str] = {}
+    aside: dict[str, SetAside] = {}
     for module, (target, names, slots) in stacks.items():
         pairs = [_pair(source, module, held) for _, held in sorted(slots.items())]
         rank = {name: ranks[f"{module}.{name}"][0] for name in names}
         told = _told(pairs, names, rank, source)
         if isinstance(told, str):
-            reason = f"{UNTOLD} ({', '.join(names)}): {told}"
-            aside |= dict.fromkeys((t for pair in pairs for t in (pair.a, pair.b)), reason)
+            detail = f"({', '.join(names)}): {told}"
+            for name in (t for pair in pairs for t in (pair.a, pair.b)):
+                header = source.tensors.headers[name]
+                aside[name] = SetAside.of(name, header, SetAsideReason.PARAMETERS, detail=detail)
             continue
         for parameter in told:
             r, alpha = rank[parameter.name], alphas[f"{module}.{parameter.name}"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters.adapter import SetAside
-from subspace.adapters.factors import magnitude
-from subspace.adapters.peft import tokens as peft_tokens
+from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import FLOATS, LONGEST_NAME
 from subspace.errors import FormatError
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from subspace.adapters.peft.config import LoraConfig
-    from subspace.tensorfiles import TensorFile, TensorHeader
+    from subspace.tensorfiles import TensorFile
 
 _SLOTS = {
     "lora_A": "A",
@@ -123,7 +121,7 @@ def pairs_of(
         if len(key.name) > LONGEST_NAME:
             raise FormatError(f"{tensors.path}: tensor name {key.name[:40]!r}… is too long")
         factor = key.slot in {"A", "B", "embedding_A", "embedding_B", "diagonal"}
-        if not factor or _not_read_yet(key, lora):
+        if not factor or _is_block_diagonal(key, lora):
             rest.append(key)
             continue
         place = slots.setdefault(key.module, {})
@@ -192,43 +190,40 @@ def _groups(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> int | None:
     return groups if shape_b[0] % groups == 0 and shape_a[1] % groups == 0 else None
 
 
-def _not_read_yet(key: Key, lora: LoraConfig) -> str | None:
-    for pattern in lora.block_diagonal:
-        if pattern in key.module:
-            return "block-diagonal factor (BD-LoRA), not read yet"
-    return None
+def _is_block_diagonal(key: Key, lora: LoraConfig) -> bool:
+    return any(pattern in key.module for pattern in lora.block_diagonal)  # not read yet
 
 
 _REASONS = {
-    "magnitude": magnitude.REASON,
-    "bias": "bias of the update (lora_bias): it shifts the output, no part of B @ A",
-    "tokens": peft_tokens.REASON,
-    "saved": "a full copy of the module (modules_to_save)",
-    "sampler": "MonteCLoRA's distribution around A, not read",
-    "arrow": "Arrow's router, not read",
-    "velora": "VeLoRA's compression of gradients: used in training alone",
+    "magnitude": SetAsideReason.MAGNITUDE,
+    "bias": SetAsideReason.UPDATE_BIAS,
+    "tokens": SetAsideReason.TOKENS,
+    "saved": SetAsideReason.SAVED_MODULE,
+    "sampler": SetAsideReason.MONTECLORA,
+    "arrow": SetAsideReason.ARROW,
+    "velora": SetAsideReason.VELORA,
 }
 
 
 def set_aside(key: Key, lora: LoraConfig, tensors: TensorFile) -> SetAside:
-    """Say why a tensor is no factor; ``known=False`` if that is not understood."""
-    header: TensorHeader = tensors.headers[key.name]
-    reason = _REASONS.get(key.slot) or _not_read_yet(key, lora)
-    bare = key.name.removeprefix("base_model.model.").split(".")
-    if reason is None and any(f".{m}." in f".{key.module}." for m in lora.modules_to_save):
-        reason = _REASONS["saved"]
-    if (
-        reason is None
-        and key.leaf == "bias"
-        and (lora.bias == "all" or lora.bias.endswith("_only"))
-    ):
-        reason = f"a trained bias of the base model (bias = {lora.bias!r})"
-    if (
-        reason is None
-        and key.leaf == "weight"
-        and ("base_layer" in bare or key.module.rpartition(".")[2] in _EMBEDDINGS)
-    ):
-        reason = "a base weight, saved whole (save_embedding_layers)"
-    if reason is None:
-        return SetAside(key.name, header.shape, header.dtype, "not understood", known=False)
-    return SetAside(key.name, header.shape, header.dtype, reason, module=key.module)
+    """Say why a tensor is no factor, as far as that is understood."""
+    reason, detail = _reason(key, lora), ""
+    if reason is SetAsideReason.BASE_BIAS:
+        detail = repr(lora.bias)
+    module = None if reason is SetAsideReason.NOT_UNDERSTOOD else key.module
+    return SetAside.of(key.name, tensors.headers[key.name], reason, detail=detail, module=module)
+
+
+def _reason(key: Key, lora: LoraConfig) -> SetAsideReason:
+    if key.slot in _REASONS:
+        return _REASONS[key.slot]
+    if _is_block_diagonal(key, lora):
+        return SetAsideReason.BLOCK_DIAGONAL
+    if any(f".{m}." in f".{key.module}." for m in lora.modules_to_save):
+        return SetAsideReason.SAVED_MODULE
+    if key.leaf == "bias" and (lora.bias == "all" or lora.bias.endswith("_only")):
+        return SetAsideReason.BASE_BIAS
+    wrapped = "base_layer" in key.name.removeprefix("base_model.model.").split(".")
+    if key.leaf == "weight" and (wrapped or key.module.rpartition(".")[2] in _EMBEDDINGS):
+        return SetAsideReason.SAVED_EMBEDDING
+    return SetAsideReason.NOT_UNDERSTOOD

@@ -13,9 +13,9 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.adapter import SetAside
 from subspace.adapters.build import Planned, assemble
 from subspace.adapters.find import CONFIG
+from subspace.adapters.method import Method
 from subspace.adapters.peft.config import LoraConfig, read_config
 from subspace.adapters.peft.experts import of_parameters
 from subspace.adapters.peft.keys import Key, Pair, pairs_of, parse, set_aside
@@ -23,6 +23,7 @@ from subspace.adapters.peft.layers import base_layers
 from subspace.adapters.peft.methods import chosen_adapter, config_of
 from subspace.adapters.peft.patterns import from_patterns
 from subspace.adapters.peft.refused import check_peft_type
+from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import some
 from subspace.errors import FormatError
 from subspace.tensorfiles import open_tensors
@@ -107,7 +108,7 @@ def read(source: Source) -> Adapter:
         notes.append("no low-rank update is in this file")
     _check_initial(source, planned)
     dora = lora.dora or bool(magnitudes)
-    aside: dict[str, str | SetAside] = {
+    aside: dict[str, SetAsideReason | SetAside] = {
         **{key.name: set_aside(key, lora, tensors) for key in rest},
         **expert_aside,
         **{key.name: _of_another(key, tensors) for key in others},
@@ -116,15 +117,17 @@ def read(source: Source) -> Adapter:
         source,
         planned,
         format=NAME,
-        method="DoRA (BA part)" if dora else "rsLoRA" if lora.rslora else "LoRA",
+        method=Method.of_lora(rslora=lora.rslora, dora=dora),
         set_aside=aside,
         notes=(*lora.notes, *notes, *expert_notes, *layer_notes),
         base_model=lora.base_model,
-        stored_transposed=lora.fan_in_fan_out,
-        config=MappingProxyType(dict(config) if asked is None else {}),
-        asked_alpha=asked,
-        base_changed=lora.base_changed,
-        stacks=MappingProxyType(stacks),
+        metadata={
+            "stored_transposed": lora.fan_in_fan_out,
+            "config": MappingProxyType(dict(config) if asked is None else {}),
+            "asked_alpha": asked,
+            "base_changed": lora.base_changed,
+            "stacks": MappingProxyType(stacks),
+        },
     )
 
 
@@ -148,9 +151,13 @@ def _refuse_stacks(source: Source, keys: Iterable[Key]) -> None:
 
 
 def _of_another(key: Key, tensors: TensorFile) -> SetAside:
-    header = tensors.headers[key.name]
-    reason = f"of another adapter, {key.adapter!r}"
-    return SetAside(key.name, header.shape, header.dtype, reason, module=key.module)
+    return SetAside.of(
+        key.name,
+        tensors.headers[key.name],
+        SetAsideReason.OTHER_ADAPTER,
+        detail=f", {key.adapter!r}",
+        module=key.module,
+    )
 
 
 def _planned(

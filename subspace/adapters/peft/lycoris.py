@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from subspace.adapters.build import Planned, assemble
 from subspace.adapters.factors import hadamard, kronecker
 from subspace.adapters.factors.products import GAUGE, Extent, bounded, thin
+from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
 from subspace.adapters.peft.methods import claimed, config_of, modules_of, rest_aside
 from subspace.adapters.peft.patterns import from_patterns
@@ -34,7 +35,7 @@ ENDS = (".hada_", ".lokr_")
 READS = "as factors of their exact rank, of linear layers and convolutions, with a Tucker core too"
 HELD = "files and merge of `peft`"
 PROOF = ("tests/test_peft_lycoris_adapters.py",)
-_KINDS = {"LOHA": (hadamard, "LoHa"), "LOKR": (kronecker, "LoKr")}
+_KINDS = {"LOHA": (hadamard, Method.LOHA), "LOKR": (kronecker, Method.LOKR)}
 _SLOTS = frozenset({*hadamard.SLOTS, *kronecker.SLOTS})
 _FIELDS = frozenset({
     "alpha", "rank_dropout", "module_dropout", "use_effective_conv2d", "init_weights",
@@ -107,7 +108,7 @@ def read(source: Source) -> Adapter:
         set_aside={**rest_aside(source, lora, used), **modules.others},
         notes=notes,
         base_model=lora.base_model,
-        config=MappingProxyType(dict(config)),
+        metadata={"config": MappingProxyType(dict(config))},
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.find import CONFIG
 from subspace.adapters.peft.keys import bare, parse, set_aside
+from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import by_module
 from subspace.errors import FormatError, MissingFileError, UnknownModuleError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
-    from subspace.adapters.adapter import SetAside
     from subspace.adapters.peft.config import LoraConfig
     from subspace.adapters.source import Source
 
@@ -38,7 +38,7 @@ class Modules(NamedTuple):
 
     slots: Mapping[str, Mapping[str, str]]  # module -> slot -> tensor
     targets: Mapping[str, str]  # module -> the path that PEFT matches its patterns against
-    others: Mapping[str, str]  # tensor of another adapter -> the reason
+    others: Mapping[str, SetAside]  # the tensors of other adapters
 
 
 def claimed(source: Source, methods: Collection[str], slots: Collection[str]) -> str | None:
@@ -113,7 +113,12 @@ def modules_of(source: Source, slots: Collection[str]) -> Modules:
         by_module(source, lambda name: mine[name][::2] if name in mine else None),
         {key.module: key.target for key in mine.values()},
         {
-            name: f"of another adapter, {key.adapter!r}"
+            name: SetAside.of(
+                name,
+                source.tensors.headers[name],
+                SetAsideReason.OTHER_ADAPTER,
+                detail=f", {key.adapter!r}",
+            )
             for name, key in keys.items()
             if name not in mine
         },

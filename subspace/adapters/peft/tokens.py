@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
 
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from subspace.adapters.adapter import Adapter
 
 FIELD = "trainable_token_indices"
-REASON = (
-    "embeddings of single tokens as they are after training (trainable_token_indices): "
-    "their change takes the base, subspace diff BASE ADAPTER"
-)
 
 
 class Tokens(NamedTuple):
@@ -42,7 +39,7 @@ def trained_tokens(adapter: Adapter) -> dict[str, Tokens]:
     field = config.get(FIELD) if isinstance(config, Mapping) else None
     found = {}
     for aside in adapter.set_aside:
-        if aside.reason != REASON or aside.module is None:
+        if aside.reason is not SetAsideReason.TOKENS or aside.module is None:
             continue
         given = field
         if isinstance(field, Mapping):

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 FLAT = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lycoris_")
 """How kohya's names of modules begin."""
-OF_ANOTHER = "of another adapter"
-"""How the reason begins for which tensors of a file's other adapters are set aside."""
 
 
 @dataclass(frozen=True, eq=False)

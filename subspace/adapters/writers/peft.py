@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.formats import diffusers
 from subspace.adapters.peft import lora as peft
-from subspace.adapters.peft.experts import UNTOLD
 from subspace.adapters.peft.keys import parse
 from subspace.adapters.peft.matching import matching
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.writers.content import (
-    OF_ANOTHER,
     Content,
     alpha_of,
     convolution,
@@ -96,13 +95,13 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
     }
     if updates_only:
         config |= {name: value for name, value in _OF_OTHERS.items() if name in config}
-    if adapter.metadata.get("partial") and config.get("use_dora"):
+    if adapter.partial and config.get("use_dora"):
         raise FormatError(
             f"{adapter.path or adapter.name}: some of its modules were left out, and DoRA's "
             "magnitude rescales a module's weights even where B @ A is zero; --updates-only "
             "(updates_only=True) writes B and A alone, as LoRA"
         )
-    if config["target_modules"] is None or adapter.metadata.get("partial"):
+    if config["target_modules"] is None or adapter.partial:
         config["target_modules"] = list(plain)
     if stacks.infos or config.get("target_parameters"):
         config |= {"target_parameters": list(stacks.infos), "peft_version": LAYOUT}
@@ -123,7 +122,7 @@ def _own_config(adapter: Adapter) -> dict[str, Any]:
     if held.get("peft_type") != "LORA":
         return {}
     refused = [name for name in _REFUSED if held.get(name)]
-    if any(tensor.reason.startswith(UNTOLD) for tensor in adapter.set_aside):
+    if any(tensor.reason is SetAsideReason.PARAMETERS for tensor in adapter.set_aside):
         refused.append("target_parameters")
     if refused:
         raise FormatError(
@@ -131,7 +130,7 @@ def _own_config(adapter: Adapter) -> dict[str, Any]:
             "is stored is more than a B and an A a module; it is not written again"
         )
     start = str(held.get("init_lora_weights")).lower()
-    if adapter.metadata.get("resized") and start.startswith(_OF_THE_RANK):
+    if adapter.resized and start.startswith(_OF_THE_RANK):
         raise FormatError(
             f"{adapter.path or adapter.name}: init_lora_weights = {short(start)} changes the base "
             "weights by the rank on loading, so that no other rank goes with them; have PEFT "
@@ -147,7 +146,7 @@ def _others(adapter: Adapter) -> dict[str, str]:
     """
     found = {}
     for tensor in adapter.set_aside:
-        if tensor.known and not tensor.reason.startswith(OF_ANOTHER):
+        if tensor.known and tensor.reason is not SetAsideReason.OTHER_ADAPTER:
             key = parse(tensor.name)
             parts = tensor.name.split(".")
             if key.adapter is not None:

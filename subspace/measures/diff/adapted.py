@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from subspace.adapters.factors.magnitude import REASON
 from subspace.adapters.peft.tokens import trained_tokens
 from subspace.adapters.rotary import refuse_other_rows
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.errors import FormatError, ShapeError
 from subspace.measures.diff.counterparts import Counterparts
 
@@ -96,11 +96,15 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
         for name, (before, read) in reads.items()
     }
     notes = [f"{adapter.name} is an adapter: the weights it makes of {base.name} are compared"]
-    scaled = {tensor.module for tensor in adapter.set_aside if tensor.reason == REASON}
+    scaled = {t.module for t in adapter.set_aside if t.reason is SetAsideReason.MAGNITUDE}
     if updates and not scaled & set(updates):
         notes.append("it has no magnitude, so that B A is all of the update and takes no base")
     read_here = {held.tensor for held in tokens.values()}
-    other = [t for t in adapter.set_aside if t.reason != REASON and t.name not in read_here]
+    other = [
+        tensor
+        for tensor in adapter.set_aside
+        if tensor.reason is not SetAsideReason.MAGNITUDE and tensor.name not in read_here
+    ]
     if other:
         notes.append(f"{len(other)} tensors of its file are in no matrix's update")
     return Counterparts(weights, {}, (), (), (*notes, *adapter.notes))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from subspace import linalg
-from subspace.adapters import Adapter, LowRankUpdate, SetAside
+from subspace.adapters import Adapter, LowRankUpdate, Method, SetAside, SetAsideReason
 from subspace.errors import NonFiniteError
 from subspace.measures.bases import opened
 from subspace.measures.diff import notes as diff_notes
@@ -106,10 +106,10 @@ def diff(
     options = Options(first(rank, energy), energy, factors, usable(device))
     base = opened(base)
     if isinstance(tuned, Adapter):
-        both, method = counterparts_of(base, tuned, modules), tuned.method.replace("BA part", "all")
+        both, method = counterparts_of(base, tuned, modules), tuned.method
         changes = []
     else:
-        tuned, method = opened(tuned), "full fine-tuning"
+        tuned, method = opened(tuned), Method.FULL
         both = counterparts(base, tuned, modules)
         changes = [
             tensor_change(name, base.tensors[name], tuned.tensors[other])
@@ -143,7 +143,7 @@ def diff(
     if not factors:
         return found
     held = _adapter(found, updates, both.weights, base)
-    return replace(found, adapter=replace(held, method=f"{method}, its leading directions"))
+    return replace(found, adapter=replace(held, method=method | Method.DIFFERENCE))
 
 
 def _read(name: str, before: Weight, after: Weight, device: torch.device) -> StoredPair:
@@ -261,12 +261,7 @@ def _adapter(
             }
         ),
         set_aside=tuple(
-            SetAside(
-                t.tensor,
-                t.shape,
-                base.tensors.headers[t.tensor].dtype,
-                "changed, but in no update",
-            )
+            SetAside.of(t.tensor, base.tensors.headers[t.tensor], SetAsideReason.CHANGED)
             for t in found.tensors
             if t.changed
         ),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from subspace.adapters import LowRankUpdate
+from subspace.adapters import LowRankUpdate, Method
 from subspace.adapters.source import some
 from subspace.adapters.writers.content import alpha_of
 from subspace.errors import AnalysisError, ArgumentError
@@ -118,7 +118,7 @@ def resize(
     notes = []
     if left_out:
         notes.append(f"left out, since nothing of them is kept: {some(left_out)}")
-    if adapter.method.startswith("DoRA"):
+    if Method.DORA in adapter.method:
         notes.append(
             "DoRA: what is kept and lost is of B @ A, not of the weights that it normalises"
         )
@@ -186,7 +186,7 @@ def _update(
 ) -> LowRankUpdate:
     """Return the leading part of delta W, its factors balanced."""
     info = adapter.updates[name]
-    divisor = math.sqrt if adapter.method == "rsLoRA" else float
+    divisor = math.sqrt if Method.RSLORA in adapter.method else float
     scale = alpha_of(info.scale, divisor(info.rank)) / divisor(after)
     root = (spectrum.S[:after] / abs(scale)).sqrt()
     signed = root * math.copysign(1.0, scale)
@@ -204,9 +204,6 @@ def _name(dtype: torch.dtype) -> str:
 def _resized(
     adapter: Adapter, made: Mapping[str, LowRankUpdate], dtype: str, notes: Sequence[str]
 ) -> Adapter:
-    metadata = {**adapter.metadata, "resized": True}
-    if len(made) < len(adapter):
-        metadata["partial"] = True
     infos = {
         name: replace(info, rank=made[name].rank, scale=made[name].scale, dtype=dtype)
         for name, info in adapter.updates.items()
@@ -215,7 +212,8 @@ def _resized(
     return replace(
         adapter,
         updates=MappingProxyType(infos),
-        metadata=MappingProxyType(metadata),
+        partial=adapter.partial or len(made) < len(adapter),
+        resized=True,
         notes=tuple(dict.fromkeys((*adapter.notes, *notes))),
         initial=MappingProxyType({}),
         _read=made.__getitem__,

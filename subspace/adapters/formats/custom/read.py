@@ -85,7 +85,7 @@ def read(source: Source) -> Adapter:
                     "is incomplete, or the pattern is not its"
                 )
         planned.append(_planned(source, pattern, dict(values), *map(str, names)))
-    return assemble(source, planned, format=NAME, pattern=str(pattern))
+    return assemble(source, planned, format=NAME, metadata={"pattern": str(pattern)})
 
 
 def _matched(source: Source, template: Template) -> dict[tuple[tuple[str, str], ...], str]:

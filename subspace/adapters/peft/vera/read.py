@@ -16,10 +16,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import Planned, assemble
+from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
 from subspace.adapters.peft.methods import claimed, config_of, modules_of, rest_aside, split
 from subspace.adapters.peft.vera.draw import NOTE, drawn, seed_of
 from subspace.adapters.peft.vera.widths import widths
+from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import factors_there, matrix, some
 from subspace.errors import FormatError
 
@@ -112,15 +114,15 @@ def read(source: Source) -> Adapter:
         source,
         planned,
         format=NAME,
-        method="VeRA",
+        method=Method.VERA,
         set_aside={**rest_aside(source, lora, used), **modules.others, **shared},
         notes=notes,
         base_model=lora.base_model,
-        config=MappingProxyType(dict(config)),
+        metadata={"config": MappingProxyType(dict(config))},
     )
 
 
-def _shared(source: Source) -> tuple[dict[str, str], dict[str, str]]:
+def _shared(source: Source) -> tuple[dict[str, str], dict[str, SetAsideReason]]:
     """Find the two projections, or neither; the copies that a live state dict holds are aside.
 
     Raises
@@ -129,13 +131,13 @@ def _shared(source: Source) -> tuple[dict[str, str], dict[str, str]]:
         One of them is missing.
     """
     found: dict[str, str] = {}
-    aside = {}
+    aside: dict[str, SetAsideReason] = {}
     for name in source.tensors:
         key = split(name, _PROJECTIONS)
         if key is None:
             continue
         if key.module or key.slot in found:
-            aside[name] = "VeRA's shared projection, once more"
+            aside[name] = SetAsideReason.PROJECTION_COPY
         else:
             found[key.slot] = name
     missing = [slot for slot in _PROJECTIONS if slot not in found]
