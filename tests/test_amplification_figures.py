@@ -1,19 +1,14 @@
 """What the map and the curve of Table 7 draw, read from their Axes: never from pixels."""
 
-import itertools
 import math
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from numpy.testing import assert_allclose, assert_array_equal
-from test_amplification_plots import BERT, LONG, assert_legible, axes, row, table7, undefined, words
-from test_plots import enclosed, marks, segments
 
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.amplification_curve import curve, curve_figure
@@ -22,12 +17,25 @@ from subspace.plots.parts.amplification_grid import written
 from subspace.plots.parts.names import layer_words
 from subspace.plots.parts.panels import log_ticks
 from subspace.results import Amplification
+from tests.support.axes import (
+    across,
+    assert_apart,
+    assert_legible,
+    axes,
+    enclosed,
+    legend,
+    marks,
+    segments,
+    title,
+    words,
+)
+from tests.support.results import BERT, HOSTILE, LONG, row, table7, undefined
+from tests.support.samples import ROOT
 
 LLAMA = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 LLAMA += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 UNET = [f"down.{n}.attentions.{k}.blocks.0.attn1.to_q" for n in range(2) for k in range(9)]
 EMPTY = Amplification("a", "b", True, 0, ())
-HOSTILE = ["$\\frac", "<script>", "a\nb\x1b[31m", "layers.0.$x$", "layers.1.\\alpha_{", "日本.2.x"]
 
 
 def llama(layers=32, kinds=7):
@@ -57,29 +65,8 @@ def bar(figure):
     return figure.axes[-1]
 
 
-def across(ax):
-    return [t.get_text() for t in ax.get_xticklabels()]
-
-
 def down(ax):
     return [t.get_text() for t in ax.get_yticklabels()]
-
-
-def title(figure):
-    return figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ")
-
-
-def legend(figure):
-    return [t.get_text() for t in figure.legends[0].get_texts()]
-
-
-def assert_apart(figure):
-    """Every text is legible, and no two overlap."""
-    assert_legible(figure)  # draws it
-    texts = [t for t in figure.findobj(mpl.text.Text) if t.get_text() and t.get_visible()]
-    boxes = [(t.get_text(), t.get_window_extent().padded(-1)) for t in texts]
-    for (one, a), (other, b) in itertools.combinations(boxes, 2):
-        assert not a.overlaps(b), (one, other)
 
 
 # The map
@@ -554,6 +541,6 @@ def test_figures_of_table_7_use_no_pyplot():
         check=True,
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     assert done.stdout.strip() == "[]"

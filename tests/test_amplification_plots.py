@@ -1,71 +1,21 @@
 """What the figures of Table 7 draw, read from their Axes: never from pixels."""
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
-import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.gains import effect, gains, gains_figure
-from subspace.results import Amplification, DirectionGain, ModuleAmplification
-from tests.compared_made import BERT, LONG, assert_legible
-
-
-def direction(sigma, w):
-    return DirectionGain(sigma, w, sigma / abs(w), 1 + sigma / w)
-
-
-def row(module=BERT[0], rank=4, *, factor=10.0, chance=20.0, directions=None, note=""):
-    """One row; its chance range is a fifth around its level."""
-    if directions is None:
-        directions = tuple(direction(8.0 / k, 0.3 * (-1) ** k / k) for k in range(1, rank + 1))
-    return ModuleAmplification(
-        module=module,
-        rank=rank,
-        shape=(384, 384),
-        w_norm=40.0,
-        delta_norm=10.0,
-        w_in_delta=10.0 / factor,
-        w_in_w=5.0,
-        w_in_w_error=0.0,
-        w_in_w_method="gram",
-        w_in_random=10.0 / chance,
-        factor=factor,
-        chance_factor=chance,
-        chance_low=0.8 * chance,
-        chance_high=1.2 * chance,
-        chance_drawn=True,
-        w_by_chance=0.1,
-        directions=directions,
-        note=note,
-    )
-
-
-def undefined(module=BERT[0], rank=4):
-    nan = math.nan
-    none = row(module, rank, factor=nan, chance=nan, directions=(), note="untrained: B is zero")
-    return replace(none, delta_norm=0.0, w_in_random=0.4)
-
-
-def table7(*rows, adapter="r8", scaled=True):
-    return Amplification(adapter, "minilm", scaled, 0, rows or tuple(row(m) for m in BERT))
-
-
-def axes():
-    return Figure().add_subplot()
+from subspace.results import Amplification, DirectionGain
+from tests.support.axes import assert_legible, axes, words
+from tests.support.results import BERT, LONG, direction, row, table7, undefined
 
 
 def widths(ax):
     return [[bar.get_width() for bar in bars] for bars in ax.containers]
-
-
-def words(figure):
-    return [t.get_text() for t in figure.findobj(mpl.text.Text) if t.get_text()]
 
 
 # Per direction

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import base_7b, browser, page, rivals, synthetic
 from benchmarks.printing import BASE_ROWS, ROWS, base_table, page_table
+from tests.support.samples import ROOT
 
 TINY = ["pair-7b", "--layers", "1", "--hidden", "96", "--inner", "160", "--repeat", "1"]
 
@@ -21,7 +22,7 @@ def out():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     return json.loads(done.stdout)
 
@@ -104,7 +105,7 @@ def base():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     return json.loads(done.stdout)
 

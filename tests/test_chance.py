@@ -1,12 +1,12 @@
 """The nulls against simulation with the oracle's Haar draws, and against their closed forms."""
 
 import numpy as np
-import oracle
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import betaincc
 
 from subspace import chance
+from tests.support import oracle
 
 DRAWS = 20_000
 

@@ -2,7 +2,6 @@
 
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import click
 import pytest
@@ -10,8 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from subspace.cli import VERBS, main
-
-DATA = Path(__file__).parent.parent / "data" / "adapters"
+from tests.support.samples import R8, R64
 
 
 def verb(name):
@@ -117,7 +115,7 @@ def test_help_fits_a_narrow_terminal(name, monkeypatch):
 
 
 def test_no_escape_reaches_a_pipe():
-    done = CliRunner().invoke(main, ["similarity", str(DATA / "r8"), str(DATA / "r64")])
+    done = CliRunner().invoke(main, ["similarity", R8, R64])
     assert done.exit_code == 0
     assert "\x1b" not in done.output
 
@@ -134,20 +132,20 @@ def test_no_escape_reaches_a_pipe():
 )
 def test_a_figure_comes_out_as_wide_as_asked(look, dots, tmp_path):
     out = tmp_path / "rank.png"
-    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", str(out), *look])
+    done = CliRunner().invoke(main, ["rank", R8, "--out", str(out), *look])
     assert done.exit_code == 0, done.output
     assert Image.open(out).width == dots
-    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), *look])
+    done = CliRunner().invoke(main, ["rank", R8, *look])
     assert done.exit_code == (2 if look else 0)
 
 
 def test_a_width_that_is_none_is_said():
-    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--width", "wide"])
+    done = CliRunner().invoke(main, ["rank", R8, "--width", "wide"])
     assert done.exit_code == 2
     assert "single, double or a number of inches" in done.stderr
-    done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", "x.png", "--width", "900"])
+    done = CliRunner().invoke(main, ["rank", R8, "--out", "x.png", "--width", "900"])
     assert "3 to 40 inches" in done.stderr
     for look in (["--width", "double", "--style", "slides"], ["--style=slides", "--width=single"]):
-        done = CliRunner().invoke(main, ["rank", str(DATA / "r8"), "--out", "x.png", *look])
+        done = CliRunner().invoke(main, ["rank", R8, "--out", "x.png", *look])
         assert done.exit_code == 2
         assert "is a column of a page" in done.stderr

@@ -8,23 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import save_file
-from test_cli_similarity import folder, refused
 
 from subspace.cli import main
+from tests.support.folders import base, folder
+from tests.support.verbs import refused
 
 MODULES = ("enc.0.query", "enc.0.value")
-
-
-def base(path, *, d=(5, 7), names=MODULES, change=None):
-    """A base checkpoint in one safetensors file."""
-    rng = np.random.default_rng(7)
-    tensors = {f"{name}.weight": rng.standard_normal(d).astype("f4") for name in names}
-    if change:
-        change(tensors)
-    path.mkdir()
-    save_file(tensors, path / "model.safetensors")
-    return str(path)
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import time
 import click
 import pytest
 from click.testing import CliRunner
-from schema_held import ROOT
 
 from subspace.cli import VERBS, main
 from subspace.cli.shared.options import WRITTEN
 from subspace.training import TASKS
+from tests.support.samples import ROOT, SAMPLES
 
 
 def offered(line):
@@ -114,11 +114,12 @@ def test_in_bash(tmp_path):
         until("$ ")
         types(f"bind 'set bell-style none'; {line}; echo rea''dy\n")
         until("ready")
+        there = SAMPLES.relative_to(ROOT).as_posix()
         for begun, whole in [
             ("subspace si", "subspace similarity "),
             ("subspace similarity --si", "--side "),
             ("subspace similarity --side=i", "--side=in "),
-            ("subspace similarity data/adap", "data/adapters/"),
+            (f"subspace similarity {there[:-3]}", f"{there}/"),
             ("subspace amplification x --base ./sub", "--base ./subspace/"),
             ("subspace amplification x --base mini", "--base minilm "),
             ("subspace convert a b --to koh", "--to kohya "),

@@ -9,8 +9,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
-from schema_held import R8, R64, held
-from test_cli_similarity import folder
 
 import subspace
 from subspace.adapters.save import WRITERS
@@ -18,6 +16,9 @@ from subspace.cli import main
 from subspace.cli.shared import options
 from subspace.errors import UnknownModuleError
 from subspace.results import Conversion, ModuleConversion
+from tests.support.documents import held
+from tests.support.folders import folder
+from tests.support.samples import R8, R64
 
 
 def run(*args):

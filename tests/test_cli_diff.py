@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from checkpoints_made import CHANGED, dense, low_rank, normal, pair, write
 from click.testing import CliRunner
-from schema_held import held
 
 import subspace
 from subspace.cli import main
+from tests.support.checkpoints import CHANGED, dense, low_rank, normal, pair, write
+from tests.support.documents import held
+from tests.support.samples import R8
 
 
 def run(*words, verb="diff", code=0):
@@ -151,8 +152,8 @@ def test_errors_are_one_line(two, tmp_path):
         ((base, tuned, "--overwrite"), "--overwrite is for --out"),
         ((base, tuned, "--module", "*.nothing"), "no module of base 'base' matches"),
         ((base, tuned, "--out", tmp_path / "a.safetensors"), "folder"),
-        ((base, "data/adapters/r8"), "base 'base' has no weight of module 'bert.encoder.layer.0"),
-        ((base, "data/adapters/r8/adapter_model.safetensors"), "base 'base' has no weight of"),
+        ((base, R8), "base 'base' has no weight of module 'bert.encoder.layer.0"),
+        ((base, f"{R8}/adapter_model.safetensors"), "base 'base' has no weight of"),
     ]
     for words, said in cases:
         done = run(*words, code=2)

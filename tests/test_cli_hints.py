@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import save_file
-from schema_held import DATA, two_models
-from test_cli_amplification import base
-from test_cli_similarity import folder
 
 from subspace.cli import main
 from subspace.cli.shared.hints import pasted
+from tests.support.folders import base, folder, two_models
+from tests.support.samples import R8, R64
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def test_no_log_and_no_document_has_a_hint(monkeypatch):
     for more in (["--json"], ["--csv"], ["--markdown"], ["--out", "x.png"]):
         assert "next:" not in CliRunner().invoke(main, [*words, *more]).output
     monkeypatch.undo()
-    words = ["similarity", str(DATA / "r8"), str(DATA / "r64")]
+    words = ["similarity", R8, R64]
     assert "next:" not in CliRunner().invoke(main, words).output
 
 

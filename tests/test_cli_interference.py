@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from matplotlib.colors import to_hex
-from test_amplification_figures import assert_apart
-from test_cli_rank import folder, refused
-from test_house import modules_after, run_cli
 
 from subspace import interference, load
 from subspace.cli import main
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.interference_map import interference_figure, interference_map
 from subspace.plots.parts.cells import UNDEFINED
+from tests.support.axes import assert_apart
+from tests.support.folders import agreeing_folder
+from tests.support.verbs import modules_after, refused, run_cli
 
 MODULES = ("enc.0.query", "enc.0.value", "enc.1.query", "enc.1.value")
 
 
 @pytest.fixture
 def runs(tmp_path):
-    return [folder(tmp_path / f"seed{n}", seed=n, modules=MODULES) for n in range(3)]
+    return [agreeing_folder(tmp_path / f"seed{n}", seed=n, modules=MODULES) for n in range(3)]
 
 
 def run(*args):
@@ -101,7 +101,7 @@ def test_csv_has_a_line_a_module_and_pair(runs):
 
 
 def test_untrained_is_null_in_json_empty_in_csv_and_a_dash(runs, tmp_path):
-    nothing = folder(tmp_path / "zero", change=lambda t: [v.fill(0) for v in t.values()])
+    nothing = agreeing_folder(tmp_path / "zero", change=lambda t: [v.fill(0) for v in t.values()])
     plain = strictly(run(runs[0], nothing, "--json"))
     assert plain["kind"] == "interference"
     assert plain["modules"][0]["pairs"][0]["cosine"] is None
@@ -132,7 +132,7 @@ def test_a_figure_is_the_same_bytes_again_and_stdout_stays_clean(runs, tmp_path)
 
 def test_a_strangers_names_never_reach_the_terminal(tmp_path):
     evil = "a\x1b[31mRED\nlayer"
-    paths = [folder(tmp_path / f"s{n}", modules=(evil, "x.v"), seed=n) for n in range(3)]
+    paths = [agreeing_folder(tmp_path / f"s{n}", modules=(evil, "x.v"), seed=n) for n in range(3)]
     for option in ((), ("--all",), ("--csv",), ("--markdown",), ("--latex",), ("--json",)):
         for some in (paths, paths[:2]):
             done = run(*some, *option)
@@ -150,13 +150,13 @@ def test_bad_input_is_one_line(runs, tmp_path):
     refused(run(*runs, "--level", "0", *out), tmp_path, "probability")
     refused(run(*runs, "--module", "typo", *out), tmp_path, "'typo'", "enc.0.query")
     refused(run(runs[0], tmp_path / "nowhere", *out), tmp_path, "nowhere")
-    other = folder(tmp_path / "other", d=(30, 41))
+    other = agreeing_folder(tmp_path / "other", d=(30, 41))
     refused(run(runs[0], other, *out), tmp_path, "30 x 40", "30 x 41", "same base model")
 
     def spoil(tensors):
         tensors["base_model.model.enc.0.value.lora_B.weight"][1, 2] = np.nan
 
-    bad = folder(tmp_path / "bad", change=spoil)
+    bad = agreeing_folder(tmp_path / "bad", change=spoil)
     words = ("entries of B", "enc.0.value", "[1, 2]", "adapter_model.safetensors")
     refused(run(runs[0], bad, *out), tmp_path, *words)
 
@@ -185,7 +185,10 @@ def drawn(figure):
 
 def test_the_map_holds_the_cosines_around_zero_and_brackets_within_chance(tmp_path):
     modules = (*MODULES, "enc.2.query")
-    alone = [folder(tmp_path / f"x{n}", seed=50 + n, modules=modules, shared=0) for n in range(2)]
+    alone = [
+        agreeing_folder(tmp_path / f"x{n}", seed=50 + n, modules=modules, shared=0)
+        for n in range(2)
+    ]
     a, b = load(alone[0]), load(alone[1])
     result = interference([a, b])
     figure = interference_figure(result)
@@ -229,7 +232,10 @@ def test_three_adapters_have_three_maps_on_one_scale(runs):
 
 def test_long_names_of_pairs_are_shortened_where_they_do_not_differ(tmp_path):
     names = [f"a-very-long-name-of-a-run-seed{n}-on-wikisql-with-labels-shuffled" for n in range(3)]
-    some = [load(folder(tmp_path / name, seed=n, modules=MODULES)) for n, name in enumerate(names)]
+    some = [
+        load(agreeing_folder(tmp_path / name, seed=n, modules=MODULES))
+        for n, name in enumerate(names)
+    ]
     figure = interference_figure(interference(some), width=3.5)
     titles = [ax.get_title() for ax in figure.axes[:-1]]
     assert [[n for n in range(3) if f"seed{n}" in title] for title in titles] == [
@@ -247,8 +253,8 @@ def test_many_layers_run_downwards_with_dots_and_stripes(tmp_path):
                 tensors[name].fill(0)
 
     modules = tuple(f"model.layers.{n}.{k}_proj" for n in range(70) for k in "qkv")
-    some = [load(folder(tmp_path / f"{n}", r=1, d=(9, 8), seed=n, modules=modules, shared=0,
-                        change=two_zero)) for n in range(2)]  # fmt: skip
+    options = {"r": 1, "d": (9, 8), "modules": modules, "shared": 0, "change": two_zero}
+    some = [load(agreeing_folder(tmp_path / f"{n}", seed=n, **options)) for n in range(2)]
     figure = interference_figure(interference(some), width=3.3)
     ax = figure.axes[0]
     assert drawn(figure)[0].shape == (70, 3)
@@ -265,7 +271,10 @@ def test_many_layers_run_downwards_with_dots_and_stripes(tmp_path):
 
 
 def test_of_many_pairs_the_six_strongest_are_drawn(runs, tmp_path):
-    more = [folder(tmp_path / f"more{n}", seed=9 + n, modules=MODULES, shared=n) for n in range(2)]
+    more = [
+        agreeing_folder(tmp_path / f"more{n}", seed=9 + n, modules=MODULES, shared=n)
+        for n in range(2)
+    ]
     result = interference([load(path) for path in [*runs, *more]])
     figure = interference_figure(result)
     sizes = sorted((abs(p.cosine) for p in result.pairs), reverse=True)[:6]

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_cli_rank import folder
-from test_cli_similarity import refused
-from test_house import modules_after, run_cli
 
 from subspace.cli import main
+from tests.support.folders import agreeing_folder
+from tests.support.verbs import modules_after, refused, run_cli
 
 
 @pytest.fixture
 def runs(tmp_path):
     """Two groups of two, and one of its own."""
     shared = (2, 0, 2, 0, 2)
-    return [folder(tmp_path / f"seed{n}", seed=n, shared=each) for n, each in enumerate(shared)]
+    return [
+        agreeing_folder(tmp_path / f"seed{n}", seed=n, shared=each) for n, each in enumerate(shared)
+    ]
 
 
 def run(*args):
@@ -109,7 +110,7 @@ def test_tables_for_model_cards_and_papers(runs):
 
 
 def test_untrained_is_null_empty_and_a_dash(runs, tmp_path):
-    nothing = folder(tmp_path / "zero", change=untrained)
+    nothing = agreeing_folder(tmp_path / "zero", change=untrained)
     plain = strictly(run(*runs[:2], nothing, "--json"))
     assert [pair["value"] is None for pair in plain["pairs"]] == [False, True, True]
     rows = list(csv.DictReader(io.StringIO(run(*runs[:2], nothing, "--csv").stdout)))
@@ -124,7 +125,7 @@ def test_untrained_is_null_empty_and_a_dash(runs, tmp_path):
 
 @pytest.mark.parametrize("width", [40, 60, 200])
 def test_a_narrow_terminal_gets_numbers_and_some_columns_at_a_time(tmp_path, monkeypatch, width):
-    runs = [folder(tmp_path / f"a-name-that-is-rather-long-{n}", seed=n) for n in range(9)]
+    runs = [agreeing_folder(tmp_path / f"a-name-that-is-rather-long-{n}", seed=n) for n in range(9)]
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -156,7 +157,9 @@ def test_a_figure_is_the_same_bytes_again_and_stdout_stays_clean(runs, tmp_path)
 def test_strangers_names_never_reach_the_terminal(tmp_path):
     evil = "a\x1b[31mRED\nlayer"
     names = ("=cmd()\x1b[32m", "$x^2$\x07", "b\u202e" * 50)
-    paths = [folder(tmp_path / n, modules=(evil, "x.v"), seed=k) for k, n in enumerate(names)]
+    paths = [
+        agreeing_folder(tmp_path / n, modules=(evil, "x.v"), seed=k) for k, n in enumerate(names)
+    ]
     for option in ((), ("--csv",), ("--json",), ("--by", "agreeing"), ("--order", "given"),
                    ("--markdown",), ("--latex",)):  # fmt: skip
         done = run(*paths, *option, "--out", tmp_path / "f.svg")
@@ -214,7 +217,7 @@ def dots(path):
 
 
 def test_a_figure_is_as_wide_as_asked_or_as_its_numbers_need(runs, tmp_path):
-    many = [folder(tmp_path / f"more{n}", seed=20 + n) for n in range(25)]
+    many = [agreeing_folder(tmp_path / f"more{n}", seed=20 + n) for n in range(25)]
     out = tmp_path / "f.png"
     for words, wide in (
         (runs, 1400),

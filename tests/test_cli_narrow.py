@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
-from schema_held import R8, R64, ROOT, SEED, two_models
-from test_cli_similarity import folder
 
 from subspace.cli import main
 from subspace.cli.shared.narrow import stacked
+from tests.support.folders import folder, two_models
+from tests.support.samples import R8, R64, ROOT, SEED
 
 FEW = ("--module", "*.5.*")
 VERBS = {
@@ -131,14 +131,14 @@ def bare(text):
 
 
 def test_a_terminal_of_40_columns():
-    shown = at_terminal(["rank", "data/adapters/r64", *FEW], columns=40)
+    shown = at_terminal(["rank", R64, *FEW], columns=40)
     lines = bare(shown)
     assert "query" in lines
     (hint, more) = [line for line in lines if line.startswith("next: ")]
     for line in lines:
         assert len(line) <= 40 or len(line.split()) == 1 or line in (hint, more), line
     # COLUMNS, where it is set, is the last word.
-    wide = bare(at_terminal(["rank", "data/adapters/r64", *FEW], columns=40, COLUMNS="200"))
+    wide = bare(at_terminal(["rank", R64, *FEW], columns=40, COLUMNS="200"))
     assert any(line.startswith("query  ") for line in wide)
 
 

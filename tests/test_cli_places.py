@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_world import write_world
 
 from subspace.cli import main
 from subspace.cli.shared.places import check_file, check_folder, check_place
 from subspace.errors import ArgumentError, MissingFileError
+from tests.support.tiny_world import write_world
 
 NOT_THERE = "no adapter of this name"  # a verb that read its adapters first would speak of these
 

@@ -11,33 +11,15 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 from subspace.cli import main
+from tests.support.folders import agreeing_folder
+from tests.support.verbs import refused
 
 MODULES = ("enc.0.query", "enc.0.value")
 
 
-def folder(path, *, r=3, modules=MODULES, d=(30, 40), seed=0, shared=1, change=None):
-    """A PEFT folder whose updates have `shared` leading directions that no seed changes."""
-    rng, common = np.random.default_rng(100 + seed), np.random.default_rng(0)
-    tensors = {}
-    for name in modules:
-        sides = []
-        for n in d:
-            basis = np.hstack([common.standard_normal((n, shared)), rng.standard_normal((n, r))])
-            sides.append(np.linalg.qr(basis)[0][:, :r] * np.linspace(2, 1, r))
-        tensors[f"base_model.model.{name}.lora_A.weight"] = sides[1].T.astype("f4").copy()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = sides[0].astype("f4")
-    if change:
-        change(tensors)
-    path.mkdir(parents=True)
-    save_file(tensors, path / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": r, "lora_alpha": 16, "target_modules": ["query", "value"]}
-    (path / "adapter_config.json").write_text(json.dumps(config))
-    return str(path)
-
-
 @pytest.fixture
 def runs(tmp_path):
-    return [folder(tmp_path / f"seed{n}", seed=n) for n in range(3)]
+    return [agreeing_folder(tmp_path / f"seed{n}", seed=n) for n in range(3)]
 
 
 def run(*args):
@@ -59,7 +41,7 @@ def test_the_table_has_every_module_its_ranks_and_the_reasons(runs):
 
 
 def test_json_is_strict_and_carries_the_contract(runs, tmp_path):
-    nothing = folder(tmp_path / "zero", change=lambda t: [v.fill(0) for v in t.values()])
+    nothing = agreeing_folder(tmp_path / "zero", change=lambda t: [v.fill(0) for v in t.values()])
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -113,12 +95,12 @@ def test_a_figure_is_written_and_stdout_stays_clean(runs, tmp_path, suffix):
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
-    paths = [folder(tmp_path / f"seed{n}" / "r3", seed=n) for n in range(3)]
+    paths = [agreeing_folder(tmp_path / f"seed{n}" / "r3", seed=n) for n in range(3)]
     assert "ranks of seed0/r3, seed1/r3, seed2/r3" in run(*paths).output
 
 
 def test_modules_that_not_all_have_are_named(runs, tmp_path):
-    other = folder(tmp_path / "other", modules=(*MODULES, "enc.1.query"), seed=9)
+    other = agreeing_folder(tmp_path / "other", modules=(*MODULES, "enc.1.query"), seed=9)
     assert (
         "left out, since only other of 2 runs has them: enc.1.query" in run(runs[0], other).output
     )
@@ -134,22 +116,11 @@ def test_the_same_initial_a_is_warned_of(runs):
 
 def test_a_strangers_names_never_reach_the_terminal(tmp_path):
     evil = "a\x1b[31mRED\nlayer"
-    paths = [folder(tmp_path / f"s{n}", modules=(evil, "x.v"), seed=n) for n in range(2)]
+    paths = [agreeing_folder(tmp_path / f"s{n}", modules=(evil, "x.v"), seed=n) for n in range(2)]
     for option in ((), ("--csv",), ("--markdown",), ("--latex",), ("--json",)):
         done = run(*paths, *option)
         assert done.exit_code == 0, done.output
         assert "\x1b" not in done.output
-
-
-def refused(done, tmp_path, *words):
-    """One line on stderr, exit code 2, no traceback, nothing written."""
-    assert done.exit_code == 2, done.output
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    for word in words:
-        assert word in done.stderr
-    assert not list(tmp_path.glob("*.png"))
 
 
 def test_the_same_run_twice(runs, tmp_path):
@@ -165,7 +136,7 @@ def test_bad_input_is_one_line(runs, tmp_path):
     refused(run(*runs, "--module", "typo", *out), tmp_path, "'typo'", "enc.0.query")
     refused(run(*runs, "--device", "abacus", *out), tmp_path, "abacus")
     refused(run(runs[0], tmp_path / "nowhere", *out), tmp_path, "nowhere")
-    other = folder(tmp_path / "other", d=(30, 41))
+    other = agreeing_folder(tmp_path / "other", d=(30, 41))
     refused(run(runs[0], other, *out), tmp_path, "30 x 40", "30 x 41")
 
 
@@ -188,7 +159,7 @@ def test_non_finite_is_named_on_every_side(runs, tmp_path, which, side):
     def spoil(tensors):
         tensors[f"base_model.model.enc.0.value.lora_{which}.weight"][1, 2] = np.nan
 
-    bad = folder(tmp_path / "bad", change=spoil)
+    bad = agreeing_folder(tmp_path / "bad", change=spoil)
     words = (f"entries of {which}", "enc.0.value", "[1, 2]", "adapter_model.safetensors")
     refused(run(runs[0], bad, "--side", side), tmp_path, *words)
 

@@ -9,8 +9,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from subspace.cli import main
-
-R8 = "data/adapters/r8"
+from tests.support.samples import R8
 
 
 def run(*arguments):

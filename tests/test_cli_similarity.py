@@ -10,23 +10,8 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 from subspace.cli import main
-
-
-def folder(path, *, r=2, modules=("enc.0.query", "enc.0.value"), d=(5, 7), seed=0, change=None):
-    """A PEFT folder; `change(tensors)` spoils it."""
-    rng = np.random.default_rng(seed)
-    tensors = {}
-    for name in modules:
-        for which, shape in (("A", (r, d[1])), ("B", (d[0], r))):
-            key = f"base_model.model.{name}.lora_{which}.weight"
-            tensors[key] = rng.standard_normal(shape).astype("f4")
-    if change:
-        change(tensors)
-    path.mkdir()
-    save_file(tensors, path / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": r, "lora_alpha": 16, "target_modules": ["query", "value"]}
-    (path / "adapter_config.json").write_text(json.dumps(config))
-    return str(path)
+from tests.support.folders import folder
+from tests.support.verbs import refused
 
 
 @pytest.fixture
@@ -109,17 +94,6 @@ def test_module_and_control(pair, tmp_path):
     assert [m["module"] for m in result["modules"]] == ["enc.0.value"]
     assert result["control"]["adapters"] == ["r2", "control"]
     assert "control: φ(1,1) of r2 and control" in run(*pair, "--control", control).output
-
-
-def refused(done, tmp_path, *words):
-    """One line on stderr, exit code 2, no traceback, nothing written."""
-    assert done.exit_code == 2, done.output
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
-    assert not list(tmp_path.glob("*.png"))
 
 
 def test_no_module_in_common(pair, tmp_path):

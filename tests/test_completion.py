@@ -13,14 +13,7 @@ from subspace.training.completion import _batches, exact_match, normalised, toke
 from subspace.training.encoding import IGNORED, collator, encode
 from subspace.training.models import find_model, load_model, task_type
 from subspace.training.tasks.dataset import completing, labelled, paired
-
-WORDS = ["heart", "lung", "skin", "bone", "nerve", "eye", "ear", "liver"]
-ROWS = [(f"say {word}" + " please" * (k % 3), f"{word} {k}") for k, word in enumerate(WORDS)]
-SPLITS = ("train", "validation", "test")
-
-
-def thrice(*rows):
-    return dict.fromkeys(SPLITS, rows)
+from tests.support.decoders import ROWS, WORDS, thrice, write_tokenizer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,21 +22,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def write_tokenizer(folder, **tokens):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<end>", "<start>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    tokenizer.train_from_iterator(["\n".join(row) for row in ROWS], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ import subspace
 from subspace.cli import main
 from subspace.errors import UnknownModuleError
 from subspace.pretrained import open_pretrained
-from tests.adapters_made import made, written
+from tests.support.diffusers_models import UNET, deltas, pipelines_file, text_encoder, unet
+from tests.support.memory import the_same
+from tests.support.peft_adapters import made, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 
@@ -176,8 +178,6 @@ def test_another_base_and_names_of_ones_own(tmp_path):
 @pytest.mark.filterwarnings("ignore:::diffusers")
 def test_a_pipelines_adapter_gets_its_parts(tmp_path):
     pytest.importorskip("diffusers")
-    from test_diffusers_adapters import text_encoder, unet
-    from test_save import pipelines_file, the_same
 
     source = pipelines_file(tmp_path)
     flat = subspace.save(source, tmp_path / "k.safetensors", "kohya").path
@@ -200,7 +200,6 @@ def test_a_pipelines_adapter_gets_its_parts(tmp_path):
 @pytest.mark.filterwarnings("ignore:::diffusers")
 def test_pefts_adapter_of_one_model_of_a_pipeline_gets_its_part(tmp_path):
     pytest.importorskip("diffusers")
-    from test_diffusers_adapters import UNET, deltas, text_encoder, unet
 
     source = written(made(unet(), **UNET), tmp_path / "run")
     pipeline, out = tmp_path / "pipeline", tmp_path / "out.safetensors"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from schema_held import held
-from tiny_world import write_world
 
 from subspace import training
 from subspace.cli import main
 from subspace.results import Demo, DemoRun
+from tests.support.documents import held
+from tests.support.tiny_world import write_world
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from checkpoints_made import CHANGED, dense, low_rank, normal, pair, svd, write
-from made import only_krylov
 
 import subspace
 from subspace.errors import (
@@ -19,6 +17,9 @@ from subspace.errors import (
 )
 from subspace.measures.diff import options as diff_options
 from subspace.pretrained import open_pretrained
+from tests.support.checkpoints import CHANGED, dense, low_rank, normal, pair, svd, write
+from tests.support.memory import only_krylov
+from tests.support.samples import R8
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -405,7 +406,7 @@ def test_arguments(tmp_path, words, said):
 def test_an_adapter_is_no_checkpoint(tmp_path):
     base, _ = pair(tmp_path)
     with pytest.raises(FormatError, match="an adapter, not a base model"):
-        subspace.diff(base, "data/adapters/r8/adapter_model.safetensors")
+        subspace.diff(base, f"{R8}/adapter_model.safetensors")
 
 
 # As an adapter

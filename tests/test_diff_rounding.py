@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from checkpoints_made import low_rank, normal, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,8 @@ import subspace
 from subspace import linalg
 from subspace.measures.diff.rounding import coarsest, spacing
 from subspace.measures.diff.stored_pair import read_pair
+from tests.support.checkpoints import low_rank, normal, write
+from tests.support.memory import only_krylov
 
 CPU = torch.device("cpu")
 NARROW = [torch.bfloat16, torch.float16]
@@ -203,7 +204,6 @@ def test_it_is_said_of_every_module(tmp_path, dtype):
 
 
 def test_when_all_that_were_asked_for_are_real_there_may_be_more(tmp_path, monkeypatch):
-    from made import only_krylov
 
     only_krylov(monkeypatch)
     W = normal(60, 60)

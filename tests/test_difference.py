@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from made import only_krylov
 
 from subspace import linalg
 from subspace.linalg import Difference
+from tests.support.memory import only_krylov
 
 
 def two(m, n, dtypes, *, seed=0, turned=False):

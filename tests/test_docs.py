@@ -4,7 +4,6 @@ import base64
 import re
 import shutil
 import struct
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -22,8 +21,8 @@ from docs.refresh import (
 )
 from subspace.adapters.load import FORMATS
 from subspace.cli import VERBS, main
+from tests.support.samples import ROOT
 
-ROOT = Path(__file__).parent.parent
 WRITERS = ("peft", "gguf", "mlx_lm", "diffusers", "lycoris", "loralib")
 README = (ROOT / "README.md").read_text()
 

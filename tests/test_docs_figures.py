@@ -2,14 +2,13 @@
 
 import re
 import struct
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from subspace.cli import main
+from tests.support.samples import R8, R64, ROOT
 
-ROOT = Path(__file__).parent.parent
 ROWS = re.findall(
     r"^\| `(--style [^`]+)` \|[^|]*\| ([\d.]+) \| (\d+) \|$",
     (ROOT / "docs" / "heatmaps.md").read_text(),
@@ -23,7 +22,7 @@ def test_the_page_tells_of_every_style():
 
 @pytest.mark.parametrize(("options", "inches", "dots"), ROWS)
 def test_a_picture_is_as_wide_as_the_page_says(tmp_path, options, inches, dots):
-    runs = [str(ROOT / "data" / "adapters" / name) for name in ("r8", "r64")]
+    runs = [R8, R64]
     for suffix in (".png", ".svg"):
         words = ("--module", "*.5.*", *options.split(), "--out", str(tmp_path / f"f{suffix}"))
         assert CliRunner().invoke(main, ["similarity", *runs, *words]).exit_code == 0

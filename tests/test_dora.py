@@ -17,7 +17,7 @@ from subspace.adapters import LowRankUpdate
 from subspace.cli import main
 from subspace.errors import FormatError, NonFiniteError, ShapeError
 from subspace.measures.diff.adapted import adapted_weight
-from tests.adapters_made import (
+from tests.support.peft_adapters import (
     PREFIX,
     edited,
     made,

@@ -24,8 +24,8 @@ import subspace
 from subspace.adapters.formats.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
 from subspace.cli import main
 from subspace.errors import FormatError, NonFiniteError
-from tests.adapters_made import assert_same_update, made, two_linears, written
-from tests.test_house import HEAVY, modules_after, run_cli
+from tests.support.peft_adapters import assert_same_update, made, two_linears, written
+from tests.support.verbs import HEAVY, modules_after, run_cli
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,14 @@ from safetensors.torch import load_file, save_file
 import subspace
 from subspace.adapters.peft import matching as patterns
 from subspace.cli import main
-from tests.adapters_made import PREFIX, edited, made, safetensors_bytes, two_linears, written
+from tests.support.peft_adapters import (
+    PREFIX,
+    edited,
+    made,
+    safetensors_bytes,
+    two_linears,
+    written,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

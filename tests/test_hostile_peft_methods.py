@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 
 import subspace
 from subspace.cli import main
-from tests.adapters_made import PREFIX, safetensors_bytes
+from tests.support.peft_adapters import PREFIX, safetensors_bytes
+from tests.support.samples import ROOT
 
 LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
@@ -146,7 +146,7 @@ def test_looking_at_them_stays_light(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

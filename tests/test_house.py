@@ -4,11 +4,15 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "subspace"
+from tests.support.samples import ROOT as REPOSITORY
+from tests.support.samples import SAMPLES
+from tests.support.verbs import HEAVY, modules_after, run_cli
+
+ROOT = REPOSITORY / "subspace"
+TESTS = REPOSITORY / "tests"
 
 # room -> rooms it may import, `errors` aside, which all may. A room is a file or folder of
 # `subspace/`. The order is the way of the data: a room imports only rooms above it.
@@ -139,6 +143,7 @@ def targets(source):
 
 
 FILES = sorted(ROOT.rglob("*.py"))
+TEST_FILES = sorted(TESTS.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -184,7 +189,36 @@ def test_the_walker_sees_a_forbidden_import():
 
 
 def test_no_file_is_called_utils():
-    assert not [p for p in FILES if p.stem in {"utils", "helpers", "common", "manager"}]
+    vague = {"utils", "helpers", "common", "manager"}
+    assert not [p for p in (*FILES, *TEST_FILES) if p.stem in vague]
+
+
+def shared_names(source):
+    """Modules of `tests` that a test file imports; however it spells them."""
+    stems = {path.stem for path in TEST_FILES}
+    for name in imports(source):
+        if name.split(".")[0] == "tests" or name.split(".")[0] in stems - {"__init__"}:
+            yield name
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda p: str(p.relative_to(TESTS)))
+def test_test_files_share_only_what_is_in_support(path):
+    """No test file imports another, and there is one way to import what is shared."""
+    for name in shared_names(path.read_text()):
+        assert re.fullmatch(r"tests\.support(\.[a-z_0-9]+)?", name), name
+
+
+def test_the_walker_sees_a_test_that_imports_a_test():
+    assert list(shared_names("def f():\n    from test_cli import main")) == ["test_cli"]
+    assert list(shared_names("import tests.test_cli")) == ["tests.test_cli"]
+    assert list(shared_names("from verbs import run")) == ["verbs"]
+    assert list(shared_names("import json")) == []
+
+
+def test_the_sample_adapters_are_named_in_one_place():
+    place = SAMPLES.relative_to(REPOSITORY).as_posix()
+    files = [path.name for path in TEST_FILES if f'"{place}' in path.read_text()]
+    assert files == []
 
 
 def test_how_an_extra_is_installed_is_said_in_one_place():
@@ -201,25 +235,6 @@ def test_no_torch_load_without_weights_only():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "load_pt"}:
                 assert "weights_only=True" in ast.unparse(node), path
-
-
-HEAVY = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "transformers", "peft")
-
-
-def modules_after(code):
-    """Names in sys.modules after running `code` in a fresh interpreter."""
-    script = f"{code}\nimport sys\nprint('\\n' + ' '.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
-    )
-    return set(done.stdout.splitlines()[-1].split())
-
-
-def run_cli(*args):
-    return (
-        "from subspace.cli import main\n"
-        f"try:\n    main({list(args)!r})\nexcept SystemExit as e:\n    assert not e.code, e.code"
-    )
 
 
 @pytest.fixture(scope="session")
@@ -278,7 +293,7 @@ def test_the_lightness_test_can_fail():
     with pytest.raises(AssertionError):
         assert not modules_after(
             heavier
-            + run_cli("inspect", str(Path(__file__).parent / "nowhere")).replace(
+            + run_cli("inspect", str(TESTS / "nowhere")).replace(
                 "assert not e.code, e.code", "pass"
             )
         ) & set(HEAVY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,8 @@ from safetensors.torch import load_file, save_file
 import subspace
 from subspace.cli import main
 from subspace.cli.inspect import _pattern
-from tests.adapters_made import PREFIX, edited, made, tiny_bert, two_linears, written
+from tests.support.peft_adapters import PREFIX, edited, made, tiny_bert, two_linears, written
+from tests.support.samples import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 
@@ -141,9 +141,8 @@ def test_it_stays_light(bert):
         f"main(['inspect', {str(bert)!r}, '--json'], standalone_mode=False)\n"
         f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)\n"
     )
-    root = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
 

@@ -6,12 +6,10 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import adapter, dense, gaussian
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.special import k0
@@ -23,6 +21,8 @@ from subspace.chance.cosine import cosine_pvalue, cosine_std, cosine_variances
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
 from subspace.findings import describe_interference
 from subspace.results import Interference
+from tests.support import oracle
+from tests.support.memory import adapter, dense, gaussian
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SPECTRA = {

@@ -13,7 +13,7 @@ from subspace import LowRankUpdate
 from subspace.adapters.factors.kronecker import Kronecker
 from subspace.errors import NonFiniteError
 from subspace.spectra import kronecker, solve, spectrum
-from tests.oracle import phi as phi_by_definition
+from tests.support.oracle import phi as phi_by_definition
 
 SIDES = st.integers(1, 6)
 SEEDS = st.integers(0, 2**32 - 1)

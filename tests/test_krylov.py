@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from made import only_krylov
 from numpy.testing import assert_allclose
 
 from subspace import linalg
 from subspace.linalg import krylov, products
+from tests.support.memory import only_krylov
 
 
 def lead(W, k, **options):

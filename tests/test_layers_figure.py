@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.layers import layers_figure
 from subspace.results import Similarity
-from tests.compared_made import BERT, assert_legible, compared, drawn, laid_out, module, panels
+from tests.support.axes import assert_legible, drawn, laid_out, panels
+from tests.support.results import BERT, compared, module
 
 
 def test_layers_are_rows_and_kinds_are_columns():

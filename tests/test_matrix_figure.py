@@ -8,8 +8,6 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
-from test_amplification_figures import assert_apart
-from test_amplification_plots import assert_legible
 
 from subspace.errors import ArgumentError
 from subspace.measures.similarity.clustering import clustered
@@ -17,6 +15,7 @@ from subspace.plots.matrix import matrix_figure, matrix_map
 from subspace.plots.parts.cells import UNDEFINED
 from subspace.plots.parts.tree import tree
 from subspace.results import PairSimilarity, SimilarityMatrix
+from tests.support.axes import assert_apart, assert_legible
 
 
 def made(n, *, by="phi", undefined=(), names=None, beyond=2, largest=1.0, scale=1.0):

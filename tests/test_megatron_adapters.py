@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import subspace
-from tests.adapters_made import assert_same_update
+from tests.support.peft_adapters import assert_same_update
 
 ALPHA = 7
 QKV, FC1, EXPERT = (

@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from made import adapter, gaussian
 from safetensors.torch import save_file
 
 import subspace
@@ -14,6 +13,7 @@ from subspace import results
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.results import SweepRow, Table6
 from subspace.results.notebook import MOST, html_table
+from tests.support.memory import adapter, gaussian
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;\u202e{{7*7}}"
 TABULAR = (

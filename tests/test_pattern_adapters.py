@@ -17,7 +17,7 @@ import subspace
 from subspace.adapters.formats.custom.fields import parsed
 from subspace.adapters.formats.custom.template import Template
 from subspace.cli import main
-from tests.adapters_made import assert_same_update
+from tests.support.peft_adapters import assert_same_update
 
 D_OUT, D_IN = 10, 6
 

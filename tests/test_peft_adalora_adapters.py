@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import subspace
-from tests.adapters_made import (
+from tests.support.peft_adapters import (
     PREFIX,
     assert_same_update,
     edited,

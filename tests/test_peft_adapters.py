@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import subspace
 from subspace.adapters.peft.matching import matching
 from subspace.modules.order import model_order
-from tests.adapters_made import (
+from tests.support.peft_adapters import (
     PREFIX,
     assert_same_update,
     edited,

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 import subspace
-from tests.adapters_made import assert_same_update, edited, made, written
+from tests.support.peft_adapters import assert_same_update, edited, made, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 

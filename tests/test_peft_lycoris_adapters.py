@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import subspace
 from subspace.adapters.load import explain
-from tests.adapters_made import (
+from tests.support.peft_adapters import (
     PREFIX,
     assert_same_update,
     edited,

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import subspace
-from tests.adapters_made import tiny_bert, tiny_gpt2
+from tests.support.peft_adapters import tiny_bert, tiny_gpt2
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 

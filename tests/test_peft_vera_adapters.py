@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import subspace
 from subspace.adapters.peft.vera.widths import widths
-from tests.adapters_made import (
+from tests.support.peft_adapters import (
     PREFIX,
     assert_same_update,
     edited,

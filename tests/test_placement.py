@@ -1,12 +1,9 @@
 """phi between W's top directions and delta W's, against a dense SVD of W."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from made import adapter, dense, factors, gaussian, only_krylov
 from numpy.testing import assert_allclose
-from test_amplification import Held
 
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.measures.placement.measure import placement
@@ -14,10 +11,12 @@ from subspace.measures.similarity.measure import random_pair, similarity
 from subspace.plots.figure3 import figure3
 from subspace.plots.figure4 import figure4
 from subspace.plots.layers import layers_figure
+from tests.support import oracle
+from tests.support.memory import MemoryBase, adapter, dense, factors, gaussian, only_krylov
 
 
 def place(update, W, **options):
-    return placement(adapter(update, name="a"), Held({"q": W}), **options)["q"]
+    return placement(adapter(update, name="a"), MemoryBase({"q": W}), **options)["q"]
 
 
 @pytest.mark.parametrize("side", ["in", "out"])
@@ -113,7 +112,7 @@ def test_figure8_counts_ws_vectors_by_i_and_the_updates_by_j(side, hand):
     """Appendix H.3, Figure 8: phi(W, A, i, j). Title, axes and numbers agree on which is which."""
     W = torch.randn(60, 40, generator=torch.Generator().manual_seed(1)).double()
     update = factors(60, 40, 5, seed=2)
-    placed = placement(adapter(update, name="r5"), Held({"q": W}), side=side, top=7)
+    placed = placement(adapter(update, name="r5"), MemoryBase({"q": W}), side=side, top=7)
     U, _, Vh = np.linalg.svd(W.numpy(), full_matrices=False)
     directions = oracle.directions(*dense(update), side)[0]
     W_name = placed.adapters[0]

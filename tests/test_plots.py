@@ -36,40 +36,13 @@ from subspace.plots.parts.names import (
 )
 from subspace.plots.save import save
 from subspace.results import Similarity
-from tests.compared_made import (
-    BERT,
-    LONG,
-    assert_legible,
-    compared,
-    drawn,
-    laid_out,
-    module,
-    panels,
-)
+from tests.support.axes import assert_legible, drawn, enclosed, laid_out, marks, panels, segments
+from tests.support.results import BERT, LONG, compared, module
+from tests.support.samples import ROOT
 
 
 def panel(result, **options):
     return phi_heatmap(result, ax=Figure().add_subplot(), **options)
-
-
-def marks(ax, label):
-    return [c for c in ax.collections if c.get_label() == label]
-
-
-def enclosed(edges, shape):
-    """Which cells lie inside the lines: an odd number of upright ones at their left."""
-    inside = np.zeros(shape, dtype=bool)
-    for y, x in np.ndindex(shape):
-        crossed = sum(
-            x1 == x2 and x1 < x + 1 and min(y1, y2) < y + 1 < max(y1, y2)
-            for (x1, y1), (x2, y2) in edges
-        )
-        inside[y, x] = crossed % 2
-    return inside
-
-
-def segments(ax):
-    return [np.asarray(s).tolist() for c in marks(ax, "_outline") for s in c.get_segments()]
 
 
 # The panel
@@ -463,7 +436,7 @@ def test_bytes_do_not_depend_on_the_process(tmp_path):
             [sys.executable, "-c", code, str(tmp_path / seed)],
             check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
         )
     for suffix in ("png", "svg", "pdf"):
         one, two = (tmp_path / f"{seed}.{suffix}" for seed in "12")
@@ -547,25 +520,24 @@ def test_plots_use_no_pyplot_and_no_seaborn():
         check=True,
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     assert done.stdout.strip() == "[]"
 
 
 def test_every_figure_has_its_row_and_its_place_in_the_api():
     """As CONTRIBUTING.md asks: `_HOME`, `__all__`, the import for type checkers, docs/api.md."""
-    root = Path(__file__).parent.parent
-    source = (root / "subspace/plots/__init__.py").read_text()
-    api = (root / "docs/api.md").read_text()
+    source = (ROOT / "subspace/plots/__init__.py").read_text()
+    api = (ROOT / "docs/api.md").read_text()
     assert list(plots._HOME) == plots.__all__
     for name, home in plots._HOME.items():
         assert getattr(plots, name).__module__ == home
         assert f"    from {home} import {name} as {name}\n" in source
         assert f"::: {home}.{name}\n" in api
-    asked = (root / "CONTRIBUTING.md").read_text()
+    asked = (ROOT / "CONTRIBUTING.md").read_text()
     for word in ("`subspace/plots/__init__.py`", "`_HOME`", "`__all__`", "`docs/api.md`"):
         assert word in asked
-    drawn = {f"{f.stem}.{n}" for f in (root / "subspace/plots").glob("*.py") for n in re.findall(
+    drawn = {f"{f.stem}.{n}" for f in (ROOT / "subspace/plots").glob("*.py") for n in re.findall(
         r"^def ((?:\w+_)?figure\d?)\(", f.read_text(), re.MULTILINE)}  # fmt: skip
     rows = {f"{home.rsplit('.', 1)[1]}.{name}" for name, home in plots._HOME.items()}
     assert drawn - {"panels.new_figure"} <= rows

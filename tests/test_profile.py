@@ -7,20 +7,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from made import adapter, dense, factors, gaussian
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import betaincc
-from test_amplification import Held
-from test_amplification_plots import words
-from test_cli_amplification import base
-from test_cli_similarity import folder, refused
 
 from subspace import chance
 from subspace.adapters import LowRankUpdate
@@ -29,14 +23,18 @@ from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
 from subspace.measures.placement.profile import estimate_seconds, profile
 from subspace.plots.gains import W_COLOUR
 from subspace.plots.profile import profile_curve, profile_figure, spectrum
-from tests.compared_made import assert_legible
+from tests.support import oracle
+from tests.support.axes import assert_legible, words
+from tests.support.folders import base, folder
+from tests.support.memory import MemoryBase, adapter, dense, factors, gaussian
+from tests.support.verbs import refused
 
 SHAPES = [(60, 40), (40, 60), (50, 50)]
 SIDES = ["in", "out"]
 
 
 def of(update, W, **options):
-    return profile(adapter(update, name="a"), Held({"q": W}), **options)["q"]
+    return profile(adapter(update, name="a"), MemoryBase({"q": W}), **options)["q"]
 
 
 def normal(*shape, seed=1):
@@ -246,7 +244,7 @@ def test_errors():
         W[1, 1] = bad
         with pytest.raises(NonFiniteError, match=r"W of module 'q' holds .*q\.weight"):
             of(update, W)
-    result = profile(adapter(update), Held({"q": normal(6, 5)}))
+    result = profile(adapter(update), MemoryBase({"q": normal(6, 5)}))
     assert ("q" in result, len(result), list(result)) == (True, 1, ["q"])
     assert repr(result) == "Profile('adapter', base='base', side='in', 1 modules)"
     with pytest.raises(UnknownModuleError, match="'v' has no profile"):
@@ -254,7 +252,7 @@ def test_errors():
 
 
 def test_the_frame_has_a_row_an_index():
-    frame = profile(adapter(gaussian(6, 9, 2)), Held({"q": normal(6, 9)})).to_frame()
+    frame = profile(adapter(gaussian(6, 9, 2)), MemoryBase({"q": normal(6, 9)})).to_frame()
     assert len(frame) == 9
     assert frame["sigma"].isna().sum() == 3
     assert frame["energy"].sum() == pytest.approx(1)
@@ -434,7 +432,7 @@ def measured(*, shape=(40, 30), side="in", names=BERT, change=lambda update: upd
     held = {n: LowRankUpdate(n, update.A, update.B, 1.0) for n in names}
     W = normal(*shape)
     return profile(
-        Adapter.from_updates(held, name="r3_$x$"), Held(dict.fromkeys(names, W)), side=side
+        Adapter.from_updates(held, name="r3_$x$"), MemoryBase(dict.fromkeys(names, W)), side=side
     )
 
 

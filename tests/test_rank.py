@@ -8,10 +8,8 @@ from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
-import oracle
 import pytest
 import torch
-from made import adapter, factors, gaussian
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
@@ -24,6 +22,8 @@ from subspace.findings import describe_rank
 from subspace.measures.rank.spectral import energy_rank
 from subspace.plots.rank import rank_figure, rank_rows
 from subspace.results import ModuleRank, Rank, Spread
+from tests.support import oracle
+from tests.support.memory import adapter, factors, gaussian
 
 SIDES = ["A", "B", "in", "out"]
 SPECTRAL = ("stable", "entropy", "participation", "energy90", "energy95", "energy99")

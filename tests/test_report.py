@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from made import adapter, gaussian
 from safetensors.torch import save_file
-from test_accuracy_chart import row
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
@@ -26,8 +24,10 @@ from subspace.findings import describe_rank, describe_similarity
 from subspace.reports import html, report
 from subspace.reports.page import SCRIPTS
 from subspace.reports.payload import payload
+from tests.support.memory import adapter, gaussian
+from tests.support.results import row6
+from tests.support.samples import NAMES, R8, R64, SAMPLES, SEED
 
-DATA = Path(__file__).parent.parent / "data" / "adapters"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;\u202e"
 
 
@@ -53,10 +53,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def found():
-    a, b = (subspace.load(DATA / name) for name in ("r8", "r64"))
-    return report(
-        [a, b], control=subspace.load(DATA / "r64-seed1"), command="subspace report r8 r64"
-    )
+    a, b = (subspace.load(path) for path in (R8, R64))
+    return report([a, b], control=subspace.load(SEED), command="subspace report r8 r64")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +187,7 @@ def same_but(name, scale=1.0, rank=2, base="m", seed=0, start=False):
 
 
 def test_runs_of_one_configuration_have_a_replicable_rank():
-    runs = [subspace.load(DATA / name) for name in ("r8", "r64", "r64-seed1")]
+    runs = [subspace.load(path) for path in (R8, R64, SEED)]
     found = report(runs)
     (both,) = found.replicable
     wanted = subspace.rank(runs[1:], side="delta-A")  # their start is stored
@@ -197,16 +195,16 @@ def test_runs_of_one_configuration_have_a_replicable_rank():
     assert found.to_dict()["replicable"] == [wanted.to_dict()]
     two_seeds = describe_similarity(found.pairs[0], found.pairs[2])[2]
     assert found.findings[2] == two_seeds
-    assert two_seeds.startswith("Two seeds at rank 64 ('r64' and 'r64-seed1') agree beyond chance")
-    assert (
-        report(runs[1:]).findings[2] == describe_rank(wanted)[0]
-    )  # a pair of seeds is the first pair
+    assert two_seeds.startswith(
+        f"Two seeds at rank 64 ({NAMES[1]!r} and {NAMES[2]!r}) agree beyond chance"
+    )
+    assert report(runs[1:]).findings[2] == describe_rank(wanted)[0]  # the pair of seeds
     (_, _, third) = report(runs[:2]).findings
     assert third.startswith("No replicable rank: it takes two runs of one configuration")
     text = " ".join("".join(Page(html(found)).words).split())
     for sentence in describe_rank(wanted):
         assert sentence in text
-    assert "r64, r64-seed1: the same modules, ranks and scales" in text
+    assert f"{NAMES[1]}, {NAMES[2]}: the same modules, ranks and scales" in text
     (other,) = report(runs[1:], side="out", modules="*.0.*").replicable
     assert (other.side, len(other)) == ("out", 2)
 
@@ -236,8 +234,8 @@ def test_the_last_lines_name_every_file_that_was_read_and_the_seeds(tmp_path):
 
     model = tmp_path / "model.safetensors"
     save_file({"q.weight": torch.ones(30, 20)}, model)
-    sweep = Table6((row(1, (0.6, 0.5)), row(4, (0.7, 0.6))), ())
-    one = subspace.load(DATA / "r8")
+    sweep = Table6((row6(1, (0.6, 0.5)), row6(4, (0.7, 0.6))), ())
+    one = subspace.load(R8)
     small = adapter(gaussian(20, 30, 2), name="made")
     assert [name for name, _ in report([one]).sources[0].files] == [
         "adapter_model.safetensors", "adapter_config.json", "initial_A.safetensors"
@@ -271,7 +269,7 @@ def test_a_strangers_training_record_costs_no_report(tmp_path, text):
 
     from subspace.reports.provenance import trained_from
 
-    folder = copytree(DATA / "r8", tmp_path / "r8")
+    folder = copytree(R8, tmp_path / "r8")
     (folder / "training.json").write_text(text)
     assert trained_from([subspace.load(folder)]) == ""
 
@@ -280,12 +278,12 @@ def test_a_column_of_one_value_is_said_in_the_caption():
     from subspace.reports.tables import of_table6
     from subspace.results import Table6
 
-    table = of_table6(Table6((row(1, (0.6, 0.5)), row(4, (0.7, 0.6))), ()))
+    table = of_table6(Table6((row6(1, (0.6, 0.5)), row6(4, (0.7, 0.6))), ()))
     names = [name for name, _ in table.header]
     assert names[:3] == ["adapted", "r", "accuracy"]
     assert "data" not in names
     assert "; data " in table.caption
-    several = of_table6(Table6((row(1, (0.6,), data="a"), row(4, (0.7, 0.6), data="b")), ()))
+    several = of_table6(Table6((row6(1, (0.6,), data="a"), row6(4, (0.7, 0.6), data="b")), ()))
     assert [name for name, _ in several.header][-1] == "data"
     assert "seeds" in [name for name, _ in several.header]
 
@@ -296,27 +294,25 @@ def run(*words):
 
 def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
     out = tmp_path / "page.html"
-    done = run(DATA / "r8", DATA / "r64", "--base", "minilm", "--runs", DATA, "--out", out)
+    done = run(R8, R64, "--base", "minilm", "--runs", SAMPLES, "--out", out)
     assert done.exit_code == 0, done.output
     text = out.read_text()
     assert "What the updates amplify" in text
     assert "Accuracy over rank (Table 6)" in text
     assert "subspace report r8 r64 --base minilm --runs adapters --out page.html" in text
     assert str(tmp_path) not in text
-    assert str(DATA) not in text
+    assert str(SAMPLES) not in text
     for sentence in done.stdout.splitlines():
         assert sentence.split("'")[0] in "".join(Page(text).words)
-    exact = json.loads(
-        run(DATA / "r8", DATA / "r64", "--base", "minilm", "--format", "json").stdout
-    )
+    exact = json.loads(run(R8, R64, "--base", "minilm", "--format", "json").stdout)
     assert exact["kind"] == "report"
-    assert [a["adapter"] for a in exact["amplifications"]] == ["r8", "r64"]
+    assert [a["adapter"] for a in exact["amplifications"]] == list(NAMES[:2])
     assert {row["rank"] for row in exact["amplifications"][1]["modules"]} == {64}
     assert {row["rank"] for row in exact["curves"][1]["modules"]} == {1, 2, 4, 8, 16, 32, 64}
 
 
 def test_json_is_the_short_word_for_its_format(tmp_path):
-    words = (DATA / "r8", "--module", "*.5.*.query")
+    words = (R8, "--module", "*.5.*.query")
     long, short = (json.loads(run(*words, *w).stdout) for w in (["--format", "json"], ["--json"]))
     assert long.pop("command").endswith("--format json")
     assert short.pop("command").endswith("--json")
@@ -333,14 +329,14 @@ def test_json_is_the_short_word_for_its_format(tmp_path):
 
 def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):
     few = ("--module", "*.[05].*.query", "--base", "minilm")
-    names = ("r8", "r64", "r64-seed1")
-    done = run(*(DATA / name for name in names), *few, "--csv")
+    names = NAMES
+    done = run(*(SAMPLES / name for name in names), *few, "--csv")
     assert done.exit_code == 0, done.output
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["adapter"] for row in rows] == [n for n in names for _ in range(2)]
-    one, two = (subspace.load(DATA / n).select("*.5.*.query") for n in ("r8", "r64-seed1"))
+    one, two = (subspace.load(SAMPLES / n).select("*.5.*.query") for n in NAMES[::2])
     row, (module,) = rows[5], list(one)
-    assert (row["module"], row["rank"], row["first"]) == (module, "64", "r8")
+    assert (row["module"], row["rank"], row["first"]) == (module, "64", names[0])
     pair, spectrum = subspace.similarity(one, two)[module], subspace.rank(two)[module]
     assert float(row["phi_first"]) == pytest.approx(pair.phi[0, 0])
     whole = (pair.numerical_rank_a - 1, pair.numerical_rank_b - 1)
@@ -350,7 +346,7 @@ def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):
     assert float(row["factor"]) > 1
     assert (rows[0]["first"], rows[0]["phi_first"], rows[0]["agreeing"]) == ("", "", "")
     out = tmp_path / "r.csv"
-    assert run(DATA / "r8", "--csv", "--out", out).exit_code == 0
+    assert run(R8, "--csv", "--out", out).exit_code == 0
     first = next(csv.DictReader(io.StringIO(out.read_text())))
     assert first["w_norm"] == ""  # without a base
     again = subspace.report([one]).to_frame()
@@ -368,6 +364,6 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path, out, s
 
 def test_what_was_written_is_said_without_its_escape_codes(tmp_path):
     out = tmp_path / "\x1b[31mpage.html"
-    done = CliRunner().invoke(main, ["report", "data/adapters/r8", "--out", str(out)])
+    done = CliRunner().invoke(main, ["report", R8, "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert f"wrote {tmp_path}/\\x1b[31mpage.html\n" in done.stderr

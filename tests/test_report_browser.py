@@ -3,20 +3,19 @@
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from browsing import IN_BROWSER, chromium, shown
-from made import gaussian
 from selenium.webdriver.support.wait import WebDriverWait
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.findings import describe_rank
 from subspace.reports import html, report
+from tests.support.browser import IN_BROWSER, chromium, shown
+from tests.support.memory import gaussian
+from tests.support.samples import NAMES, R8, R64, SEED
 
 pytestmark = IN_BROWSER
-DATA = Path(__file__).parent.parent / "data" / "adapters"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +26,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def found():
-    names = ("r8", "r64", "r64-seed1")
-    return report([subspace.load(DATA / name) for name in names], base=_minilm())
+    return report([subspace.load(path) for path in (R8, R64, SEED)], base=_minilm())
 
 
 def _minilm():
@@ -96,7 +94,7 @@ def test_the_map_is_coloured_by_the_measure_that_the_reader_chooses(page, found)
     options = [o.text for o in page.find_elements("css selector", "#measure option")]
     assert len(options) == len(set(options)) == 2 * 3 + 1 + 4 * 3
     norms = {row.module: row.delta_norm for row in found.amplifications[1]}
-    move(page, "measure", options.index("‖ΔW‖ of r64"))
+    move(page, "measure", options.index(f"‖ΔW‖ of {NAMES[1]}"))
     for button in page.find_elements("css selector", "#map button"):
         name = button.get_attribute("title")
         assert float(button.text) == pytest.approx(norms[name], rel=6e-3)
@@ -104,11 +102,13 @@ def test_the_map_is_coloured_by_the_measure_that_the_reader_chooses(page, found)
     colours = {b.value_of_css_property("background-color") for b in
                page.find_elements("css selector", "#map button")}  # fmt: skip
     assert len(colours) > 5
-    move(page, "measure", options.index("directions that agree, r64 and r64-seed1"))
-    assert page.find_element("css selector", "#pair option:checked").text == "r64 and r64-seed1"
+    move(page, "measure", options.index("directions that agree, {} and {}".format(*NAMES[1:])))
+    assert page.find_element("css selector", "#pair option:checked").text == "{} and {}".format(
+        *NAMES[1:]
+    )
     for option, values in (
         (None, {name: m.agreeing for name, m in found.pairs[2].items()}),
-        ("replicable rank, r64, r64-seed1",
+        ("replicable rank, {}, {}".format(*NAMES[1:]),
          {name: m.replicable for name, m in found.replicable[0].items()}),
     ):  # fmt: skip
         if option:

@@ -1,11 +1,11 @@
 """The page of adapters whose names are longer than a line, in Chromium."""
 
 import pytest
-from browsing import IN_BROWSER, chromium, shown
-from made import gaussian
 
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.reports import report
+from tests.support.browser import IN_BROWSER, chromium, shown
+from tests.support.memory import gaussian
 
 pytestmark = IN_BROWSER
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from tiny_world import write_world
 
 import subspace.cli.reproduce as verb
 from subspace.cli import main
@@ -20,6 +19,8 @@ from subspace.cli.shared import options
 from subspace.cli.shared.printing import markdown_text
 from subspace.gallery import write as gallery
 from subspace.training.sweep.summary import table6
+from tests.support.decoders import write_tokenizer
+from tests.support.tiny_world import write_world
 
 FIGURES = {
     "table6", "figure3", "figure4", "figure6", "figure7", "figure8", "figure8-r64", "profile",
@@ -151,7 +152,6 @@ def test_ranks_seeds_and_steps_of_ones_own_stand_before_a_files(world, tmp_path)
 
 
 def test_a_task_of_writing_has_no_head_to_train_alone(tmp_path):
-    from test_completion import write_tokenizer
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = tmp_path / "decoder"

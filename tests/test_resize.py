@@ -11,16 +11,17 @@ import numpy as np
 import peft
 import pytest
 import torch
-from adapters_made import made, merged_deltas, tiny_bert, written
 from hypothesis import given
 from hypothesis import strategies as st
-from made import adapter as in_memory
-from made import factors, gaussian
-from schema_held import held
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate, Method
 from subspace.errors import AnalysisError, ArgumentError, NonFiniteError, UnknownModuleError
+from tests.support.documents import held
+from tests.support.memory import adapter as in_memory
+from tests.support.memory import factors, gaussian
+from tests.support.peft_adapters import made, merged_deltas, tiny_bert, written
+from tests.support.samples import R64
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 
@@ -268,7 +269,7 @@ def test_delta_w_is_never_formed(monkeypatch):
 
 
 def test_heads_stay_with_a_resized_adapter(tmp_path):
-    source = subspace.load("data/adapters/r64")
+    source = subspace.load(R64)
     result = subspace.resize(source, rank=4)
     again = subspace.load(subspace.save(result.adapter, tmp_path / "r4").path)
     assert [t.name for t in again.set_aside] == [t.name for t in source.set_aside]

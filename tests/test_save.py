@@ -15,7 +15,20 @@ import loralib
 import peft
 import pytest
 import torch
-from adapters_made import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import subspace
+from subspace.adapters import Adapter, LowRankUpdate
+from subspace.adapters.save import WRITERS, own_format
+from subspace.adapters.writers.content import alpha_of
+from subspace.errors import ArgumentError, FormatError
+from tests.support.diffusers_models import deltas, pipelines_file, unet
+from tests.support.memory import adapter as in_memory
+from tests.support.memory import gaussian, the_same
+from tests.support.peft_adapters import (
     assert_same_update,
     edited,
     made,
@@ -25,22 +38,9 @@ from adapters_made import (
     two_linears,
     written,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from made import adapter as in_memory
-from made import gaussian
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-
-import subspace
-from subspace.adapters import Adapter, LowRankUpdate
-from subspace.adapters.save import WRITERS, own_format
-from subspace.adapters.writers.content import alpha_of
-from subspace.errors import ArgumentError, FormatError
+from tests.support.samples import R8, ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
-ROOT = Path(__file__).parent.parent
-R8 = ROOT / "data" / "adapters" / "r8"
 
 
 class Convolutions(torch.nn.Module):
@@ -56,20 +56,6 @@ class Convolutions(torch.nn.Module):
 
 
 ALL = ["line", "plane", "point", "space", "words", "linear"]
-
-
-def the_same(one: Any, other: Any) -> None:
-    """Hold two adapters to the same updates: bits, dtype, scale."""
-    assert list(one) == list(other)
-    for name in one:
-        a, b = one[name], other[name]
-        assert (a.A.dtype, a.B.dtype) == (b.A.dtype, b.B.dtype)
-        assert torch.equal(a.A, b.A)
-        assert torch.equal(a.B, b.B)
-        assert a.scale == b.scale
-        same = ("kind", "kernel", "groups", "rank", "shape", "dtype")
-        for part in same:
-            assert getattr(one.updates[name], part) == getattr(other.updates[name], part), part
 
 
 def loaded(model: torch.nn.Module, folder: Path) -> Any:
@@ -468,34 +454,9 @@ def test_an_alpha_of_zero_is_never_written_since_it_is_read_as_none(tmp_path):
 # diffusers
 
 
-def pipelines_file(tmp_path: Path) -> Any:
-    """A UNet's and a text encoder's adapters in one file, as diffusers saves them."""
-    theirs = pytest.importorskip("diffusers")
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
-    from diffusers.training_utils import _collate_lora_metadata
-    from test_diffusers_adapters import UNET, adapted, state, text_encoder, unet
-
-    text = {
-        "r": 2,
-        "lora_alpha": 5,
-        "target_modules": ["q_proj", "fc1"],
-        "rank_pattern": {"fc1": 3},
-    }
-    models = {"unet": adapted(unet(), **UNET), "text_encoder": adapted(text_encoder(), **text)}
-    Loader.save_lora_weights(
-        tmp_path / "run",
-        unet_lora_layers=state(models["unet"]),
-        text_encoder_lora_layers=state(models["text_encoder"]),
-        **_collate_lora_metadata(models),
-    )
-    assert theirs.__version__
-    return subspace.load(tmp_path / "run")
-
-
 @pytest.mark.filterwarnings("ignore:::diffusers")
 def test_diffusers_loads_what_is_written(tmp_path):
     source = pipelines_file(tmp_path)
-    from test_diffusers_adapters import deltas, unet
 
     out = subspace.save(source, tmp_path / "out.safetensors", "diffusers").path
     the_same(source, subspace.load(out, strict=True))

@@ -10,11 +10,11 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_peft_experts_adapters import BOTH, EXPERTS, Model, tiny_gpt_oss, tiny_mixtral
 
 import subspace
 from subspace.errors import FormatError
-from tests.adapters_made import edited, made, written
+from tests.support.experts import BOTH, EXPERTS, Model, tiny_gpt_oss, tiny_mixtral
+from tests.support.peft_adapters import edited, made, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 

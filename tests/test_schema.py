@@ -10,26 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from made import adapter, gaussian
 from safetensors.numpy import load_file, save_file
-from schema_held import (
-    DATA,
-    KINDS,
-    MAY_BE_MISSING,
-    R8,
-    R64,
-    ROOT,
-    SEED,
-    held,
-    odd_adapters,
-    run,
-    two_models,
-)  # fmt: skip
-from test_cli_similarity import folder
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.results import SCHEMA_VERSION, Table6, schema
+from tests.support.documents import KINDS, MAY_BE_MISSING, document, held
+from tests.support.folders import folder, odd_adapters, two_models
+from tests.support.memory import adapter, gaussian
+from tests.support.samples import NAMES, R8, R64, ROOT, SAMPLES, SEED
 
 FEW = ("--module", "*.[05].*")
 
@@ -94,7 +83,7 @@ def test_every_kind_that_the_code_writes_is_in_the_schema():
 
 
 def test_inspect():
-    real = run("inspect", R8, R64, "--json")
+    real = document("inspect", R8, R64, "--json")
     assert [one["initial_A"] for one in real["adapters"]] == [True, True]
     assert len(real["adapters"][0]["set_aside"]) == 2
 
@@ -117,7 +106,7 @@ def test_inspect():
     ids=lambda words: " ".join(w for w in words if "/" not in w),
 )
 def test_real_adapters(words):
-    plain = run(*words, "--json")
+    plain = document(*words, "--json")
     if "--control" in words:
         assert plain["initial"]["initial"] is None
         assert plain["control"]["modules"][0]["angles"]
@@ -126,14 +115,14 @@ def test_real_adapters(words):
 
 
 def test_a_report_with_all_that_it_can_hold():
-    more = ("--base", "minilm", "--control", SEED, "--runs", DATA, "--format", "json")
-    plain = run("report", R8, R64, *more, *FEW, "--no-top")
+    more = ("--base", "minilm", "--control", SEED, "--runs", SAMPLES, "--format", "json")
+    plain = document("report", R8, R64, *more, *FEW, "--no-top")
     assert plain["sweep"]["rows"]
     assert plain["curves"]
     assert plain["pairs"][0]["control"] is not None
     assert plain["replicable"] == []
-    plain = run("report", R64, SEED, *FEW, "--format", "json")
-    assert [one["adapters"] for one in plain["replicable"]] == [["r64", "r64-seed1"]]
+    plain = document("report", R64, SEED, *FEW, "--format", "json")
+    assert [one["adapters"] for one in plain["replicable"]] == [list(NAMES[1:])]
     assert all(isinstance(m["replicable"], int) for m in plain["replicable"][0]["modules"])
 
 
@@ -168,30 +157,30 @@ def nulls(plain):
 
 def test_undefined_values(odd):
     a, equal, third, nothing, model = odd
-    plain = run("similarity", a, third, "--angles", "--side", "in", "--json")
+    plain = document("similarity", a, third, "--angles", "--side", "in", "--json")
     assert {"phi", "agreeing", "angles", "angle_edge", "distances"} <= nulls(plain)
-    plain = run("similarity", equal, third, "--json")
+    plain = document("similarity", equal, third, "--json")
     assert any(True in row for m in plain["modules"] for row in m["masked"])
-    many = run("similarity", a, third, nothing, "--by", "agreeing", "--json")
+    many = document("similarity", a, third, nothing, "--by", "agreeing", "--json")
     assert {"k", "value", "largest", "same_start"} <= nulls(many)
-    assert {"replicable", "agreeing", "recommended"} <= nulls(run("rank", a, third, "--json"))
-    assert {"median", "low", "high", "recommended"} <= nulls(run("rank", nothing, "--json"))
-    merged = run("interference", a, third, equal, "--weights=1,-0.5,2", "--json")
+    assert {"replicable", "agreeing", "recommended"} <= nulls(document("rank", a, third, "--json"))
+    assert {"median", "low", "high", "recommended"} <= nulls(document("rank", nothing, "--json"))
+    merged = document("interference", a, third, equal, "--weights=1,-0.5,2", "--json")
     assert {"cosine", "finding", "kept", "phi", "same_start"} <= nulls(merged)
-    still = run("interference", nothing, a, "--module", "*query", "--json")
+    still = document("interference", nothing, a, "--module", "*query", "--json")
     assert {"energy", "cosine", "shares"} <= nulls(still)
-    table = run("amplification", a, "--base", model, "--no-top", "--no-cache", "--json")
+    table = document("amplification", a, "--base", model, "--no-top", "--no-cache", "--json")
     assert {"factor", "quotient", "finding", "chance_low", "w_in_w"} <= nulls(table)
-    run("placement", a, "--base", model, "--json")
-    profile = run("placement", a, "--base", model, "--profile", "--json")
+    document("placement", a, "--base", model, "--json")
+    profile = document("placement", a, "--base", model, "--profile", "--json")
     assert {"energy", "sigma", "median", "p"} <= nulls(profile)
     two = two_models(Path(model).parent)
-    assert {"relative", "energy"} <= nulls(run("diff", *two, "--json"))
-    assert {"kept", "rank"} <= nulls(run("diff", two[0], two[0], "--energy", "0.5", "--json"))
-    page = run("report", a, equal, third, "--base", model, "--format", "json")
+    assert {"relative", "energy"} <= nulls(document("diff", *two, "--json"))
+    assert {"kept", "rank"} <= nulls(document("diff", two[0], two[0], "--energy", "0.5", "--json"))
+    page = document("report", a, equal, third, "--base", model, "--format", "json")
     assert {"phi", "factor", "sweep"} <= nulls(page)
     assert page["sources"][0]["base_model"] is None
-    (inspected, *_) = run("inspect", a, "--json")["adapters"]
+    (inspected, *_) = document("inspect", a, "--json")["adapters"]
     assert inspected["base_model"] is None
 
 
@@ -201,7 +190,7 @@ def test_tensors_set_aside_and_adapters_made_in_memory(tmp_path):
     tensors = load_file(file)
     tensors["strange"] = tensors["base_model.model.enc.0.query.lora_A.weight"].copy()
     save_file(tensors, file)
-    (aside,) = run("inspect", place, "--json")["adapters"][0]["set_aside"]
+    (aside,) = document("inspect", place, "--json")["adapters"][0]["set_aside"]
     assert (aside["known"], aside["module"]) == (False, None)
     small = [adapter(gaussian(20, 30, 2, seed=n), name=f"run{n}") for n in range(2)]
     plain = held(subspace.report(small).to_dict())

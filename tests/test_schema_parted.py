@@ -12,23 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 from jsonschema import Draft202012Validator
-from schema_held import (
-    KINDS,
-    MAY_BE_MISSING,
-    R8,
-    ROOT,
-    VALIDATOR,
-    held,
-    odd_adapters,
-    run,
-    two_models,
-)  # fmt: skip
-from tiny_world import write_world
 
 import subspace
 from subspace.results import Demo, DemoRun, schema
-from subspace.training import TrainConfig, train
+from subspace.training import TASKS, TrainConfig, train
 from subspace.training.sweep.run import SweepRun
+from subspace.training.tasks.dataset import completing
+from tests.support.decoders import ROWS, thrice, write_tokenizer
+from tests.support.documents import KINDS, MAY_BE_MISSING, VALIDATOR, document, held
+from tests.support.folders import odd_adapters, two_models
+from tests.support.samples import R8, ROOT
+from tests.support.tiny_world import write_world
 
 OPEN = {"versions", "singular_values"}  # their names are packages' and modules'
 
@@ -56,13 +50,13 @@ def trained(world, tmp_path_factory):
         "--lr", "1e-3,2e-2", "--steps", 4, "--warmup", 1, "--batch", 4, "--eval-every", 2,
         "--eval-texts", 4, "--out", out, "--json",
     ]  # fmt: skip
-    return words, run(*words, code=1)
+    return words, document(*words, code=1)
 
 
 @pytest.fixture(scope="module")
 def reproduced(world, tmp_path_factory):
     """A gallery of two ranks, as small as it can be."""
-    return run(
+    return document(
         "reproduce", "--quick", "--model", world / "tiny-bert", "--data", world / "texts.jsonl",
         "--ranks", "1,2", "--steps", 2, "--out", tmp_path_factory.mktemp("gallery"), "--json",
     )  # fmt: skip
@@ -77,7 +71,7 @@ def test_a_sweep_with_cells_that_failed(trained):
     assert any(one["searched"] for one in plain["runs"])
     assert plain["table"]["rows"][0]["mean"] is None
     assert not any(one["reused"] for one in plain["runs"])
-    again = run(*words, code=1)
+    again = document(*words, code=1)
     assert all(one["reused"] for one in again["runs"] if one["error"] is None)
     held(plain["table"])
 
@@ -95,12 +89,10 @@ def test_numbers_that_are_not_finite_become_null(trained):
 
 
 def test_a_completion_task(monkeypatch, tmp_path):
-    import test_completion as decoders
-
     monkeypatch.setitem(
-        decoders.TASKS,
+        TASKS,
         "words",
-        lambda _: decoders.completing("words", decoders.thrice(*decoders.ROWS)),
+        lambda _: completing("words", thrice(*ROWS)),
     )
     place = _tiny_decoder(tmp_path)
     options = {"steps": 2, "warmup": 0, "eval_every": 1, "eval_texts": 2, "targets": "all-linear"}
@@ -111,11 +103,10 @@ def test_a_completion_task(monkeypatch, tmp_path):
 
 
 def _tiny_decoder(folder):
-    import test_completion as decoders
     from transformers import GPT2Config, GPT2LMHeadModel
 
     place = folder / "gpt2"
-    decoders.write_tokenizer(place, eos_token="<end>", bos_token="<start>")
+    write_tokenizer(place, eos_token="<end>", bos_token="<start>")
     torch.manual_seed(0)
     sizes = {"n_positions": 40, "n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": 300}
     GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=0)).save_pretrained(place)
@@ -164,21 +155,21 @@ def documents(odd, trained, reproduced):
     """One of each kind, as small as it can be."""
     a, equal, third, _, model = odd
     few = ("--module", "*query")
-    yield run("inspect", R8, "--json")
-    yield run("similarity", equal, third, "--angles", "--control", a, *few, "--json")
-    yield run("similarity", equal, third, a, *few, "--json")
-    yield run("rank", a, third, *few, "--json")
-    yield run("interference", a, third, *few, "--json")
-    yield run("amplification", third, "--base", model, "--no-cache", *few, "--json")
-    yield run("amplification", third, equal, "--base", model, "--no-cache", *few, "--json")
-    yield run("placement", third, "--base", model, "--profile", *few, "--json")
-    yield run("diff", *two_models(Path(model).parent), "--module", "[qk]", "--json")
+    yield document("inspect", R8, "--json")
+    yield document("similarity", equal, third, "--angles", "--control", a, *few, "--json")
+    yield document("similarity", equal, third, a, *few, "--json")
+    yield document("rank", a, third, *few, "--json")
+    yield document("interference", a, third, *few, "--json")
+    yield document("amplification", third, "--base", model, "--no-cache", *few, "--json")
+    yield document("amplification", third, equal, "--base", model, "--no-cache", *few, "--json")
+    yield document("placement", third, "--base", model, "--profile", *few, "--json")
+    yield document("diff", *two_models(Path(model).parent), "--module", "[qk]", "--json")
     smaller = Path(model).parent / "smaller"
-    yield run("resize", third, smaller, "--rank", "1", "--overwrite", "--json")
+    yield document("resize", third, smaller, "--rank", "1", "--overwrite", "--json")
     kohya = Path(model).parent / "other.safetensors"
-    yield run("convert", third, kohya, "--to", "kohya", "--overwrite", "--json")
+    yield document("convert", third, kohya, "--to", "kohya", "--overwrite", "--json")
     yield _demo(third, equal, model)
-    yield run("report", third, equal, "--base", model, *few, "--format", "json")
+    yield document("report", third, equal, "--base", model, *few, "--format", "json")
     yield trained[1]
     yield trained[1]["table"]
     yield reproduced
@@ -220,7 +211,7 @@ def test_the_recipe_for_a_pipeline():
     if shutil.which("jq") is None:
         pytest.skip("jq is not on PATH")
     words, program = recipe
-    plain = run(*(str(ROOT / w) if w.startswith("data/") else w for w in words.split()))
+    plain = document(*(str(ROOT / w) if w.startswith("data/") else w for w in words.split()))
     least = min(m["agreeing"] for m in plain["modules"])
 
     def code(document):

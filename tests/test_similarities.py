@@ -9,7 +9,6 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
-from made import gaussian, planted
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.cluster.hierarchy import cophenet, is_valid_linkage
 
@@ -18,6 +17,7 @@ from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
 from subspace.measures.similarity.clustering import clustered
 from subspace.results import BY, SIDES, PairSimilarity, SimilarityMatrix
+from tests.support.memory import gaussian, planted
 
 
 def of(modules, name, initial=None):

@@ -3,12 +3,10 @@
 import json
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made import adapter, dense, factors, gaussian, planted
 from numpy.testing import assert_allclose
 from scipy.linalg import subspace_angles
 from scipy.special import betaincinv
@@ -17,6 +15,8 @@ from subspace import similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
 from subspace.measures.similarity.measure import count_agreeing
+from tests.support import oracle
+from tests.support.memory import adapter, dense, factors, gaussian, planted
 
 SIDES = ["A", "B", "in", "out"]
 seeds = st.integers(0, 2**31)

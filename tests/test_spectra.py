@@ -3,16 +3,16 @@
 from typing import get_args
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from made import adapter, dense, factors, gaussian
 from numpy.testing import assert_allclose
 
 from subspace import linalg, spectrum
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import NonFiniteError
 from subspace.spectra import is_zero, solve, spectra
+from tests.support import oracle
+from tests.support.memory import adapter, dense, factors, gaussian
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

@@ -3,13 +3,11 @@
 import json
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import click
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_world import tiny_config, write_world
 
 from subspace.cli import main
 from subspace.cli.sweep_table import enough
@@ -19,8 +17,8 @@ from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.sweep.file import NOT_OF_A_SWEEP
 from subspace.training.sweep.run import SweepRun
 from subspace.training.sweep.summary import nearly_enough, table6
-
-ROOT = Path(__file__).parent.parent
+from tests.support.decoders import write_tokenizer
+from tests.support.tiny_world import tiny_config, write_world
 
 
 @pytest.fixture(scope="module")
@@ -394,7 +392,6 @@ def test_a_head_that_no_model_has_is_refused_before_the_first_run(config, tmp_pa
 
 def test_a_completion_task_is_swept_by_its_tokens(tmp_path):
     """A second model and task: prompts and completions on a tiny random decoder."""
-    from test_completion import write_tokenizer
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = tmp_path / "decoder"

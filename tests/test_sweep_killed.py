@@ -7,17 +7,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from tiny_world import tiny_config, write_world
 
 from subspace.errors import ArgumentError
 from subspace.training import train
 from subspace.training.folder import last_checkpoint
-
-ROOT = Path(__file__).parent.parent
+from tests.support.samples import ROOT
+from tests.support.tiny_world import tiny_config, write_world
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from schema_held import held
 
 from subspace.cli.sweep_table import echo_cells_csv, echo_table6, enough, show_cells
 from subspace.reports.tables import of_table6
@@ -15,6 +14,7 @@ from subspace.results import SweepRow, Table6
 from subspace.training import TrainConfig
 from subspace.training.sweep.run import SweepRun
 from subspace.training.sweep.summary import nearly_enough, table6
+from tests.support.documents import held
 
 
 def record(seed, **after):

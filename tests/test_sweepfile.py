@@ -5,11 +5,11 @@ import json
 import click
 import pytest
 from click.testing import CliRunner
-from tiny_world import write_world
 
 from subspace.cli import main
 from subspace.errors import FormatError, MissingFileError
 from subspace.training.sweep.file import NOT_OF_A_SWEEP, read_sweep
+from tests.support.tiny_world import write_world
 
 
 @pytest.fixture(scope="module")

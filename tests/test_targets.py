@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny_world import write_world
 
 from subspace.cli import main
 from subspace.errors import ArgumentError
 from subspace.training import TrainConfig, train
 from subspace.training.targets import check_found, default_targets, linear_ends, read_targets, typed
+from tests.support.tiny_world import write_world
 
 SMALL = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 8}
 

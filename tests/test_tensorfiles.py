@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 from subspace.errors import ArgumentError, FormatError, MissingExtraError, SubspaceError
 from subspace.tensorfiles import inside, open_tensors, read_json
-from tests.adapters_made import safetensors_bytes
+from tests.support.peft_adapters import safetensors_bytes
+from tests.support.samples import ROOT
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -114,9 +115,8 @@ def test_headers_need_no_torch(tmp_path):
         f"open_tensors({str(tmp_path / 'x.safetensors')!r});"
         "print(sorted({'torch', 'numpy', 'safetensors', 'peft'} & set(sys.modules)))"
     )
-    root = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
-from tests.adapters_made import assert_same_update
+from tests.support.peft_adapters import assert_same_update
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,13 +5,11 @@ import re
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
-from tiny_world import tiny_config, write_world
 
 from subspace.cli import main
 from subspace.errors import (
@@ -27,6 +25,8 @@ from subspace.training import models as training_models
 from subspace.training.folder import write_json
 from subspace.training.loop import batch_order, shuffled
 from subspace.training.models import EMBEDDED_SHA256, find_model, load_classifier
+from tests.support import samples
+from tests.support.tiny_world import tiny_config, write_world
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 FILES = {"adapter_config.json", "adapter_model.safetensors", "initial_A.safetensors"}
@@ -422,7 +422,7 @@ def test_what_a_bad_model_gets(tmp_path, world, config):
 
 def test_the_settings_that_ship_have_a_seed_for_each_run():
     for runs in (DEMO, SAMPLES):
-        assert list(runs) == ["r8", "r64", "r64-seed1"]
+        assert list(runs) == list(samples.NAMES)
         assert [c.rank for c in runs.values()] == [8, 64, 64]
         assert len({c.seed for c in runs.values()}) == 3
 
@@ -430,7 +430,7 @@ def test_the_settings_that_ship_have_a_seed_for_each_run():
 @pytest.mark.parametrize("name", list(SAMPLES))
 def test_the_sample_adapters_are_what_their_settings_say(name):
     """`train` takes them as finished runs: options, model and data are the ones on record."""
-    folder = Path(__file__).parent.parent / "data" / "adapters" / name
+    folder = samples.SAMPLES / name
     result = train(SAMPLES[name], folder)
     assert result.reused
     assert result.before < 0.1 < 0.6 < result.after
@@ -447,7 +447,7 @@ def test_a_trained_adapter_is_read_as_peft_merges_it(name, run, config):
     import subspace
 
     here = name == "trained here"
-    folder = run.folder if here else Path(__file__).parent.parent / "data" / "adapters" / name
+    folder = run.folder if here else samples.SAMPLES / name
     labels = json.loads((folder / "training.json").read_text())["data"]["labels"]
     base = find_model(config.model if here else "minilm")
     torch.manual_seed(0)
@@ -476,7 +476,7 @@ def test_a_damaged_record_of_a_finished_run_is_no_bug(run, config, tmp_path):
 
 
 def test_the_sample_adapters_stay_small():
-    folder = Path(__file__).parent.parent / "data" / "adapters"
+    folder = samples.SAMPLES
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6
 
 

@@ -5,7 +5,6 @@ import os
 
 import pytest
 import torch
-from made import adapter, gaussian
 from numpy.testing import assert_allclose
 from safetensors.torch import save_file
 
@@ -14,6 +13,7 @@ from subspace.cache import Cache, default_folder
 from subspace.measures.amplification import pretrained_values
 from subspace.measures.amplification.pretrained_values import ValuesOf
 from subspace.pretrained import open_pretrained
+from tests.support.memory import adapter, gaussian
 
 UPDATE = adapter(gaussian(40, 30, 4))
 

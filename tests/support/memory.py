@@ -1,4 +1,7 @@
-"""Factors with known properties, for the tests of the mathematics."""
+"""Updates with known properties, adapters of them and a base, in memory."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,3 +75,36 @@ def only_krylov(monkeypatch):
     monkeypatch.setattr(krylov, "_BLOCK", 8)
     monkeypatch.setattr(krylov, "_SHARE", 1)
     monkeypatch.setattr(krylov, "_by_gram", refuse)
+
+
+def the_same(one: Any, other: Any) -> None:
+    """Hold two adapters to the same updates: bits, dtype, scale."""
+    assert list(one) == list(other)
+    for name in one:
+        a, b = one[name], other[name]
+        assert (a.A.dtype, a.B.dtype) == (b.A.dtype, b.B.dtype)
+        assert torch.equal(a.A, b.A)
+        assert torch.equal(a.B, b.B)
+        assert a.scale == b.scale
+        same = ("kind", "kernel", "groups", "rank", "shape", "dtype")
+        for part in same:
+            assert getattr(one.updates[name], part) == getattr(other.updates[name], part), part
+
+
+@dataclass(frozen=True)
+class MemoryBase:
+    """A base in memory: what `Pretrained` is to the measure."""
+
+    weights: dict
+    name: str = "base"
+
+    def get(self, module, *, shape):
+        W = self.weights[module]
+        assert tuple(W.shape) == tuple(shape)
+        return Weight(W)
+
+
+@dataclass(frozen=True)
+class Weight:
+    W: torch.Tensor
+    source: str = "model.safetensors (q.weight)"

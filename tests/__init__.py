@@ -1,0 +1,1 @@
+"""Tests; what several files of them share is in `tests.support`."""

@@ -1,0 +1,112 @@
+"""Results made for the figures; those of a comparison come from real bases."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from subspace.results import (
+    Amplification,
+    DirectionGain,
+    ModuleAmplification,
+    ModuleSimilarity,
+    Similarity,
+    SweepRow,
+)
+
+BERT = [f"encoder.layer.{k}.attention.self.{w}" for k in range(6) for w in ("query", "value")]
+LONG = "experiments/2024-05-17/llama-2-7b-chat-qlora-r8-alpha-16-$x$"
+
+
+def module(name="layer.0.query", r_a=8, r_b=64, *, d=384, seed=0, real=None, masked=()):
+    """phi of two real bases that share a direction; `real`: the numerical ranks."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal(d)
+    bases = []
+    for r in (r_a, r_b):
+        F = 0.3 * rng.standard_normal((d, r))
+        F[:, 0] += common
+        bases.append(np.linalg.svd(F, full_matrices=False)[0])
+    squares = np.square(bases[0].T @ bases[1])
+    i, j = np.ogrid[1 : r_a + 1, 1 : r_b + 1]
+    phi = squares.cumsum(0).cumsum(1) / np.minimum(i, j)
+    real = (r_a, r_b) if real is None else real
+    off = np.zeros(phi.shape, dtype=bool)
+    for cell in masked:
+        off[cell] = True
+    none = (i > real[0]) | (j > real[1])
+    mean = np.maximum(i, j) / d + 0 * phi
+    return ModuleSimilarity(
+        name,
+        "A",
+        d,
+        r_a,
+        r_b,
+        *real,
+        np.where(none | off, np.nan, phi),
+        np.where(none, np.nan, 1e-12),
+        off,
+        mean,
+        np.sqrt(mean / d),
+        np.where(none | off, np.nan, rng.uniform(0, 0.03, phi.shape)),
+        1,
+        squares.sum(1),
+        squares.sum(0),
+        1,
+        1,
+    )
+
+
+def compared(modules=BERT, names=("r8", "r64"), **options):
+    made = {m: module(m, seed=k, **options) for k, m in enumerate(modules)}
+    return Similarity(names, "A", made, 0.01)
+
+
+HOSTILE = ["$\\frac", "<script>", "a\nb\x1b[31m", "layers.0.$x$", "layers.1.\\alpha_{", "日本.2.x"]
+
+
+def direction(sigma, w):
+    return DirectionGain(sigma, w, sigma / abs(w), 1 + sigma / w)
+
+
+def row(module=BERT[0], rank=4, *, factor=10.0, chance=20.0, directions=None, note=""):
+    """One row; its chance range is a fifth around its level."""
+    if directions is None:
+        directions = tuple(direction(8.0 / k, 0.3 * (-1) ** k / k) for k in range(1, rank + 1))
+    return ModuleAmplification(
+        module=module,
+        rank=rank,
+        shape=(384, 384),
+        w_norm=40.0,
+        delta_norm=10.0,
+        w_in_delta=10.0 / factor,
+        w_in_w=5.0,
+        w_in_w_error=0.0,
+        w_in_w_method="gram",
+        w_in_random=10.0 / chance,
+        factor=factor,
+        chance_factor=chance,
+        chance_low=0.8 * chance,
+        chance_high=1.2 * chance,
+        chance_drawn=True,
+        w_by_chance=0.1,
+        directions=directions,
+        note=note,
+    )
+
+
+def undefined(module=BERT[0], rank=4):
+    nan = math.nan
+    none = row(module, rank, factor=nan, chance=nan, directions=(), note="untrained: B is zero")
+    return replace(none, delta_norm=0.0, w_in_random=0.4)
+
+
+def table7(*rows, adapter="r8", scaled=True):
+    return Amplification(adapter, "minilm", scaled, 0, rows or tuple(row(m) for m in BERT))
+
+
+def row6(rank, test, targets="q+v", *, data="d", method="lora", train=None, before=(0.05,)):
+    n = len(test)
+    alpha = None if rank is None else 16.0
+    sets = tuple(test), tuple(test), tuple(train or (0.9,) * n), before
+    return SweepRow(data, method, targets, rank, alpha, 4e-3, tuple(range(n)), *sets, 9)
