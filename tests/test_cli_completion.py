@@ -45,7 +45,7 @@ def test_verbs_options_and_choices():
     assert values("subspace similarity --si") == ["--side"]
     assert values("subspace similarity a b --side ") == ["A", "B", "in", "out", "delta-A"]
     assert values("subspace convert a b --to ") == list(WRITTEN)
-    assert values("subspace report a --format j") == ["json"]
+    assert values("subspace similarity a b --figure l") == ["layers"]
     assert values("subspace zzz") == values("subspace similarity --side x") == []
 
 

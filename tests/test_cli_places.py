@@ -44,7 +44,7 @@ VERBS = {
     "placement": ("x.pdf", ["placement", NOT_THERE, "--base", NOT_THERE, "--out"]),
     "profile": ("x.pdf", ["placement", NOT_THERE, "--base", NOT_THERE, "--profile", "--out"]),
     "report": ("x.html", ["report", NOT_THERE, "--out"]),
-    "report json": ("x.json", ["report", NOT_THERE, "--format", "json", "--out"]),
+    "report json": ("x.json", ["report", NOT_THERE, "--json", "--out"]),
     "resize": ("x", ["resize", NOT_THERE, "--rank", "2"]),
     "convert": ("x", ["convert", NOT_THERE, "--to", "peft"]),
     "diff": ("x", ["diff", NOT_THERE, NOT_THERE, "--out"]),

@@ -304,27 +304,23 @@ def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
     assert str(SAMPLES) not in text
     for sentence in done.stdout.splitlines():
         assert sentence.split("'")[0] in "".join(Page(text).words)
-    exact = json.loads(run(R8, R64, "--base", "minilm", "--format", "json").stdout)
+    exact = json.loads(run(R8, R64, "--base", "minilm", "--json").stdout)
     assert exact["kind"] == "report"
     assert [a["adapter"] for a in exact["amplifications"]] == list(NAMES[:2])
     assert {row["rank"] for row in exact["amplifications"][1]["modules"]} == {64}
     assert {row["rank"] for row in exact["curves"][1]["modules"]} == {1, 2, 4, 8, 16, 32, 64}
 
 
-def test_json_is_the_short_word_for_its_format(tmp_path):
+def test_json_goes_to_stdout_or_to_a_file(tmp_path):
     words = (R8, "--module", "*.5.*.query")
-    long, short = (json.loads(run(*words, *w).stdout) for w in (["--format", "json"], ["--json"]))
-    assert long.pop("command").endswith("--format json")
-    assert short.pop("command").endswith("--json")
-    assert short == long
+    exact = json.loads(run(*words, "--json").stdout)
+    assert exact["command"].endswith("--json")
     out = tmp_path / "r.json"
     assert run(*words, "--json", "--out", out).exit_code == 0
-    assert json.loads(out.read_text())["sources"] == short["sources"]
-    assert run(*words, "--format", "json", "--json").exit_code == 0  # the same, said twice
-    for two in (("--json", "--csv"), ("--format", "html", "--json"), ("--format", "json", "--csv")):
-        done = run(*words, *two)
-        assert done.exit_code == 2
-        assert "choose one" in done.stderr
+    assert json.loads(out.read_text())["sources"] == exact["sources"]
+    done = run(*words, "--json", "--csv")
+    assert done.exit_code == 2
+    assert "choose one" in done.stderr
 
 
 def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):

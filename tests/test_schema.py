@@ -115,13 +115,13 @@ def test_real_adapters(words):
 
 
 def test_a_report_with_all_that_it_can_hold():
-    more = ("--base", "minilm", "--control", SEED, "--runs", SAMPLES, "--format", "json")
+    more = ("--base", "minilm", "--control", SEED, "--runs", SAMPLES, "--json")
     plain = document("report", R8, R64, *more, *FEW, "--no-top")
     assert plain["sweep"]["rows"]
     assert plain["curves"]
     assert plain["pairs"][0]["control"] is not None
     assert plain["replicable"] == []
-    plain = document("report", R64, SEED, *FEW, "--format", "json")
+    plain = document("report", R64, SEED, *FEW, "--json")
     assert [one["adapters"] for one in plain["replicable"]] == [list(NAMES[1:])]
     assert all(isinstance(m["replicable"], int) for m in plain["replicable"][0]["modules"])
 
@@ -177,7 +177,7 @@ def test_undefined_values(odd):
     two = two_models(Path(model).parent)
     assert {"relative", "energy"} <= nulls(document("diff", *two, "--json"))
     assert {"kept", "rank"} <= nulls(document("diff", two[0], two[0], "--energy", "0.5", "--json"))
-    page = document("report", a, equal, third, "--base", model, "--format", "json")
+    page = document("report", a, equal, third, "--base", model, "--json")
     assert {"phi", "factor", "sweep"} <= nulls(page)
     assert page["sources"][0]["base_model"] is None
     (inspected, *_) = document("inspect", a, "--json")["adapters"]

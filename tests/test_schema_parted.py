@@ -169,7 +169,7 @@ def documents(odd, trained, reproduced):
     kohya = Path(model).parent / "other.safetensors"
     yield document("convert", third, kohya, "--to", "kohya", "--overwrite", "--json")
     yield _demo(third, equal, model)
-    yield document("report", third, equal, "--base", model, *few, "--format", "json")
+    yield document("report", third, equal, "--base", model, *few, "--json")
     yield trained[1]
     yield trained[1]["table"]
     yield reproduced

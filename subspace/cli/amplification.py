@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from subspace.cli.shared import hints, options, reading
-from subspace.cli.shared.places import check_figure
-from subspace.cli.shared.printing import echo_csv, echo_json, echo_latex, echo_markdown
+from subspace.cli.shared import hints, options, output, reading
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from subspace.cli.shared.output import Output
     from subspace.results import Amplification
 
 
@@ -38,6 +37,31 @@ def _span(part: str) -> range:
     return range(low, high + 1)
 
 
+class Random(NamedTuple):
+    """Which random subspaces are drawn."""
+
+    draws: int | None
+    seed: int
+
+
+class Kept(NamedTuple):
+    """Where W's own values are kept from one call to the next."""
+
+    cache: Path | None
+    no_cache: bool
+    cache_verify: bool
+
+    def folder(self) -> Path | None:
+        """Return the folder; None keeps nothing."""
+        from subspace.cache import default_folder
+
+        if not self.no_cache:
+            return self.cache or default_folder()
+        if self.cache is not None or self.cache_verify:
+            raise ArgumentError("--no-cache goes with neither --cache nor --cache-verify")
+        return None
+
+
 @click.command()
 @click.argument(
     "paths", metavar="ADAPTER…", nargs=-1, required=True, type=click.Path(path_type=Path)
@@ -49,45 +73,58 @@ def _span(part: str) -> range:
 )
 @click.option("--unscaled", is_flag=True, help="Leave alpha / r out of delta W.")
 @click.option("--no-top", is_flag=True, help='Leave "in W" out: W\'s own directions take longest.')
-@click.option("--directions", is_flag=True, help="One line a direction: sigma, w, ratio, gain.")
-@click.option(
-    "--draws",
-    type=click.IntRange(min=200),
-    help="Draw so many random subspaces at every rank.  [default: 2000 where it matters]",
+@options.group(
+    "random",
+    Random,
+    click.option(
+        "--draws",
+        type=click.IntRange(min=200),
+        help="Draw so many random subspaces at every rank.  [default: 2000 where it matters]",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of the random directions drawn.",
+    ),
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the random directions drawn.",
+@output.output(
+    "json",
+    "csv",
+    "markdown",
+    "latex",
+    "directions",
+    csv="Write one line a module and rank.",
+    markdown="Write Table 7 for a model card.",
+    latex="Write Table 7 for a paper (booktabs).",
+    directions="One line a direction: sigma, w, ratio, gain.",
+    figure="Draw a figure of one adapter",
+    drawing=(
+        click.option(
+            "--figure",
+            type=click.Choice(("gains", "map", "curve")),
+            default="gains",
+            show_default=True,
+            help="What --out draws: gains of one module's directions, map all modules, curve over "
+            "--ranks.",
+        ),
+    ),
 )
-@options.JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and rank.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Write Table 7 for a model card.")
-@click.option("--latex", "as_latex", is_flag=True, help="Write Table 7 for a paper (booktabs).")
-@click.option(
-    "--out",
-    metavar="FIG",
-    type=click.Path(path_type=Path),
-    help="Draw a figure of one adapter as .png, .svg or .pdf.",
+@options.group(
+    "kept",
+    Kept,
+    click.option(
+        "--cache",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Keep W's own values here.  [default: the user's cache folder]",
+    ),
+    click.option("--no-cache", is_flag=True, help="Keep nothing, and use nothing that was kept."),
+    click.option(
+        "--cache-verify", is_flag=True, help="Hash all of W before what was kept is used."
+    ),
 )
-@click.option(
-    "--figure",
-    type=click.Choice(("gains", "map", "curve")),
-    default="gains",
-    show_default=True,
-    help="What --out draws: gains of one module's directions, map all modules, curve over --ranks.",
-)
-@options.look_options
-@click.option(
-    "--cache",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Keep W's own values here.  [default: the user's cache folder]",
-)
-@click.option("--no-cache", is_flag=True, help="Keep nothing, and use nothing that was kept.")
-@click.option("--cache-verify", is_flag=True, help="Hash all of W before what was kept is used.")
 @reading.reading(several=False)
 @options.DEVICE
 def command(
@@ -97,18 +134,9 @@ def command(
     ranks: list[int] | None,
     unscaled: bool,
     no_top: bool,
-    directions: bool,
-    draws: int | None,
-    seed: int,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
-    out: Path | None,
-    figure: str,
-    cache: Path | None,
-    no_cache: bool,
-    cache_verify: bool,
+    random: Random,
+    output: Output,
+    kept: Kept,
     device: str,
 ) -> None:
     """How much of W lies in the directions of delta W? Table 7 of the LoRA paper, against chance.
@@ -127,14 +155,9 @@ def command(
         subspace amplification runs/r8 --base ./my-model --ranks 1-8 --figure curve --out k.png
         subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].quotient'
     """  # noqa: D301 - click wants the real character
-    options.one_output(
-        json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex, directions=directions
-    )
-    if no_cache and (cache is not None or cache_verify):
-        raise ArgumentError("--no-cache goes with neither --cache nor --cache-verify")
-    _check_figure(out, figure, paths, ranks)
-    from subspace.cache import default_folder
-    from subspace.cli.amplification_table import HEADER, echo_directions, rows_of, show
+    cache = kept.folder()
+    _check_figure(output, paths, ranks)
+    from subspace.cli.amplification_table import echo_directions, show
     from subspace.measures.amplification.measure import amplifications
 
     adapters = [reading.adapter(path) for path in paths]
@@ -148,54 +171,40 @@ def command(
             modules=modules,
             scaled=not unscaled,
             top=not no_top,
-            cache=None if no_cache else cache or default_folder(),
-            verify=cache_verify,
-            draws=draws,
-            seed=seed,
+            cache=cache,
+            verify=kept.cache_verify,
+            draws=random.draws,
+            seed=random.seed,
             device=device,
             progress=at,
         )
-    if out is not None:
-        from subspace.plots.save import save
 
-        look = options.look()
-        save(_figure(results[0], figure, look.width), out, dpi=look.dpi)
-    if as_json:
-        echo_json(_plain(results))
-    elif as_csv:
-        _echo_csv(results)
-    elif as_markdown or as_latex:
-        header = HEADER if len(results) == 1 else ("adapter", *HEADER)
-        rows = [
-            row if len(results) == 1 else [result.adapter, *row]
-            for result in results
-            for row in rows_of(result)
-        ]
-        (echo_markdown if as_markdown else echo_latex)(header, rows)
-    else:
+    def show_all() -> None:
         for n, result in enumerate(results):
             if n:
                 click.echo()
-            (echo_directions if directions else show)(result)
-        cut = [] if ranks else [hints.again("--ranks", "1-8")]
-        one = len(paths) == 1
-        drawn = [hints.again("--figure", "map", "--out", "map.png")] if one else []
-        hints.conclude(out, *cut, *drawn)
+            (echo_directions if output.form == "directions" else show)(result)
+
+    cut = [] if ranks else [hints.again("--ranks", "1-8")]
+    one = len(paths) == 1
+    drawn = [hints.again("--figure", "map", "--out", "map.png")] if one else []
+    output.emit(
+        json=lambda: _plain(results),
+        csv=lambda: _rows(results),
+        table=lambda: _table(results),
+        show=show_all,
+        draw=lambda style: _figure(results[0], output.drawing["figure"], style.width),
+        next_commands=[*cut, *drawn],
+    )
 
 
-def _check_figure(
-    out: Path | None, figure: str, paths: Sequence[Path], ranks: Sequence[int] | None
-) -> None:
-    """Refuse a figure that could not be drawn or written, before the work is done."""
-    if out is None:
-        if options.given("figure"):
-            raise ArgumentError("--figure is for a figure: give --out FIG too")
-        options.refuse_look("--out")
+def _check_figure(output: Output, paths: Sequence[Path], ranks: Sequence[int] | None) -> None:
+    """Refuse a figure that could not be drawn, before the work is done."""
+    if output.out is None:
         return
-    check_figure(out)
     if len(paths) > 1:
         raise ArgumentError(f"--out draws one adapter, {len(paths)} were given; call it for each")
-    if figure == "curve" and len(ranks or ()) < 2:
+    if output.drawing["figure"] == "curve" and len(ranks or ()) < 2:
         raise ArgumentError("--figure curve goes over several ranks: give them, as in --ranks 1-8")
 
 
@@ -222,7 +231,16 @@ def _plain(results: Sequence[Amplification]) -> dict[str, object]:
     return {"schema_version": SCHEMA_VERSION, "kind": "amplifications", "results": plain}
 
 
-def _echo_csv(results: Sequence[Amplification]) -> None:
+def _rows(results: Sequence[Amplification]) -> tuple[list[str], list[list[object]]]:
     rows = [{"adapter": result.adapter} | row.to_dict() for result in results for row in result]
     names = [n for n in rows[0] if n not in ("directions", "shape")]
-    echo_csv(names, [["" if row[n] is None else row[n] for n in names] for row in rows])
+    return names, [[row[n] for n in names] for row in rows]
+
+
+def _table(results: Sequence[Amplification]) -> tuple[tuple[str, ...], list[list[str]]]:
+    from subspace.cli.amplification_table import HEADER, rows_of
+
+    if len(results) == 1:
+        return HEADER, list(rows_of(results[0]))
+    rows = [[result.adapter, *row] for result in results for row in rows_of(result)]
+    return ("adapter", *HEADER), rows

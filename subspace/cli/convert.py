@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared import options, output, reading
+from subspace.cli.shared.output import in_columns
 from subspace.cli.shared.places import check_place
-from subspace.cli.shared.printing import echo_csv, echo_json, echo_table, say
+from subspace.cli.shared.printing import echo_table, say
 
 if TYPE_CHECKING:
     from subspace.adapters import Adapter, UpdateInfo
     from subspace.adapters.save import Written
+    from subspace.cli.shared.options import Writing
+    from subspace.cli.shared.output import Output
     from subspace.results import Conversion
 
 
@@ -27,10 +30,8 @@ if TYPE_CHECKING:
     metavar="MODEL",
     help="Its base: names with _ for every dot, as kohya's, become those of MODEL's modules.",
 )
-@options.UPDATES_ONLY
-@options.OVERWRITE
-@options.JSON
-@options.MODULES_CSV
+@options.WRITING
+@output.output("json", "csv")
 @reading.reading()
 def command(
     path: Path,
@@ -38,10 +39,8 @@ def command(
     to: str,
     modules: str | None,
     base: str | None,
-    updates_only: bool,
-    overwrite: bool,
-    as_json: bool,
-    as_csv: bool,
+    writing: Writing,
+    output: Output,
 ) -> None:
     """Write an adapter in another format, where that can hold it exactly.
 
@@ -58,22 +57,19 @@ def command(
         subspace convert runs/r8 r8.safetensors --to kohya --json | jq -r '.notes[]'
         subspace convert lycoris.safetensors runs/lycoris --to peft --base ./Llama-3.2-1B
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv)
     from subspace.adapters.save import check, save
 
     check_place(out)
-    check(out, to, overwrite=overwrite)
+    check(out, to, overwrite=writing.overwrite)
     adapter = _named(reading.adapter(path).select(modules), base, to)
-    written = save(adapter, out, to, updates_only=updates_only, overwrite=overwrite)
+    written = save(adapter, out, to, **writing._asdict())
     result = _result(adapter, written)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        rows = [m.to_row() for m in result.values()]
-        echo_csv(list(rows[0]), [list(row.values()) for row in rows])
-    else:
-        show(result)
-    hints.conclude(out)
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: in_columns([m.to_row() for m in result.values()]),
+        show=lambda: show(result),
+        wrote=out,
+    )
 
 
 def _result(adapter: Adapter, written: Written) -> Conversion:

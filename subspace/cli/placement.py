@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from subspace.cli import profile_table
-from subspace.cli.shared import options, reading
-from subspace.cli.shared.phi_figures import FIGURES
+from subspace.cli.shared import hints, options, output, reading
+from subspace.cli.shared.phi_figures import cells, draw, figure_option
 from subspace.cli.shared.progress import progress
-from subspace.cli.similarity import check_output, emit
+
+if TYPE_CHECKING:
+    from subspace.cli.shared.output import Output
 
 
 @click.command()
@@ -32,17 +34,15 @@ from subspace.cli.similarity import check_output, emit
     is_flag=True,
     help="Delta W's energy over all of W's directions instead; --csv: one line an index k.",
 )
-@options.JSON
-@options.CELLS
-@options.OUT
-@click.option(
-    "--figure",
-    type=click.Choice(FIGURES),
-    default="4",
-    show_default=True,
-    help="What --out draws: 4 two modules beside random matrices, layers all.",
+@output.output(
+    "json",
+    "csv",
+    csv="Write one line a module and cell (i, j).",
+    figure="Draw a figure of the paper",
+    drawing=(
+        figure_option("4", "What --out draws: 4 two modules beside random matrices, layers all."),
+    ),
 )
-@options.look_options
 @reading.reading(several=False)
 @options.DEVICE
 def command(
@@ -52,10 +52,7 @@ def command(
     top: int | None,
     modules: str | None,
     as_profile: bool,
-    as_json: bool,
-    as_csv: bool,
-    out: Path | None,
-    figure: str,
+    output: Output,
     device: str,
 ) -> None:
     """Compare W's top directions with those of delta W: phi, Figure 8 of the paper.
@@ -71,23 +68,14 @@ def command(
     """  # noqa: D301 - click wants the real character
     if as_profile:
         profile_table.refuse_others()
-    options.one_output(json=as_json, csv=as_csv)
-    check_output(out)
-
     adapter = reading.adapter(path)
     checkpoint = reading.open_base(base)
     if as_profile:
         profile_table.run(
-            adapter,
-            checkpoint,
-            side=side,
-            modules=modules,
-            device=device,
-            as_json=as_json,
-            as_csv=as_csv,
-            out=out,
+            adapter, checkpoint, side=side, modules=modules, device=device, output=output
         )
         return
+    from subspace.cli.similarity_table import show
     from subspace.measures.placement.measure import placement
 
     with progress("decomposing W", len(adapter.select(modules))) as advance:
@@ -100,6 +88,11 @@ def command(
             device=device,
             progress=advance,
         )
-    emit(
-        result, as_json=as_json, as_csv=as_csv, out=out, figure=figure, proposed="fig8.png"
-    )  # of the paper, whatever it is drawn like
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: cells(result),
+        show=lambda: show(result),
+        draw=lambda style: draw(result, width=style.width, **output.drawing),
+        # Figure 8 of the paper, whatever it is drawn like.
+        next_commands=[hints.again("--out", "fig8.png"), hints.report()],
+    )

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options
-from subspace.cli.shared.printing import common_path, echo_csv, echo_json, echo_table, say
+from subspace.cli.shared.printing import common_path, echo_table, say
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
     from typing import Literal
 
+    from matplotlib.figure import Figure
+
     from subspace.adapters import Adapter
+    from subspace.cli.shared.output import FigureStyle, Output
     from subspace.pretrained import Pretrained
     from subspace.results import ModuleProfile, Profile
 
@@ -41,9 +43,7 @@ def run(
     side: Literal["in", "out"],
     modules: str | None,
     device: str,
-    as_json: bool,
-    as_csv: bool,
-    out: Path | None,
+    output: Output,
 ) -> None:
     """Compute, say beforehand how long it takes, and write."""
     from subspace.measures.placement.profile import profile
@@ -52,19 +52,19 @@ def run(
     _announce([info.shape for info in infos.values()], device)
     with progress("decomposing W", len(infos)) as advance:
         result = profile(adapter, base, side=side, modules=modules, device=device, progress=advance)
-    if out is not None:
-        from subspace.plots.profile import profile_figure
-        from subspace.plots.save import save
 
-        look = options.look()
-        save(profile_figure(result, width=look.width), out, dpi=look.dpi)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        echo_csv(("module", "k", *COLUMNS), _lines(result))
-    else:
-        show(result)
-        hints.conclude(out, hints.again("--out", "profile.png"))
+    def draw(style: FigureStyle) -> Figure:
+        from subspace.plots.profile import profile_figure
+
+        return profile_figure(result, width=style.width)
+
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: (("module", "k", *COLUMNS), _lines(result)),
+        show=lambda: show(result),
+        draw=draw,
+        next_commands=[hints.again("--out", "profile.png")],
+    )
 
 
 def _announce(shapes: list[tuple[int, int]], device: str) -> None:
@@ -137,4 +137,4 @@ def _lines(result: Profile) -> Iterable[list[object]]:
         plain["chance"] = [k / m.d for k in range(1, m.d + 1)]
         for k in range(m.d):
             values = [plain[column][k] for column in COLUMNS]
-            yield [name, k + 1, *("" if v is None else v for v in values)]
+            yield [name, k + 1, *values]

@@ -7,23 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared import hints, options, output, reading
 from subspace.cli.shared.options import SIDE_WORDS
-from subspace.cli.shared.places import check_figure
-from subspace.cli.shared.printing import (
-    common_path,
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    echo_table,
-    say,
-)
+from subspace.cli.shared.output import in_columns
+from subspace.cli.shared.printing import common_path, echo_table, say
 from subspace.cli.shared.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from matplotlib.figure import Figure
+
+    from subspace.cli.shared.output import FigureStyle, Output
     from subspace.results import ModuleRank, Rank, Side, Spread
 
 HEADER = (
@@ -43,17 +38,7 @@ _NAMED = 3  # modules of one note
 )
 @click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
 @options.MODULE
-@options.JSON
-@options.MODULES_CSV
-@options.MARKDOWN
-@options.LATEX
-@click.option(
-    "--out",
-    metavar="FIG",
-    type=click.Path(path_type=Path),
-    help="Draw every module's ranks as .png, .svg or .pdf.",
-)
-@options.look_options
+@output.output("json", "csv", "markdown", "latex", figure="Draw every module's ranks")
 @reading.reading()
 @options.DEVICE
 def command(
@@ -61,11 +46,7 @@ def command(
     side: Side,
     level: float,
     modules: str | None,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
-    out: Path | None,
+    output: Output,
     device: str,
 ) -> None:
     """How many directions are real? Those that runs of other seeds learn again.
@@ -80,11 +61,6 @@ def command(
         subspace rank runs/r64-seed* --module '*.value' --out rank.png
         subspace rank runs/r64-seed* --json | jq '.modules[] | [.module, .replicable]'
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
-    if out is not None:
-        check_figure(out)
-    else:
-        options.refuse_look("--out")
     from subspace.measures.rank.measure import rank
 
     runs = reading.adapters(paths)
@@ -92,22 +68,20 @@ def command(
         result = rank(
             runs, side=side, level=level, modules=modules, device=device, progress=advance
         )
-    if out is not None:
-        from subspace.plots.rank import rank_figure
-        from subspace.plots.save import save
 
-        look = options.look()
-        save(rank_figure(result, width=look.width), out, dpi=look.dpi)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        rows = [m.to_row() for m in result.values()]
-        echo_csv(list(rows[0]), [["" if v is None else v for v in row.values()] for row in rows])
-    elif as_markdown or as_latex:
-        (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
-    else:
-        show(result)
-        hints.conclude(out, hints.again("--out", "rank.png"), hints.report())
+    def draw(style: FigureStyle) -> Figure:
+        from subspace.plots.rank import rank_figure
+
+        return rank_figure(result, width=style.width)
+
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: in_columns([m.to_row() for m in result.values()]),
+        table=lambda: (HEADER, _rows(result)),
+        show=lambda: show(result),
+        draw=draw,
+        next_commands=[hints.again("--out", "rank.png"), hints.report()],
+    )
 
 
 def show(result: Rank) -> None:

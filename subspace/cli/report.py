@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared import hints, options, output, reading
 from subspace.cli.shared.options import SIDE_WORDS
+from subspace.cli.shared.output import in_columns
 from subspace.cli.shared.places import check_file
 from subspace.cli.shared.printing import csv_text, json_text, say
 from subspace.cli.shared.progress import progress
-from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
+    from subspace.cli.shared.output import Form, Output
     from subspace.results import Report, Side, Table6
 
 
@@ -53,21 +54,11 @@ if TYPE_CHECKING:
 @click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
 @options.MODULE
 @click.option("--no-top", is_flag=True, help="Leave out W's own values, dear where W is large.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("html", "json", "csv")),
-    default="html",
-    show_default=True,
-    help="A page for a browser; or as --json and --csv write it.",
-)
-@options.JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Write one line an adapter and module.")
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write here.  [default: report.html, and stdout for JSON, CSV]",
+@output.output(
+    "json",
+    "csv",
+    csv="Write one line an adapter and module.",
+    file="Write here.  [default: report.html, and stdout for JSON, CSV]",
 )
 @reading.reading()
 @options.DEVICE
@@ -80,10 +71,7 @@ def command(
     level: float,
     modules: str | None,
     no_top: bool,
-    form: str,
-    as_json: bool,
-    as_csv: bool,
-    out: Path | None,
+    output: Output,
     device: str,
 ) -> None:
     """Put all that can be said of adapters on one page: a file that opens anywhere, offline.
@@ -97,9 +85,9 @@ def command(
         subspace report runs/r8 runs/r64 runs/r64-seed1 --runs runs --out sweep.html
         subspace report runs/r8 --json | jq -r '.findings[]'
     """  # noqa: D301 - click wants the real character
-    form = _form(form, as_json, as_csv)
-    target = out if out is not None or form != "html" else Path("report.html")
-    if target is not None:
+    target = output.out
+    if target is None and output.form == "table":
+        target = Path("report.html")
         check_file(target)
     from contextlib import ExitStack
 
@@ -126,32 +114,22 @@ def command(
             progress=_stages(stack, len(adapters[0].select(modules))),
         )
     if target is None:
-        click.echo(_text(found, form), nl=False)
+        click.echo(_text(found, output.form), nl=False)
         return
-    write(_text(found, form).encode(), target)
+    write(_text(found, output.form).encode(), target)
     for sentence in found.findings:
         say(sentence)
     hints.conclude(target)
 
 
-def _form(form: str, as_json: bool, as_csv: bool) -> str:
-    """Return what is to be written; --json and --csv are short for --format json and csv."""
-    options.one_output(json=as_json, csv=as_csv)
-    short = "json" if as_json else "csv" if as_csv else form
-    if short != form and options.given("form"):
-        raise ArgumentError(f"--format {form} and --{short} are two outputs; choose one")
-    return short
-
-
-def _text(found: Report, form: str) -> str:
+def _text(found: Report, form: Form) -> str:
     from subspace.reports import html
 
     if form == "json":
         return json_text(found.to_dict())
     if form == "csv":
-        rows = found.to_rows()
-        cells = [["" if v is None else v for v in row.values()] for row in rows]
-        return csv_text(list(rows[0]), cells)
+        header, rows = in_columns(found.to_rows())
+        return csv_text(header, [["" if v is None else v for v in row] for row in rows])
     return html(found)
 
 

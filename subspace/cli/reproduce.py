@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared import options, output, reading
 from subspace.cli.shared.places import check_folder, check_runs
-from subspace.cli.shared.printing import echo_json, say
+from subspace.cli.shared.printing import say
 from subspace.errors import ArgumentError
 from subspace.gallery.sweeps import (
     TRAINING,
@@ -22,6 +22,8 @@ from subspace.gallery.sweeps import (
 )
 
 if TYPE_CHECKING:
+    from subspace.cli.shared.output import Output
+    from subspace.results import Reproduction
     from subspace.training.config import TrainConfig
     from subspace.training.sweep.run import SweepRun
 
@@ -116,13 +118,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Figures, tables, the page README.md and DIR/adapters go here.",
 )
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Write as JSON what was made: files, Tables 6 and 7, claims, findings.",
+@output.output(
+    "json",
+    "csv",
+    json="Write as JSON what was made: files, Tables 6 and 7, claims, findings.",
+    csv="Write the same as CSV, one line a number.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Write the same as CSV, one line a number.")
 def command(
     folders: tuple[Path, ...],
     out: Path,
@@ -131,8 +132,7 @@ def command(
     base: str | None,
     compare: str | None,
     jobs: int,
-    as_json: bool,
-    as_csv: bool,
+    output: Output,
     **_training: Any,  # noqa: ANN401 - told on to `train`, which checks them
 ) -> None:
     """Train a sweep of ranks and seeds, and retell the LoRA paper's argument with its numbers.
@@ -150,13 +150,13 @@ def command(
         subspace reproduce --config data/sweep-icd10.toml --out figures
         subspace reproduce runs/ --base ./my-bert --out mine
     """  # noqa: D301 - click wants the real character
+    from subspace.cli.reproduction_table import HEADER, reproduction_lines
     from subspace.gallery.runs import adapters_of, compared
     from subspace.gallery.write import write_gallery
     from subspace.training.folder import read_record
 
-    options.one_output(json=as_json, csv=as_csv)
     check_folder(out)
-    words = options.command_line("jobs", "as_json", "as_csv")
+    words = options.command_line("jobs", "json", "csv")
     wanted = None if compare is None else "+".join(part.strip() for part in compare.split(","))
     if folders:
         from subspace.training.sweep.read import find_runs
@@ -193,13 +193,15 @@ def command(
     ]
     word = base if base == "minilm" else "MODEL"  # a relative path is none within the gallery
     made = write_gallery(trained, adapters_of(chosen, kept), checkpoint, out, words, word)
-    if as_json:
-        echo_json(made.to_dict())
-    elif as_csv:
-        from subspace.cli.reproduction_table import echo_reproduction_csv
+    output.emit(
+        json=made.to_dict,
+        csv=lambda: (HEADER, reproduction_lines(made)),
+        show=lambda: show(made),
+        wrote=out / "README.md",
+    )
 
-        echo_reproduction_csv(made)
-    else:
-        for sentence in made.findings:
-            say(sentence)
-    hints.conclude(out / "README.md")
+
+def show(made: Reproduction) -> None:
+    """Print the findings."""
+    for sentence in made.findings:
+        say(sentence)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.cli.shared.printing import echo_csv
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,8 +16,8 @@ _TABLE7 = (
 )  # fmt: skip
 
 
-def echo_reproduction_csv(made: Reproduction) -> None:
-    """Write one line a file, a number of a table, a claim's verdict, and a finding."""
+def reproduction_lines(made: Reproduction) -> list[tuple[str, str, str, object]]:
+    """Return one line a file, a number of a table, a claim's verdict, and a finding."""
     lines: list[tuple[str, str, str, object]] = [("file", made.page, "shows", "the page")]
     lines += [("file", figure.file, "shows", figure.words) for figure in made.figures]
     lines += [("file", folder, "shows", "a compared run") for folder in made.adapters]
@@ -32,8 +30,7 @@ def echo_reproduction_csv(made: Reproduction) -> None:
             ("claim", item, "verdict", claim.verdict),
         ]
     lines += [("finding", str(n), "says", text) for n, text in enumerate(made.findings, start=1)]
-    # Undefined is an empty field, as in every CSV here.
-    echo_csv(HEADER, ((*line[:3], "" if line[3] != line[3] else line[3]) for line in lines))
+    return lines
 
 
 def _numbers(made: Reproduction) -> Iterator[tuple[str, str, str, object]]:

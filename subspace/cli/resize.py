@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from subspace.cli.shared import hints, options, reading
+from subspace.cli.shared import options, output, reading
+from subspace.cli.shared.output import in_columns
 from subspace.cli.shared.places import check_place
-from subspace.cli.shared.printing import (
-    common_path,
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    echo_table,
-    say,
-)
+from subspace.cli.shared.printing import common_path, echo_table, say
 from subspace.cli.shared.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from subspace.cli.shared.options import Writing
+    from subspace.cli.shared.output import Output
     from subspace.results import Budget, Resize
 
 HEADER = ("module", "r", "kept", "energy", "error", "parameters")
 
 
+class Cut(NamedTuple):
+    """How many directions are kept."""
+
+    rank: int | None
+    energy: float | None
+    error: float | None
+    budget: Budget
+
+
 @click.command()
 @click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--rank", type=int, metavar="R", help="Directions to keep in each module.")
-@click.option("--energy", type=float, metavar="E", help="Share of |dW|^2 to keep, such as 0.99.")
-@click.option("--error", type=float, metavar="E", help="Largest |dW - kept| / |dW|, such as 0.05.")
-@click.option(
-    "--budget",
-    type=click.Choice(("module", "all")),
-    default="module",
-    show_default=True,
-    help="Each module by itself, or the largest singular values of all (--rank: their mean).",
+@options.group(
+    "cut",
+    Cut,
+    click.option("--rank", type=int, metavar="R", help="Directions to keep in each module."),
+    click.option(
+        "--energy", type=float, metavar="E", help="Share of |dW|^2 to keep, such as 0.99."
+    ),
+    click.option(
+        "--error", type=float, metavar="E", help="Largest |dW - kept| / |dW|, such as 0.05."
+    ),
+    click.option(
+        "--budget",
+        type=click.Choice(("module", "all")),
+        default="module",
+        show_default=True,
+        help="Each module by itself, or the largest singular values of all (--rank: their mean).",
+    ),
 )
 @click.option(
     "--to",
@@ -55,30 +67,19 @@ HEADER = ("module", "r", "kept", "energy", "error", "parameters")
     help="Of the new factors.",
 )
 @options.MODULE
-@options.UPDATES_ONLY
-@options.OVERWRITE
-@options.JSON
-@options.MODULES_CSV
-@options.MARKDOWN
-@options.LATEX
+@options.WRITING
+@output.output("json", "csv", "markdown", "latex")
 @reading.reading(several=False)
 @options.DEVICE
 def command(
     path: Path,
     out: Path,
-    rank: int | None,
-    energy: float | None,
-    error: float | None,
-    budget: Budget,
+    cut: Cut,
     to: str | None,
     dtype: str,
     modules: str | None,
-    updates_only: bool,
-    overwrite: bool,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
+    writing: Writing,
+    output: Output,
     device: str,
 ) -> None:
     """Write an adapter with fewer directions, the best there is, and say what it keeps.
@@ -93,38 +94,30 @@ def command(
         subspace resize runs/r64 runs/r64-8 --rank 8 --budget all
         subspace resize style.safetensors small.safetensors --energy 0.99 --dtype float16
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     from subspace.adapters.save import check, own_format, save
     from subspace.measures.resize.measure import resize
 
     check_place(out)
     adapter = reading.adapter(path)
     to = to or own_format(adapter)
-    check(out, to, overwrite=overwrite)
+    check(out, to, overwrite=writing.overwrite)
     with progress("cutting", len(adapter.select(modules))) as advance:
         result = resize(
             adapter,
-            rank=rank,
-            energy=energy,
-            error=error,
-            budget=budget,
+            **cut._asdict(),
             dtype=dtype,
             modules=modules,
             device=device,
             progress=advance,
         )
-    written = save(result.adapter, out, to, updates_only=updates_only, overwrite=overwrite)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        rows = [m.to_row() for m in result.values()]
-        cells = [["" if v != v else v for v in row.values()] for row in rows]
-        echo_csv(list(rows[0]), cells)
-    elif as_markdown or as_latex:
-        (echo_markdown if as_markdown else echo_latex)(HEADER, _rows(result))
-    else:
-        show(result, written.notes)
-    hints.conclude(out)
+    written = save(result.adapter, out, to, **writing._asdict())
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: in_columns([m.to_row() for m in result.values()]),
+        table=lambda: (HEADER, _rows(result)),
+        show=lambda: show(result, written.notes),
+        wrote=out,
+    )
 
 
 def show(result: Resize, notes: Iterable[str]) -> None:

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.narrow import line_width
 from subspace.cli.shared.options import SIDE_WORDS
-from subspace.cli.shared.phi_figures import OF_FIGURES
-from subspace.cli.shared.places import check_figure
-from subspace.cli.shared.printing import (
-    echo_csv,
-    echo_json,
-    echo_latex,
-    echo_markdown,
-    echo_table,
-    say,
-)
+from subspace.cli.shared.output import in_columns
+from subspace.cli.shared.printing import echo_table, say
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError, printable, shorten
 
@@ -26,33 +18,45 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
+    from subspace.cli.shared.output import FigureStyle, Output
     from subspace.results import By, PairSimilarity, Side, SimilarityMatrix
 
-OF_PAIRS = ("--control", "--angles", *OF_FIGURES)
+_OF_TWO = {
+    "--control": "control",
+    "--angles": "angles",
+    "--figure": "figure",
+    "--contour": "p",
+    "--above-chance": "above_chance",
+    "--initial": "initial",
+}
 LISTED = 6  # pairs that are printed with all their numbers; all pairs of four adapters
 _GAP = 2  # characters between the columns of a table
 _NAME = 22  # characters that a narrow terminal leaves a name
 _WIDE = 100  # characters of a table in a pipe, up to which names head its columns
 
 
-def matrix(
+class Pairs(NamedTuple):
+    """What is compared of each pair of adapters, and how they are ordered."""
+
+    by: By
+    k: int | None
+    order: str
+
+
+def compare_all(
     paths: Sequence[Path],
+    pairs: Pairs,
     *,
-    by: By,
-    k: int | None,
     side: Side,
     modules: str | None,
     level: float,
     device: str,
-    clustered: bool,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
-    out: Path | None,
+    output: Output,
 ) -> None:
     """Compare, draw and print."""
-    check(len(paths), out)
+    _check(len(paths))
     from subspace.measures.similarity.matrix import MOST, similarities
 
     if len(paths) > MOST:  # before any is read
@@ -62,46 +66,42 @@ def matrix(
     with progress("comparing", sum(count > 1 for count in shared.values())) as advance:
         result = similarities(
             adapters,
-            by=by,
-            k=k,
+            by=pairs.by,
+            k=pairs.k,
             side=side,
             modules=modules,
             level=level,
             device=device,
             progress=advance,
         )
-    if out is not None:
+    clustered = pairs.order == "clustered"
+
+    def draw(style: FigureStyle) -> Figure:
         from subspace.plots.matrix import matrix_figure
-        from subspace.plots.save import save
 
-        look = options.look()
         # Unless asked, as wide as the numbers need.
-        width = look.width if options.given("style") or options.given("width") else None
-        save(matrix_figure(result, clustered=clustered, width=width), out, dpi=look.dpi)
-    if as_json:
-        echo_json(result.to_dict())
-    elif as_csv:
-        rows = result.to_rows()
-        echo_csv(list(rows[0]), [["" if _none(v) else v for v in row.values()] for row in rows])
-    elif as_markdown or as_latex:
-        (echo_markdown if as_markdown else echo_latex)(*table(result, clustered=clustered))
-    else:
-        show(result, clustered=clustered)
-        hints.conclude(out, hints.again("--out", "matrix.png"), hints.then("similarity", paths[:2]))
+        return matrix_figure(
+            result, clustered=clustered, width=style.width if style.asked else None
+        )
+
+    output.emit(
+        json=result.to_dict,
+        csv=lambda: in_columns(result.to_rows()),
+        table=lambda: table(result, clustered=clustered),
+        show=lambda: show(result, clustered=clustered),
+        draw=draw,
+        next_commands=[hints.again("--out", "matrix.png"), hints.then("similarity", paths[:2])],
+    )
 
 
-def check(adapters: int, out: Path | None) -> None:
+def _check(adapters: int) -> None:
     """Refuse what a matrix has no use for, before the work is done."""
-    refused = [name for name in OF_PAIRS if options.given(name[2:].replace("-", "_"))]
+    refused = [name for name, of in _OF_TWO.items() if options.given(of)]
     if refused:
         raise ArgumentError(
             f"{', '.join(refused)}: for two adapters only, and {adapters} were given; leave it "
             "out, or compare two at a time"
         )
-    if out is not None:
-        check_figure(out)
-    else:
-        options.refuse_look("--out")
 
 
 def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
@@ -204,7 +204,3 @@ def _value(result: SimilarityMatrix, pair: PairSimilarity, *, star: bool = True)
         return "-"
     word = f"{pair.value:g}/{pair.largest:g}" if result.by == "agreeing" else f"{pair.value:.3f}"
     return f"{word}*" if star and pair.finding else word
-
-
-def _none(value: object) -> bool:
-    return value is None or value != value

@@ -4,65 +4,47 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from subspace.cli.shared import hints, options
-from subspace.cli.shared.places import check_figure, check_runs
-from subspace.cli.shared.printing import echo_json
+from subspace.cli.shared import hints, options, output
+from subspace.cli.shared.places import check_runs
 from subspace.cli.shared.progress import sweep_progress
-from subspace.cli.shared.sweep_options import training_options
+from subspace.cli.shared.sweep_options import RUNS, SWEEP, SweepOptions
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.figure import Figure
+
+    from subspace.cli.shared.output import FigureStyle, Output
+    from subspace.cli.shared.sweep_options import RunOptions
     from subspace.training.sweep.grid import Sweep
     from subspace.training.sweep.run import SweepRun
 
-_PRINTING = (
-    "folders", "as_json", "as_csv", "as_markdown", "as_latex", "draw", "style", "width", "dpi"
-)  # fmt: skip
+_PRINTING = ("folders", "json", "csv", "markdown", "latex", "draw", "style", "width", "dpi")
 
 
 @click.command()
 @click.argument("folders", metavar="[RUN]…", nargs=-1, type=click.Path(path_type=Path))
-@training_options
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print every run's whole record and Table 6 as JSON."
+@SWEEP
+@RUNS
+@output.output(
+    "json",
+    "csv",
+    "markdown",
+    "latex",
+    json="Print every run's whole record and Table 6 as JSON.",
+    csv="Print one line a run as CSV.",
+    markdown="Print Table 6 for a model card.",
+    latex="Print Table 6 for a paper (LaTeX, booktabs).",
+    option="--draw",
+    figure="Draw accuracy over rank, test and training texts,",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Print one line a run as CSV.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Table 6 for a model card.")
-@click.option(
-    "--latex", "as_latex", is_flag=True, help="Print Table 6 for a paper (LaTeX, booktabs)."
-)
-@click.option(
-    "--draw",
-    metavar="FIG",
-    type=click.Path(path_type=Path),
-    help="Draw accuracy over rank, test and training texts, as .png, .svg or .pdf.",
-)
-@options.look_options
 def command(
-    folders: tuple[Path, ...],
-    ranks: list[int],
-    seeds: list[int],
-    targets: tuple[str, ...],
-    data: tuple[str, ...],
-    references: tuple[str, ...],
-    lr: dict[str, tuple[float, ...]],
-    out: Path,
-    jobs: int,
-    checkpoint_every: int,
-    records: bool,
-    overwrite: bool,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
-    draw: Path | None,
-    **shared: Any,  # noqa: ANN401 - click's values, checked by TrainConfig
+    folders: tuple[Path, ...], asked: SweepOptions, runs: RunOptions, output: Output
 ) -> None:
     """Train LoRA adapters that any PEFT user can load, and print accuracy before and after.
 
@@ -81,36 +63,31 @@ def command(
         subspace train --rank 8 --shuffle-labels --out runs/control
         subspace train runs --markdown
     """  # noqa: D301 - click wants the real character
-    options.one_output(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
-    if draw is not None:
-        check_figure(draw)
-        if len(data) > 4 or len(targets) > 7:
-            raise ArgumentError("--draw shows up to 4 data sets of up to 7 target sets")
-    else:
-        options.refuse_look("--draw")
+    if output.out is not None and (len(asked.data) > 4 or len(asked.targets) > 7):
+        raise ArgumentError("--draw shows up to 4 data sets of up to 7 target sets")
     if folders:
         from subspace.training.sweep.read import find_runs
 
         every = {str(parameter.name) for parameter in click.get_current_context().command.params}
         options.refuse_beside_runs(every - set(_PRINTING))
-        _write(find_runs(folders), draw, as_json, as_csv, as_markdown, as_latex)
+        _write(find_runs(folders), output)
         return
     from subspace.training.sweep.train import run_sweep
 
-    sweep = _sweep(ranks, seeds, targets, data, references, lr, shared)
-    check_runs([(sweep, out)], overwrite=overwrite)
-    with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
+    sweep = asked.sweep()
+    check_runs([(sweep, runs.out)], overwrite=runs.overwrite)
+    with sweep_progress(sweep.runs, sweep.options.steps) as (advance, finished):
         cells = run_sweep(
             sweep,
-            out,
-            jobs=jobs,
-            overwrite=overwrite,
-            weights=not records,
-            checkpoint_every=checkpoint_every,
-            progress=tell,
-            finished=ended,
+            runs.out,
+            jobs=runs.jobs,
+            overwrite=runs.overwrite,
+            weights=not runs.records,
+            checkpoint_every=runs.checkpoint_every,
+            progress=advance,
+            finished=finished,
         )
-    _write(cells, draw, as_json, as_csv, as_markdown, as_latex)
+    _write(cells, output)
     failed = sum(cell.record is None for cell in cells)
     if failed:
         click.echo(
@@ -127,67 +104,46 @@ def sweep_of(words: list[str]) -> tuple[Sweep, Path]:
 
     with command.make_context("subspace train", words) as context:
         given = dict(context.params)
-    names = ("ranks", "seeds", "targets", "data", "references", "lr")
-    axes = {name: given.pop(name) for name in names}
-    shared = {field.name for field in fields(TrainConfig)} & set(given)
-    return _sweep(**axes, shared={name: given[name] for name in shared}), given["out"]
+    names = {*SweepOptions._fields, *(field.name for field in fields(TrainConfig))}
+    asked = SweepOptions.split(**{name: given[name] for name in names & set(given)})
+    return asked.sweep(), given["out"]
 
 
-def _sweep(
-    ranks: Sequence[int],
-    seeds: Sequence[int],
-    targets: Sequence[str],
-    data: Sequence[str],
-    references: Sequence[str],
-    lr: dict[str, tuple[float, ...]],
-    shared: dict[str, Any],
-) -> Sweep:
-    from subspace.training.config import TrainConfig
-    from subspace.training.sweep.grid import Sweep
-    from subspace.training.targets import default_targets, read_targets
-
-    rates = {"lora": (4e-3,), "full": (1e-4,), "head": (4e-3,)} | lr
-    sets = tuple(map(read_targets, targets))
-    if not sets:
-        sets = (default_targets(shared.get("model", "minilm")),)
-    first = TrainConfig(data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **shared)
-    return Sweep(first, tuple(data), sets, tuple(ranks), tuple(seeds), tuple(references), rates)
-
-
-def _write(
-    cells: Sequence[SweepRun],
-    draw: Path | None,
-    as_json: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    as_latex: bool,
-) -> None:
+def _write(cells: Sequence[SweepRun], output: Output) -> None:
     from subspace.cli.sweep_table import echo_cells_csv, echo_table6, show_cells
     from subspace.results import SCHEMA_VERSION
     from subspace.training.sweep.summary import table6
 
     learned = [cell for cell in cells if not cell.config.shuffle_labels]
     table = table6(learned or cells)  # beside runs of the task a control would pass for one more
-    if draw is not None:
-        from subspace.plots.accuracy import accuracy_figure
-        from subspace.plots.save import save
 
-        look = options.look()
-        save(accuracy_figure(table, width=look.width), draw, dpi=look.dpi)
-    if as_json:
-        runs = [cell.to_dict() for cell in cells]
-        plain = {"schema_version": SCHEMA_VERSION, "kind": "training-runs"}
-        echo_json(plain | {"runs": runs, "table": table.to_dict()})
-    elif as_csv:
-        echo_cells_csv(cells)
-    elif as_markdown or as_latex:
-        echo_table6(table, "markdown" if as_markdown else "latex")
-    else:
-        show_cells(cells)
-        if len(cells) > 1:
-            click.echo()
-            echo_table6(table, "text")
-        hints.conclude(draw, *_next(cells))
+    def show() -> None:
+        if output.form == "csv":
+            echo_cells_csv(cells)
+        elif output.form in ("markdown", "latex"):
+            echo_table6(table, "markdown" if output.form == "markdown" else "latex")
+        else:
+            show_cells(cells)
+            if len(cells) > 1:
+                click.echo()
+                echo_table6(table, "text")
+
+    def draw(style: FigureStyle) -> Figure:
+        from subspace.plots.accuracy import accuracy_figure
+
+        return accuracy_figure(table, width=style.width)
+
+    output.emit(
+        json=lambda: {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "training-runs",
+            "runs": [cell.to_dict() for cell in cells],
+            "table": table.to_dict(),
+        },
+        show=show,
+        draw=draw,
+        next_commands=_next(cells),
+    )
 
 
 def _next(cells: Sequence[SweepRun]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import click
 from subspace.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
 MODULE = click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
 BASE = click.option(
@@ -20,33 +21,8 @@ BASE = click.option(
     metavar="MODEL",
     help="The checkpoint that it was trained on: a folder, a file, or minilm (extra demo).",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
-MARKDOWN = click.option(
-    "--markdown", "as_markdown", is_flag=True, help="Write the table for a model card."
-)
-LATEX = click.option(
-    "--latex", "as_latex", is_flag=True, help="Write the table for a paper (booktabs)."
-)
-MODULES_CSV = click.option("--csv", "as_csv", is_flag=True, help="Write one line a module.")
-CELLS = click.option(
-    "--csv", "as_csv", is_flag=True, help="Write one line a module and cell (i, j)."
-)
-OUT = click.option(
-    "--out",
-    metavar="FIG",
-    type=click.Path(path_type=Path),
-    help="Draw a figure of the paper as .png, .svg or .pdf.",
-)
 WRITTEN = ("peft", "mlx", "kohya", "diffusers", "loralib")
 """Keys of `subspace.adapters.save.WRITERS`, which a --help does not import."""
-UPDATES_ONLY = click.option(
-    "--updates-only",
-    is_flag=True,
-    help="Leave out heads, biases and magnitudes that OUT's format does not hold.",
-)
-OVERWRITE = click.option(
-    "--overwrite", is_flag=True, help="Replace OUT, if it holds nothing but what is written here."
-)
 DEVICE = click.option("--device", default="cpu", show_default=True, help="Any torch device.")
 
 SIDE_WORDS = {
@@ -62,74 +38,50 @@ BASE_WORDS = {
     "out": "left singular vectors of W (i) and of delta W = B A (j)",
 }
 
-STYLES = {"paper": (7.0, 200.0), "slides": (5.0, 384.0)}
-"""Inches of width, dots per inch. A slide is 1920 dots wide, its letters 1.4 times as large."""
-_WIDTHS = {"single": 3.5, "double": 7.0}  # columns of a journal page
+
+def group(
+    name: str, kind: Callable[..., Any], *added: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Add options that a verb gets as one argument `name`, made by `kind` of their values."""
+
+    def add(function: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
+        @wraps(function)
+        def called(**values: Any) -> Any:  # noqa: ANN401
+            values[name] = kind(**{each: values.pop(each) for each in names})
+            return function(**values)
+
+        decorated: Any = called
+        names = []
+        for option in reversed(added):
+            decorated = option(decorated)
+            if decorated.__click_params__[-1].expose_value:
+                names.append(decorated.__click_params__[-1].name)
+        return decorated
+
+    return add
 
 
-class Look(NamedTuple):
-    """How a figure is to come out."""
+class Writing(NamedTuple):
+    """How an adapter is written."""
 
-    width: float  # inches
-    dpi: float
-
-
-def look_options(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
-    """Add ``--style``, ``--width`` and ``--dpi``, which `look` reads."""
-    for option in (
-        click.option(
-            "--dpi", type=click.FloatRange(10, 2400), expose_value=False, callback=_kept,
-            help="Dots per inch of a .png.  [default: by --style]",
-        ),
-        click.option(
-            "--width", metavar="single|double|INCHES", expose_value=False, callback=_kept,
-            help="Of the figure: a column of a page, or two.  [default: by --style]",
-        ),
-        click.option(
-            "--style", type=click.Choice(tuple(STYLES)), default="paper", show_default=True,
-            expose_value=False, callback=_kept,
-            help="For a page (7 inches), or for a slide (larger letters, 1920 dots).",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    updates_only: bool
+    overwrite: bool
 
 
-def _kept(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
-    if parameter.name == "width" and value is not None and value not in _WIDTHS:
-        try:
-            value = float(value)
-        except ValueError:
-            raise click.BadParameter("write single, double or a number of inches") from None
-    context.meta[f"subspace.{parameter.name}"] = value
-    asked: Any = context.meta.get("subspace.width")
-    if asked in _WIDTHS and context.meta.get("subspace.style") == "slides":
-        raise click.UsageError(
-            f"--width {asked} is a column of a page, on which a slide's letters would be small "
-            "again: leave it out, or give inches"
-        )
-
-
-def look() -> Look:
-    """Return how the running verb's figure is to come out."""
-    meta = click.get_current_context().meta
-    width, dpi = STYLES[meta.get("subspace.style", "paper")]
-    asked: Any = meta.get("subspace.width")
-    return Look(_WIDTHS.get(asked, asked) or width, meta.get("subspace.dpi") or dpi)
-
-
-def refuse_look(option: str) -> None:
-    """Refuse the options of `look_options` where `option`, which draws, was not given."""
-    ignored = [f"--{name}" for name in ("style", "width", "dpi") if given(name)]
-    if ignored:
-        raise ArgumentError(f"{', '.join(ignored)} is for a figure: give {option} FIG too")
-
-
-def one_output(**asked: bool) -> None:
-    """Refuse two options that both write to stdout; each is named without its dashes."""
-    both = [f"--{name}" for name, on in asked.items() if on]
-    if len(both) > 1:
-        raise ArgumentError(f"{' and '.join(both)} write to stdout; choose one")
+WRITING = group(
+    "writing",
+    Writing,
+    click.option(
+        "--updates-only",
+        is_flag=True,
+        help="Leave out heads, biases and magnitudes that OUT's format does not hold.",
+    ),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace OUT, if it holds nothing but what is written here.",
+    ),
+)
 
 
 def refuse_beside_runs(training: Container[str]) -> None:

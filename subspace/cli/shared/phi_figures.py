@@ -2,48 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
-from subspace.cli.shared import options
+import click
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
 
     from subspace.results import Similarity
 
-FIGURES = ("3", "4", "layers")
-OF_FIGURES = ("--figure", "--contour", "--above-chance", "--initial")
+
+def figure_option(default: str, words: str) -> Callable[[Any], Any]:
+    """Return the option that chooses one of them."""
+    return click.option(
+        "--figure",
+        type=click.Choice(("3", "4", "layers")),
+        default=default,
+        show_default=True,
+        help=words,
+    )
 
 
 def draw(
     result: Similarity,
-    out: Path,
     *,
+    width: float = 7.0,
     figure: str = "3",
     p: float | None = 0.01,
     above_chance: bool = False,
     initial: bool = False,
-) -> None:
-    """Write one of `FIGURES` to a file."""
-    from subspace.plots.save import save
-
-    look = options.look()
+) -> Figure:
+    """Draw one of them."""
     if figure == "layers":
         from subspace.plots.layers import layers_figure
 
-        drawn = layers_figure(result, p=p, above_chance=above_chance, width=look.width)
-    elif figure == "4":
+        return layers_figure(result, p=p, above_chance=above_chance, width=width)
+    if figure == "4":
         from subspace.measures.similarity.measure import random_pair
         from subspace.plots.figure4 import figure4
         from subspace.plots.parts.names import chosen
 
         first = result[chosen(result, None)[0]]
         random = random_pair(first.rank_a, first.rank_b, first.d)
-        drawn = figure4(
-            result, random, p=p, above_chance=above_chance, initial=initial, width=look.width
-        )
-    else:
-        from subspace.plots.figure3 import figure3
+        return figure4(result, random, p=p, above_chance=above_chance, initial=initial, width=width)
+    from subspace.plots.figure3 import figure3
 
-        drawn = figure3(result, p=p, above_chance=above_chance, initial=initial, width=look.width)
-    save(drawn, out, dpi=look.dpi)
+    return figure3(result, p=p, above_chance=above_chance, initial=initial, width=width)
+
+
+def cells(result: Similarity) -> tuple[tuple[str, ...], list[list[object]]]:
+    """Return the header and rows of CSV: one row per module and cell (i, j)."""
+    rows: list[list[object]] = []
+    for name, m in result.items():
+        grids = [getattr(m, grid).tolist() for grid in _GRIDS]
+        places = product(range(m.rank_a), range(m.rank_b))
+        rows += ([name, i + 1, j + 1, *(grid[i][j] for grid in grids)] for i, j in places)
+    return ("module", "i", "j", *_GRIDS), rows
+
+
+_GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from subspace.cli.shared.options import group
+
+if TYPE_CHECKING:
+    from subspace.training.sweep.grid import Sweep
 
 
 def read_numbers(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[int]:
@@ -61,14 +66,53 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
     return value if isinstance(value, list) else [value]
 
 
-def training_options(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
-    """Add all options of a run and of a sweep, in this order."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+class SweepOptions(NamedTuple):
+    """What is trained: the axes of a grid, and what all its runs have in common."""
+
+    ranks: list[int]
+    seeds: list[int]
+    targets: tuple[str, ...]
+    data: tuple[str, ...]
+    references: tuple[str, ...]
+    lr: dict[str, tuple[float, ...]]
+    shared: dict[str, Any]  # fields of `TrainConfig`
+
+    @classmethod
+    def split(cls, **given: Any) -> SweepOptions:  # noqa: ANN401 - click's values
+        """Part the axes from what is common."""
+        axes = {name: given.pop(name) for name in cls._fields if name != "shared"}
+        return cls(**axes, shared=given)
+
+    def sweep(self) -> Sweep:
+        """Return the grid."""
+        from subspace.training.config import TrainConfig
+        from subspace.training.sweep.grid import Sweep
+        from subspace.training.targets import default_targets, read_targets
+
+        rates = {"lora": (4e-3,), "full": (1e-4,), "head": (4e-3,)} | self.lr
+        sets = tuple(map(read_targets, self.targets))
+        if not sets:
+            sets = (default_targets(self.shared.get("model", "minilm")),)
+        data, axes = tuple(self.data), (tuple(self.ranks), tuple(self.seeds))
+        first = TrainConfig(
+            data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **self.shared
+        )
+        return Sweep(first, data, sets, *axes, tuple(self.references), rates)
 
 
-_OPTIONS = (
+class RunOptions(NamedTuple):
+    """How the runs are trained."""
+
+    out: Path
+    jobs: int
+    checkpoint_every: int
+    records: bool
+    overwrite: bool
+
+
+SWEEP = group(
+    "asked",
+    SweepOptions.split,
     click.option(
         "--rank",
         "--ranks",
@@ -125,14 +169,6 @@ _OPTIONS = (
         show_default=True,
         help="Learning rate at its peak, of LoRA or of a METHOD (lora, full, head). Of several, "
         "each rank and target set goes on with the one that is best on validation texts.",
-    ),
-    click.option(
-        "--out",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        default=Path("runs"),
-        show_default=True,
-        help="Folder of the run; of several runs, the folder that holds one for each.",
     ),
     click.option(
         "--config",
@@ -227,6 +263,18 @@ _OPTIONS = (
         is_flag=True,
         help="Train a control: the same texts with their labels permuted, so that there is no "
         "task.",
+    ),
+)
+RUNS = group(
+    "runs",
+    RunOptions,
+    click.option(
+        "--out",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Folder of the run; of several runs, the folder that holds one for each.",
     ),
     click.option(
         "--jobs",
