@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from subspace.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +26,8 @@ def default_folder() -> Path:
 class Cache:
     """A folder of small JSON entries, each under a key and with its own checksum.
 
-    An entry that is damaged, truncated or of another key is as good as none. Entries are written
-    to a temporary file and renamed: a kill leaves the old one or none.
+    An entry that is damaged, truncated or of another key is as good as none. A kill while one is
+    written leaves the old one or none.
 
     Attributes
     ----------
@@ -66,18 +66,12 @@ class Cache:
     def put(self, key: str, entry: dict[str, Any]) -> bool:
         """Write an entry; False where the folder cannot be written, which is no error."""
         path = self._path(key)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         text = json.dumps({"key": key, "sha256": _checksum(entry), "entry": entry}, allow_nan=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(text.encode())
-            temporary.replace(path)
+            replace_file(text.encode(), path)
         except OSError:
             return False
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
         return True
 
 

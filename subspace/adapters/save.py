@@ -27,8 +27,8 @@ from subspace.adapters.writers import (
 from subspace.adapters.writers import (
     peft as save_peft,
 )
-from subspace.adapters.writers.atomic import place_file, place_folder, room_for
 from subspace.errors import ArgumentError, FormatError
+from subspace.files import require_room, write_file, write_folder
 from subspace.tensorfiles import TORCH_SUFFIXES, short
 
 if TYPE_CHECKING:
@@ -154,12 +154,12 @@ def save(
         files[CONFIG] = _json(content.config, adapter)
         if _start_holds(adapter):
             files[_INITIAL] = _safetensors(dict(adapter.initial), {"format": "pt"})
-        place_folder(files, path, overwrite=overwrite)
+        write_folder(files, path, overwrite=overwrite)
     elif path.suffix in TORCH_SUFFIXES:
-        place_file(_pickled(content.tensors), path, overwrite=overwrite)
+        write_file(_pickled(content.tensors), path, overwrite=overwrite)
     else:
         data = _safetensors(content.tensors, _provenance(adapter, content))
-        place_file(data, path, overwrite=overwrite)
+        write_file(data, path, overwrite=overwrite)
     return Written(path, writer.NAME, tuple(notes))
 
 
@@ -181,7 +181,7 @@ def check(path: Path, format: str, *, overwrite: bool = False) -> None:
             f"{' or '.join(writer.SUFFIXES)}"
         )
     ours = {writer.WEIGHTS, CONFIG, _INITIAL} if writer.FOLDER else None
-    room_for(path, ours, overwrite=overwrite)
+    require_room(path, ours, overwrite=overwrite)
 
 
 def own_format(adapter: Adapter) -> str:

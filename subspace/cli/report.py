@@ -92,7 +92,7 @@ def command(
     from contextlib import ExitStack
 
     from subspace.cache import default_folder
-    from subspace.plots.save import write
+    from subspace.files import refusing, replace_file
     from subspace.reports import report
 
     adapters = reading.adapters(paths)
@@ -116,7 +116,9 @@ def command(
     if target is None:
         click.echo(_text(found, output.form), nl=False)
         return
-    write(_text(found, output.form).encode(), target)
+    data = _text(found, output.form).encode()
+    with refusing(target):
+        replace_file(data, target)
     for sentence in found.findings:
         say(sentence)
     hints.conclude(target)

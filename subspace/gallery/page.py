@@ -6,6 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from subspace.cli.shared.printing import markdown_table, markdown_text
+from subspace.files import replace_file
 from subspace.gallery.inherited import table
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def write_page(
         _figures(drawn, *(name for name in drawn if name not in _EARLIER)),
     )
     parts = [part for page in pages for part in page]
-    (out / PAGE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    text = "\n\n".join(parts) + "\n"
+    replace_file(text.encode(), out / PAGE)
 
 
 _EARLIER = ("table6.png", "figure3.png", "figure6.png", "figure4.png", "figure7.png", "rank.png")

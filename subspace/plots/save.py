@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 
 from subspace.errors import ArgumentError, MissingFileError
+from subspace.files import refusing, replace_file
 
 if TYPE_CHECKING:
     import os
@@ -66,27 +66,10 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 200) -> P
     check(path)
     if not 10 <= dpi <= 2400:
         raise ArgumentError(f"dpi = {dpi!r}: expected 10 to 2400")
-    write(rendered(figure, path.suffix.lower(), dpi=dpi), path)
+    data = rendered(figure, path.suffix.lower(), dpi=dpi)
+    with refusing(path):
+        replace_file(data, path)
     return path
-
-
-def write(data: bytes, path: Path) -> None:
-    """Put `data` into the file `path`, whole or not at all.
-
-    Raises
-    ------
-    ArgumentError
-        The place cannot be written.
-    """
-    temporary = path.parent / f".subspace-{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:  # not tempfile: its 0600 would outlive the rename
-            file.write(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise ArgumentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check(path: Path) -> None:

@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from subspace.files import hash_file
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,7 +39,7 @@ def adapter_files(adapter: Adapter) -> tuple[tuple[str, str], ...]:
     initial = found.weights.parent / _INITIAL
     if adapter.initial and initial.is_file():
         files.append(initial)
-    return tuple((file.name, _sha256(file)) for file in files)
+    return tuple((file.name, hash_file(file)) for file in files)
 
 
 def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
@@ -48,7 +50,7 @@ def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
     sizes = [path.stat().st_size for path in paths]
     if sum(sizes) <= _WHOLE:
         return tuple(
-            (f"{path.name} ({size} bytes)", f"SHA-256 {_sha256(path)}")
+            (f"{path.name} ({size} bytes)", f"SHA-256 {hash_file(path)}")
             for path, size in zip(paths, sizes, strict=True)
         )
     said = [(path.name, size) for path, size in zip(paths, sizes, strict=True)]
@@ -88,11 +90,3 @@ def _seed(weights: Path | None) -> int | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # another program's file, or none: the report needs it not
     return seed if isinstance(seed, int) else None
-
-
-def _sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import ArgumentError, FormatError, SubspaceError
+from subspace.files import replace_file, swap_folder
 from subspace.results import strict
 from subspace.training.config import with_defaults
 
@@ -120,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, value: object) -> None:
     """Write strict JSON, keys in the order given."""
     text = json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    replace_file(f"{text}\n".encode(), path)
 
 
 @contextmanager
@@ -147,15 +148,7 @@ def appearing(folder: Path, identity: dict[str, Any]) -> Iterator[Path]:
         made.mkdir(exist_ok=True)
         try:
             yield work
-            old = work / "old"
-            if folder.exists():
-                folder.rename(old)
-            try:
-                made.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
+            swap_folder(made, folder, work / "old")
         except BaseException as error:
             if isinstance(error, SubspaceError) or last_checkpoint(work / TRAINER) is None:
                 shutil.rmtree(work, ignore_errors=True)
@@ -198,7 +191,7 @@ def _same_or_empty(work: Path, identity: dict[str, Any]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    marker.write_text(text, encoding="utf-8")
+    replace_file(text.encode(), marker)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

