@@ -7,13 +7,14 @@ only B, A and scale.
 from __future__ import annotations
 
 from subspace.adapters.adapter import Adapter, LowRankUpdate, UpdateInfo
-from subspace.adapters.align import align
+from subspace.adapters.align import Aligned, align
 from subspace.adapters.load import load
 from subspace.adapters.method import Method
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 
 __all__ = [
     "Adapter",
+    "Aligned",
     "LowRankUpdate",
     "Method",
     "SetAside",

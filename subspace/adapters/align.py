@@ -59,9 +59,25 @@ class _Part(NamedTuple):
     stop: int
 
 
-def align(
-    adapters: Sequence[Adapter], names: Mapping[str, str] | None = None
-) -> tuple[Adapter, ...]:
+class Aligned(tuple["Adapter", ...]):
+    """Adapters of one base whose modules are named alike, in the order given to `align`.
+
+    A measure takes them as they are; it aligns any other sequence first. Make one yourself only of
+    adapters that are some of an `Aligned`, or that have its names by construction.
+    """
+
+    __slots__ = ()
+
+    def only(self, *places: int) -> Aligned:
+        """Take the adapters at these places."""
+        return Aligned(self[n] for n in places)
+
+    def select(self, modules: str | None) -> Aligned:
+        """Keep the modules that match a shell-style pattern, as `Adapter.select` does."""
+        return Aligned(adapter.select(modules) for adapter in self)
+
+
+def align(adapters: Sequence[Adapter], names: Mapping[str, str] | None = None) -> Aligned:
     """Name the modules of all adapters as the first one that has them does.
 
     Parameters
@@ -73,9 +89,10 @@ def align(
 
     Returns
     -------
-    tuple of Adapter
-        In the order given; an adapter that needs no other name is itself. Notes say what was
-        matched.
+    Aligned
+        A tuple of the adapters in the order given; one that needs no other name is itself. Notes
+        say what was matched. What is already `Aligned` is returned as it is, unless there are
+        `names`.
 
     Raises
     ------
@@ -93,7 +110,12 @@ def align(
     >>> list(pair[1])
     ['layers.0.q_proj', 'other']
     """
-    asked = dict(names or {})
+    if isinstance(adapters, Aligned) and not names:
+        return adapters
+    return _match(adapters, names or {})
+
+
+def _match(adapters: Sequence[Adapter], asked: Mapping[str, str]) -> Aligned:
     unknown = [old for old in asked if not any(old in adapter for adapter in adapters)]
     if unknown:
         raise UnknownModuleError(f"no adapter has a module {unknown[0]!r}, which is to be renamed")
@@ -107,7 +129,7 @@ def align(
     for adapter in found:
         aligned.append(_named_after(known, adapter))
         known = {**aligned[-1].updates, **known}
-    return tuple(aligned)
+    return Aligned(aligned)
 
 
 def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
+    from subspace.adapters import Adapter
     from subspace.cli.shared.output import Form, Output
     from subspace.results import Report, Side, Table6
 
@@ -95,7 +97,7 @@ def command(
     from subspace.files import refusing, replace_file
     from subspace.reports import report
 
-    adapters = reading.adapters(paths)
+    adapters = [reading.adapter(path) for path in paths]
     checkpoint = None if base is None else reading.open_base(base)
     sweep = None if runs is None else _table6(runs)
     with ExitStack() as stack:
@@ -104,6 +106,7 @@ def command(
             checkpoint,
             sweep=sweep,
             control=None if control is None else reading.adapter(control),
+            names=reading.renamed(),
             side=side,
             level=level,
             modules=modules,
@@ -111,7 +114,7 @@ def command(
             cache=default_folder(),
             command=options.command_line(),
             device=device,
-            progress=_stages(stack, len(adapters[0].select(modules))),
+            progress=_stages(stack, _count(adapters[0], modules)),
         )
     if target is None:
         click.echo(_text(found, output.form), nl=False)
@@ -122,6 +125,11 @@ def command(
     for sentence in found.findings:
         say(sentence)
     hints.conclude(target)
+
+
+def _count(adapter: Adapter, modules: str | None) -> int:
+    """Count the modules that match; `report` refuses where none does under its final name."""
+    return sum(modules is None or fnmatchcase(name, modules) for name in adapter)
 
 
 def _text(found: Report, form: Form) -> str:

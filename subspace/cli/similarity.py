@@ -131,16 +131,14 @@ def command(
         return
     _check_two(paths)
     from subspace.cli.similarity_table import show, table
-    from subspace.measures.similarity.measure import similarity
+    from subspace.measures.similarity.measure import compare
 
-    a, b, *controls = reading.adapters([*paths, *([] if control is None else [control])])
-    with progress("comparing", len(a.select(modules))) as advance:
-        result = similarity(
-            a,
-            b,
+    adapters = reading.adapters([*paths, *([] if control is None else [control])])
+    with progress("comparing", len(adapters[0].select(modules))) as advance:
+        result = compare(
+            adapters,
             side=side,
             modules=modules,
-            control=controls[0] if controls else None,
             angles=angles,
             level=level,
             device=device,

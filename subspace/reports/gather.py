@@ -13,7 +13,7 @@ from subspace.results import Report, Source
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -38,6 +38,7 @@ def report(
     *,
     sweep: Table6 | None = None,
     control: Adapter | None = None,
+    names: Mapping[str, str] | None = None,
     side: Side = "A",
     level: float = 0.01,
     modules: str | None = None,
@@ -62,6 +63,8 @@ def report(
         Table 6 of the runs that they belong to.
     control
         An adapter that had nothing to learn: the first adapter is held against it too.
+    names
+        Old name -> new name of modules, as in `subspace.align`.
     side, level, modules, device
         As in `subspace.similarity`.
     top, cache
@@ -88,26 +91,28 @@ def report(
     >>> found.sources[0].ranks, len(found.pairs)
     ((2, 2), 0)
     """
-    from subspace.adapters import align
+    from subspace.adapters import Aligned, align
     from subspace.measures.amplification.measure import amplifications
     from subspace.measures.bases import opened
     from subspace.measures.rank.measure import rank
-    from subspace.measures.similarity.measure import similarity
+    from subspace.measures.similarity.measure import compare
     from subspace.reports.seeds import replicable, runs_of_one
     from subspace.spectra import spectra
 
     _check(adapters)
     tell = progress or (lambda _stage: lambda _count: None)
-    chosen = [adapter.select(modules) for adapter in align(adapters)]
+    group = align(adapters if control is None else [*adapters, control], names)
+    chosen = group.only(*range(len(adapters))).select(modules)
+    controls = group[len(adapters) :]
     compared = []
     for n, (a, b) in enumerate(_pairs(chosen)):
         compared.append(
-            similarity(
-                a, b, side=side, level=level, device=device, control=None if n else control,
+            compare(
+                Aligned([a, b, *(() if n else controls)]), side=side, level=level, device=device,
                 progress=tell(f"comparing {a.name} and {b.name}"),
             )
         )  # fmt: skip
-    ranks = tuple(rank(one, level=level, device=device) for one in chosen)
+    ranks = tuple(rank(Aligned([one]), level=level, device=device) for one in chosen)
     seeds = replicable(runs_of_one(chosen), side=side, level=level, device=device, progress=tell)
     singular = tuple(
         {name: tuple(s.S[: s.rank].tolist()) for name, s in spectra(one, device=device).items()}

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from subspace.adapters import Adapter
+    from subspace.adapters import Adapter, Aligned
     from subspace.results import Rank, Side
 
 
-def runs_of_one(adapters: Sequence[Adapter]) -> list[list[Adapter]]:
+def runs_of_one(adapters: Aligned) -> list[Aligned]:
     """Group the adapters that an adapter's own files cannot tell apart but by what was learned.
 
     Same base, method and modules, and in each module the same shape, rank and scale. That they
@@ -23,6 +23,8 @@ def runs_of_one(adapters: Sequence[Adapter]) -> list[list[Adapter]]:
     -------
     Groups of two or more, in the order given.
     """
+    from subspace.adapters import Aligned
+
     found: dict[object, list[Adapter]] = {}
     for adapter in adapters:
         modules = frozenset(
@@ -30,11 +32,11 @@ def runs_of_one(adapters: Sequence[Adapter]) -> list[list[Adapter]]:
         )
         key = (adapter.method, adapter.metadata.get("base_model"), modules)
         found.setdefault(key, []).append(adapter)
-    return [group for group in found.values() if len(group) > 1]
+    return [Aligned(group) for group in found.values() if len(group) > 1]
 
 
 def replicable(
-    groups: Sequence[Sequence[Adapter]],
+    groups: Sequence[Aligned],
     *,
     side: Side,
     level: float,

@@ -13,7 +13,7 @@ from subspace.errors import ArgumentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from subspace.adapters import Adapter
+    from subspace.adapters import Adapter, Aligned
     from subspace.pretrained import Pretrained
 
 
@@ -108,11 +108,11 @@ def reasons(adapter: Adapter) -> dict[str, str]:
     )
 
 
-def adapters(paths: Iterable[Path]) -> list[Adapter]:
+def adapters(paths: Iterable[Path]) -> Aligned:
     """Open adapters of one base, their modules named alike."""
     from subspace.adapters import align
 
-    return list(align([adapter(path) for path in paths], renamed()))
+    return align([adapter(path) for path in paths], renamed())
 
 
 def renamed() -> dict[str, str]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from subspace import linalg
-from subspace.adapters import Adapter, LowRankUpdate
+from subspace.adapters import Adapter, Aligned, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.measures.bases import fitted, opened
-from subspace.measures.similarity.measure import similarity
+from subspace.measures.similarity.measure import compare
 from subspace.spectra import usable
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def placement(
         if progress is not None:
             progress(1)
     whole = Adapter.from_updates(leading, name=f"W of {base.name}")
-    return replace(similarity(whole, chosen, side=side, device=device), of_base=True)
+    pair = Aligned([whole, chosen])  # by its names
+    return replace(compare(pair, side=side, device=device), of_base=True)
 
 
 def _leading(

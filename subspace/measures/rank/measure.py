@@ -102,7 +102,7 @@ def rank(
     >>> one.stable.median, one.energy90.median, one.replicable
     (1.5625, 2, None)
     """
-    adapters = align([adapters] if isinstance(adapters, Adapter) else list(adapters))
+    adapters = align([adapters] if isinstance(adapters, Adapter) else adapters)
     _check(adapters, level)
     device = usable(device)
     names = matching.shared(adapters, modules)

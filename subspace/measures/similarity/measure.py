@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from subspace import chance, linalg
-from subspace.adapters import Adapter, LowRankUpdate, align
+from subspace.adapters import Adapter, Aligned, LowRankUpdate, align
 from subspace.errors import ArgumentError
 from subspace.measures import matching
 from subspace.measures.similarity.agreement import LEVEL, Overlaps, count_agreeing
@@ -102,11 +102,33 @@ def similarity(
     >>> result["q"].phi.round(2).tolist()  # one plane, opposite order of strength
     [[0.0, 1.0], [1.0, 1.0]]
     """
+    return compare(
+        align([a, b] if control is None else [a, b, control]),
+        side=side,
+        modules=modules,
+        angles=angles,
+        level=level,
+        device=device,
+        progress=progress,
+    )
+
+
+def compare(
+    adapters: Aligned,
+    *,
+    side: Side = "A",
+    modules: str | None = None,
+    angles: bool = False,
+    level: float = LEVEL,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Similarity:
+    """`similarity` of two adapters that are aligned; a third one is the control."""
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
     device = usable(device)
-    a, b, *controls = align([a, b] if control is None else [a, b, control])
-    adapters = (a, b)
+    a, b, *controls = adapters
+    adapters = Aligned([a, b])
     names = matching.shared(adapters, modules)
     for name in names:
         matching.check_shapes(adapters, name, side)
@@ -148,25 +170,28 @@ def similarity(
     if starts is not None and side in ("A", "in"):
         result = replace(result, initial=_of_initial(adapters, starts, level))
     if controls:
-        against = similarity(
-            a, controls[0], side=side, modules=modules, angles=angles, level=level, device=device
+        against = compare(
+            Aligned([a, controls[0]]),
+            side=side,
+            modules=modules,
+            angles=angles,
+            level=level,
+            device=device,
         )
         result = replace(result, control=against)
     return result
 
 
-def _of_initial(
-    adapters: tuple[Adapter, Adapter], starts: matching.Starts, level: float
-) -> Similarity:
+def _of_initial(adapters: Aligned, starts: matching.Starts, level: float) -> Similarity:
     """Phi of the two initial A: the same seed and rank start from the same A, phi = 1."""
-    a, b = (
+    initial = Aligned(
         Adapter.from_updates(
             {name: matching.start(name, A0[n], x.name) for name, A0 in starts.items()},
             name=f"{x.name} (initial)",
         )
         for n, x in enumerate(adapters)
     )
-    return similarity(a, b, side="A", level=level)
+    return compare(initial, side="A", level=level)
 
 
 def _assemble(
@@ -273,7 +298,7 @@ def random_pair(rank_a: int, rank_b: int, d: int, *, seed: int = 0) -> ModuleSim
     0
     """
     generator = torch.Generator().manual_seed(seed)
-    pair = [
+    pair = Aligned(
         Adapter.from_updates(
             {
                 "random": LowRankUpdate(
@@ -283,5 +308,5 @@ def random_pair(rank_a: int, rank_b: int, d: int, *, seed: int = 0) -> ModuleSim
             name="Gaussian",
         )
         for r in (rank_a, rank_b)
-    ]
-    return similarity(*pair)["random"]
+    )
+    return compare(pair)["random"]
