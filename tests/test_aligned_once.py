@@ -4,12 +4,12 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from made import adapter, gaussian
 
 import subspace
 from subspace.adapters import Adapter, Aligned, align
 from subspace.cli import main
 from subspace.reports import report
+from tests.support.memory import adapter, gaussian
 
 PAIR = ("data/adapters/r8", "data/adapters/r64")
 MODULE = ("--module", "*.0.*.query")
