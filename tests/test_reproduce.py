@@ -17,7 +17,9 @@ import subspace.cli.reproduce as verb
 from subspace.cli import main
 from subspace.cli.shared import options
 from subspace.cli.shared.printing import markdown_text
+from subspace.cli.train import sweep_of
 from subspace.gallery import write as gallery
+from subspace.training.sweep.read import find_runs
 from subspace.training.sweep.summary import table6
 from tests.support.decoders import write_tokenizer
 from tests.support.tiny_world import write_world
@@ -75,10 +77,12 @@ def test_the_commands_under_the_figures_draw_them(made, world, monkeypatch, tmp_
     out, _ = made
     page = (out / "README.md").read_text()
     commands = re.findall(r"^    subspace (\S.*) --out (\S+)\.png$", page, flags=re.MULTILINE)
-    assert {name for _, name in commands} == FIGURES - {"table6"}
-    monkeypatch.chdir(out)
-    for words, name in commands:
-        given = words.replace("MODEL", str(world / "tiny-bert")).split()
+    assert {Path(place).name for _, place in commands} == FIGURES - {"table6"}
+    monkeypatch.chdir(out.parent)
+    for words, place in commands:
+        folder, name = place.split("/")
+        assert folder == out.name
+        given = words.replace("--base tiny-bert", f"--base {world / 'tiny-bert'}").split()
         again = CliRunner().invoke(main, [*given, "--out", str(tmp_path / f"{name}.png")])
         assert again.exit_code == 0, (words, again.output)
         assert (tmp_path / f"{name}.png").read_bytes() == (out / f"{name}.png").read_bytes(), name
@@ -95,9 +99,7 @@ def test_the_kept_adapters_are_the_compared_runs(made):
 
 def test_a_control_has_another_seed_than_the_run_beside(made):
     page = (made[0] / "README.md").read_text()
-    pairs = re.findall(
-        r"similarity adapters/r\d+-seed(\d) \S+ --control adapters/r64-seed(\d)", page
-    )
+    pairs = re.findall(r"similarity \S+/r\d+-seed(\d) \S+ --control \S+/r64-seed(\d)", page)
     assert len(pairs) == 2
     assert all(run != control for run, control in pairs)
 
@@ -185,9 +187,7 @@ def test_json_names_every_file_and_repeats_the_page(made, told):
     for figure in told["figures"]:
         assert (out / figure["file"]).is_file()
         assert f"`{figure['file']}`: {figure['words']}\n\n    {figure['command']}\n" in page
-    assert {f"adapters/{path.name}" for path in (out / "adapters").iterdir()} == set(
-        told["adapters"]
-    )
+    assert {str(path) for path in (out / "adapters").iterdir()} == set(told["adapters"])
     assert "--json" not in told["command"]
     assert f"    {told['command']}\n" in page
     assert told["findings"] == first.stdout.splitlines()
@@ -224,10 +224,8 @@ def test_csv_has_the_same_numbers(made, world, told):
 
 
 def page_of(out):
-    """The page without the line that names the command and its folder."""
-    return re.sub(
-        r"^    subspace reproduce .*$", "", (out / "README.md").read_text(), flags=re.MULTILINE
-    )
+    """The page without the commands, which name the folders."""
+    return re.sub(r"^    subspace .*$", "", (out / "README.md").read_text(), flags=re.MULTILINE)
 
 
 def pictures(out):
@@ -247,6 +245,40 @@ def test_folders_of_runs_are_taken_as_they_are(made, world, tmp_path):
     assert again.stdout == first.stdout
     assert page_of(tmp_path / "again") == page_of(out)
     assert pictures(tmp_path / "again") == pictures(out)
+    assert not (tmp_path / "again" / "adapters").exists()  # the runs are where they were given
+
+
+@pytest.mark.parametrize("control", [0, 1])
+def test_of_runs_with_a_record_alone_the_page_says_how_to_train_them(
+    made, world, tmp_path, control
+):
+    """One control of two is enough: it stands beside another seed than its own."""
+    out, _ = made
+    runs = shutil.copytree(out / "runs", tmp_path / "runs")
+    gone = runs / f"r64-seed{1 - control}-shuffled"
+    (gone / "adapter_model.safetensors").unlink()
+    base = str(world / "tiny-bert")
+    words = ["reproduce", str(runs), "--base", base, "--out", str(tmp_path / "o"), "--json"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    plain = json.loads(done.stdout)
+    page = (tmp_path / "o" / "README.md").read_text()
+    assert str(gone) not in plain["adapters"]
+    assert "Two seeds on shuffled labels" not in page
+    assert f"without the weights: {gone.name}." in page
+    seeds = r"similarity runs/r64-seed(\d) runs/r64-seed(\d) --control runs/r64-seed(\d)-shuf.* 4 "
+    (first, second, beside), *more = re.findall(seeds, page)
+    assert not more
+    assert (first, second, beside) == (str(1 - control), str(control), str(control))
+    names = [set(pair["runs"]) for pair in plain["shared"]]
+    assert all(names.count(each) == 1 for each in names)
+    (again,) = re.findall(r"^    subspace train (.*)$", page, flags=re.MULTILINE)
+    assert again.endswith(f" --overwrite --out runs/{gone.name}")
+    sweep, place = sweep_of(again.split())
+    assert place == Path("runs") / gone.name
+    config = replace(sweep.options, rank=sweep.ranks[0], seed=sweep.seeds[0])
+    (lost,) = find_runs([gone])
+    assert config.to_options() == lost.config.to_options()
 
 
 def test_a_sweep_from_a_file_needs_records_and_the_kept_adapters_alone(made, world, tmp_path):
@@ -344,7 +376,7 @@ def test_the_page_shows_strangers_names_and_odd_records_as_they_are(made, world,
     page = (tmp_path / "o" / "README.md").read_text()
     prose = [line for line in page.splitlines() if not line.startswith("    ")]
     for line in prose:
-        assert not re.search(r"(?<!\\)[<>*_]", line.replace("[adapters](adapters)", "")), line
+        assert not re.search(r"(?<!\\)[<>*_]", line), line
         assert not line.startswith("|") or line.count("|") - line.count(r"\|") >= 5
     assert "seeds 0, 1, on unknown with unknown threads a run, torch unknown" in page
     (rates,) = (line for line in prose if "lr 0.5" in line)

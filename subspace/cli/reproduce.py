@@ -22,6 +22,8 @@ from subspace.gallery.sweeps import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from subspace.cli.shared.output import Output
     from subspace.results import Reproduction
     from subspace.training.config import TrainConfig
@@ -116,7 +118,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("reproduced"),
     show_default=True,
-    help="Figures, tables, the page README.md and DIR/adapters go here.",
+    help="Figures, tables, the page README.md, and DIR/adapters of what was trained go here.",
 )
 @output.output(
     "json",
@@ -141,7 +143,8 @@ def command(
     3, 4, 6, 7), beside runs on shuffled labels; where the update lies in W (Figure 8) and what it
     amplifies (Table 7). Run again it trains nothing twice: a finished run is used, a killed one
     goes on. README.md in --out says what was found, with every command. Folders of runs that are
-    trained already are taken as they are; --ranks to --alpha and the columns are for training.
+    trained already are taken as they are, and those with weights are compared; --ranks to --alpha
+    and the columns are for training.
 
     \b
         subspace reproduce --quick --jobs 2
@@ -151,8 +154,9 @@ def command(
         subspace reproduce runs/ --base ./my-bert --out mine
     """  # noqa: D301 - click wants the real character
     from subspace.cli.reproduction_table import HEADER, reproduction_lines
+    from subspace.cli.train import words_of
     from subspace.gallery.runs import adapters_of, compared
-    from subspace.gallery.write import write_gallery
+    from subspace.gallery.write import Typed, write_gallery
     from subspace.training.folder import read_record
 
     check_folder(out)
@@ -166,7 +170,8 @@ def command(
             raise ArgumentError("what are these runs of? give their checkpoint with --base MODEL")
         checkpoint = reading.open_base(base)
         cells = find_runs(folders)
-        chosen = compared(cells, wanted)
+        chosen = compared(cells, wanted, weights=True)
+        places = {cell.folder: cell.folder for cell in chosen.cells}
     else:
         asked = sweeps(quick, configs, out)
         first, _ = asked[0]
@@ -181,18 +186,28 @@ def command(
         cells = list(runs.values())
         chosen = compared(cells, wanted)
         chosen = replace(chosen, controls=controls(chosen, first, jobs))
-    kept = {
-        cell.folder: kept_copy(cell, out, retrain=not folders)
-        for cell in (chosen.small, *chosen.large, *chosen.controls)
-    }
+        places = {cell.folder: kept_copy(cell, out) for cell in chosen.cells}
     trained = [
         # One that was trained again has a new record.
-        replace(cell, record=read_record(cell.folder)) if cell.folder in kept else cell
+        replace(cell, record=read_record(cell.folder)) if cell.folder in places else cell
         for cell in cells
         if not cell.config.shuffle_labels
     ]
-    word = base if base == "minilm" else "MODEL"  # a relative path is none within the gallery
-    made = write_gallery(trained, adapters_of(chosen, kept), checkpoint, out, words, word)
+    adapters = adapters_of(chosen, places)
+    within = folders or (out,)
+    typed = Typed(
+        command=words,
+        folder=options.portable(out),
+        base=options.portable(base),
+        runs={each.name: _portable(each.path, within) for each in adapters.adapters},
+        absent={
+            cell.config.run_name: words_of(
+                cell.config, "--overwrite", "--out", _portable(cell.folder, within)
+            )
+            for cell in chosen.absent
+        },
+    )
+    made = write_gallery(trained, adapters, checkpoint, out, typed)
     output.emit(
         json=made.to_dict,
         csv=lambda: (HEADER, reproduction_lines(made)),
@@ -205,3 +220,11 @@ def show(made: Reproduction) -> None:
     """Print the findings."""
     for sentence in made.findings:
         say(sentence)
+
+
+def _portable(place: Path | None, within: Sequence[Path]) -> str:
+    """Name a folder below one that was given as `options.portable` names that one."""
+    for given in within:
+        if place is not None and place.is_relative_to(given):
+            return str(Path(options.portable(given)) / place.relative_to(given))
+    return options.portable(place)

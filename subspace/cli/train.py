@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from subspace.cli.shared.output import FigureStyle, Output
     from subspace.cli.shared.sweep_options import RunOptions
+    from subspace.training.config import TrainConfig
     from subspace.training.sweep.grid import Sweep
     from subspace.training.sweep.run import SweepRun
 
@@ -107,6 +108,27 @@ def sweep_of(words: list[str]) -> tuple[Sweep, Path]:
     names = {*SweepOptions._fields, *(field.name for field in fields(TrainConfig))}
     asked = SweepOptions.split(**{name: given[name] for name in names & set(given)})
     return asked.sweep(), given["out"]
+
+
+def words_of(config: TrainConfig, *more: object) -> str:
+    """Return the command that trains one LoRA run, which `sweep_of` reads, with `more` options."""
+    from subspace.training.config import TrainConfig
+    from subspace.training.targets import typed
+
+    words: list[object] = ["subspace", "train"]
+    for field in fields(TrainConfig):
+        value = getattr(config, field.name)
+        # Without --targets a model's own query and value projections are adapted.
+        implied = field.name != "targets" or config.model == TrainConfig.model
+        if field.name == "method" or (value == field.default and implied):
+            continue
+        option = "--lr" if field.name == "learning_rate" else f"--{field.name.replace('_', '-')}"
+        words.append(option)
+        if field.name == "targets":
+            words.append(value if isinstance(value, str) else typed(value))
+        elif value is not True:
+            words.append(value)
+    return hints.pasted([*words, *more])
 
 
 def _write(cells: Sequence[SweepRun], output: Output) -> None:

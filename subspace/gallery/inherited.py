@@ -21,13 +21,14 @@ SIDES: tuple[Side, ...] = ("A", "delta-A", "in", "B", "out")
 def inherited(runs: Runs, done: Iterable[Similarity] = ()) -> tuple[tuple[SharedByRuns, ...], str]:
     """Compare runs on every side: two ranks, two seeds, and with shuffled labels where there are.
 
-    The first pair of ranks is of two seeds, the second of one if both have it; a comparison that is
-    `done` is not made again. Returned are the pairs, and what they say.
+    The first pair of ranks is of two seeds, the second of one if both have it. No two runs are
+    compared twice, and a comparison that is `done` is not made again. Returned are the pairs, and
+    what they say.
     """
     from subspace.measures.similarity.measure import similarity
 
     known = {(one.adapters, one.side): one for one in done}
-    pairs = {(a.name, b.name): (a, b) for a, b in _pairs(runs)}  # of two seeds `other` is `large`
+    pairs = {(a.name, b.name): (a, b) for a, b in _pairs(runs)}
     held = {
         names: {
             side: known[names, side] if (names, side) in known else similarity(*pair, side=side)
@@ -56,19 +57,19 @@ def table(found: Sequence[SharedByRuns]) -> tuple[list[str], list[list[str]]]:
 def _pairs(runs: Runs) -> Iterator[tuple[Adapter, Adapter]]:
     yield (runs.small, runs.large)
     yield (runs.small, runs.twin)
-    yield (runs.large, runs.twin)
-    yield (runs.other, runs.twin)
+    if {runs.large.name, runs.twin.name} != {run.name for run in runs.seeds}:
+        yield (runs.large, runs.twin)
+    yield runs.seeds
     if runs.control_of_seeds is not None:
-        yield (runs.other, runs.control_of_seeds)
+        yield (runs.seeds[0], runs.control_of_seeds)
     if len(runs.controls) > 1:
         yield (runs.controls[0], runs.controls[1])
 
 
 def _said(runs: Runs, held: Mapping[tuple[str, str], Mapping[Side, Similarity]]) -> Iterator[str]:
-    small, large, other, twin = (
-        run.name for run in (runs.small, runs.large, runs.other, runs.twin)
-    )
-    ranks, seeds = held[small, large], held[other, twin]
+    small, large, twin = (run.name for run in (runs.small, runs.large, runs.twin))
+    other, another = (run.name for run in runs.seeds)
+    ranks, seeds = held[small, large], held[other, another]
     yield (
         f"Of two ranks the directions that agree are a median of {_agree(ranks['A'])} on side A "
         f"and {_agree(ranks['delta-A'])} with the start taken out, of two seeds "
@@ -94,9 +95,10 @@ def _said(runs: Runs, held: Mapping[tuple[str, str], Mapping[Side, Similarity]])
     if runs.control_of_seeds is not None:
         crossed = held[other, runs.control_of_seeds.name]
         yield (
-            f"One of each shares {_agree(crossed['delta-A'])}, at φ(1,1) {_first(crossed['A'])} "
-            f"on side A where two of the task are at {_first(seeds['A'])}: so much is owed to the "
-            "texts and the model alone, and what is beyond it to the labels."
+            f"A run of the task and one on shuffled labels share {_agree(crossed['delta-A'])}, at "
+            f"φ(1,1) {_first(crossed['A'])} on side A where two of the task are at "
+            f"{_first(seeds['A'])}: so much is owed to the texts and the model alone, and what is "
+            "beyond it to the labels."
         )
 
 

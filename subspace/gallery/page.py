@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters import Adapter
     from subspace.gallery.runs import Runs
-    from subspace.gallery.write import Drawn, Numbers
+    from subspace.gallery.write import Drawn, Numbers, Typed
     from subspace.results import Amplification, SweepRow
     from subspace.training.sweep.run import SweepRun
 
@@ -41,14 +41,14 @@ def write_page(
     drawn: Mapping[str, Drawn],
     trained: Sequence[SweepRun],
     out: Path,
-    command: str,
+    typed: Typed,
 ) -> None:
     """Write README.md into `out`."""
     said = numbers.said
     writes = _writes(trained)
     shared_by_seed = "the order of texts" if writes else "their head's start and the order of texts"
     pages = (
-        _head(trained, runs, command),
+        _head(trained, runs, typed),
         _section(
             "Beside the paper",
             "What Hu et al. 2021 ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) found on "
@@ -105,12 +105,12 @@ def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
         yield f"    {figure.command}"
 
 
-def _head(trained: Sequence[SweepRun], runs: Runs, command: str) -> Iterator[str]:
+def _head(trained: Sequence[SweepRun], runs: Runs, typed: Typed) -> Iterator[str]:
     from subspace.training.tasks.load import stored_name
 
     records = [cell.record for cell in trained if cell.record is not None]
     yield "# The argument of the LoRA paper, retold on this model"
-    yield f"    {command}"
+    yield f"    {typed.command}"
     tasks = dict.fromkeys(
         f"{stored_name(cell.config.data)} in {cell.config.steps} steps" for cell in trained
     )
@@ -126,14 +126,30 @@ def _head(trained: Sequence[SweepRun], runs: Runs, command: str) -> Iterator[str
     about = "; ".join(text for text in known if text)
     yield (
         f"wrote this page and every file beside it: {markdown_text(made)}. "
-        f"Run again, it trains nothing that is there. The figures are drawn from the runs in "
-        f"[adapters](adapters) ({markdown_text(f'{runs.task}, {runs.targets}')}: "
-        f"{len(runs.same_rank) + 1} runs and {len(runs.controls)} on shuffled labels); the "
-        "command under each but `table6.png` runs within this folder, and MODEL, where one says "
-        "so, is the base checkpoint."
+        f"Run again, it trains nothing that is there. The figures compare "
+        f"{markdown_text(_names([runs.small, *runs.same_rank]))} "
+        f"({markdown_text(f'{runs.task}, {runs.targets}')}){_controls(runs)}; the command under "
+        "each but `table6.png` draws it alone, where this one ran."
     )
     if about:
         yield f"{about}."
+    if typed.absent:
+        yield (
+            f"Not compared, for their records are here without the weights: "
+            f"{markdown_text(', '.join(typed.absent))}. To train them again:"
+        )
+        yield "\n".join(f"    {command}" for command in typed.absent.values())
+
+
+def _names(adapters: Sequence[Adapter]) -> str:
+    *others, last = (adapter.name for adapter in adapters)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _controls(runs: Runs) -> str:
+    if not runs.controls:
+        return ""
+    return f" and, on shuffled labels, {markdown_text(_names(runs.controls))}"
 
 
 def _said(values: Iterable[Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from subspace.adapters import Adapter
@@ -25,6 +25,12 @@ class Compared:
     small: SweepRun
     large: tuple[SweepRun, ...]  # one rank, by seed; the first has the seed of `small` if any has
     controls: tuple[SweepRun, ...]  # as `large`, but on shuffled labels
+    absent: tuple[SweepRun, ...]  # of `large` and `controls`, those that have a record alone
+
+    @property
+    def cells(self) -> tuple[SweepRun, ...]:
+        """All that are compared."""
+        return (*self.large, self.small, *self.controls)
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,20 @@ class Runs:
     targets: str
     small: Adapter
     large: Adapter  # another seed than `small`
-    other: Adapter  # a third start where there are three seeds, else `large` again
     twin: Adapter  # the seed of `small` if any has it
+    seeds: tuple[Adapter, Adapter]  # of `same_rank`; `large` is one where there are two alone
     controls: tuple[Adapter, ...]
     same_rank: tuple[Adapter, ...]  # all seeds of the larger rank
     control_of_ranks: Adapter | None  # of another seed than `small`: one seed is one start
-    control_of_seeds: Adapter | None  # of another seed than `other`
+    control_of_seeds: Adapter | None  # of another seed than the first of `seeds`
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """All that are compared, each once."""
+        return (*self.same_rank, self.small, *self.controls)
 
 
-def compared(cells: Sequence[SweepRun], targets: str | None) -> Compared:
+def compared(cells: Sequence[SweepRun], targets: str | None, *, weights: bool = False) -> Compared:
     """Choose the runs to compare: two ranks, and all seeds of the larger one.
 
     Parameters
@@ -53,6 +64,8 @@ def compared(cells: Sequence[SweepRun], targets: str | None) -> Compared:
     targets
         A target set as its folder is named (``"query+value"``); None: the query and value
         matrices, as in the paper, or else the first set.
+    weights
+        Compare those alone that have their weights.
 
     Raises
     ------
@@ -61,6 +74,7 @@ def compared(cells: Sequence[SweepRun], targets: str | None) -> Compared:
     """
     from subspace.findings.paper import matrices
     from subspace.training.sweep.grid import target_word
+    from subspace.training.sweep.read import has_weights
 
     lora = [
         c for c in cells if c.config.method == "lora" and c.record is not None and not c.searched
@@ -71,10 +85,12 @@ def compared(cells: Sequence[SweepRun], targets: str | None) -> Compared:
         raise ArgumentError(f"no runs of the targets {targets!r}; there are {', '.join(sets)}")
     both = next((word for word in sets if matrices(word) == "Wq, Wv"), None)
     wanted = targets or both or (sets[0] if sets else None)
-    here = [c for c in lora if target_word(c.config.targets) == wanted]
+    every = [c for c in lora if target_word(c.config.targets) == wanted]
+    here = [c for c in every if has_weights(c)] if weights else every
     learned = [c for c in here if not c.config.shuffle_labels]
     ranks = sorted({c.config.rank for c in learned})
     where = f" on {lora[0].config.data}, {wanted}" if lora else ""
+    where = " with weights" * weights + where
     if len(ranks) < 2:
         raise ArgumentError(
             f"the gallery compares two ranks, and there are runs of {len(ranks)}{where}: "
@@ -93,33 +109,47 @@ def compared(cells: Sequence[SweepRun], targets: str | None) -> Compared:
     large.sort(key=lambda c: (c.config.seed != small.config.seed, c.config.seed))
     control = replace(large[0].config, shuffle_labels=True)
     controls = [c for c in here if c.config == replace(control, seed=c.config.seed)]
-    return Compared(small, tuple(large), tuple(controls))
+    absent = [
+        c
+        for c in every
+        if c not in here and replace(c.config, seed=control.seed, shuffle_labels=True) == control
+    ]
+    return Compared(small, tuple(large), tuple(controls), tuple(absent))
 
 
-def adapters_of(chosen: Compared, folders: dict[Path, Path]) -> Runs:
-    """Load the kept adapters of the chosen runs; `folders` says where each run's copy is."""
+def adapters_of(chosen: Compared, folders: Mapping[Path, Path]) -> Runs:
+    """Load the adapters of the chosen runs; `folders` says where the weights of each run are."""
     from subspace.adapters import load
+    from subspace.measures.matching import labels
     from subspace.training.sweep.grid import target_word
     from subspace.training.tasks.load import stored_name
 
-    def adapter(cell: SweepRun) -> Adapter:
-        return load(folders[cell.folder])
+    loaded = [load(folders[cell.folder]) for cell in chosen.cells]
+    # Numbers are kept by the adapters' names, and folders of two places may have one name.
+    named = {
+        cell.folder: replace(adapter, name=label)
+        for cell, adapter, label in zip(chosen.cells, loaded, labels(loaded), strict=True)
+    }
 
     def control(seed: int) -> Adapter | None:
-        return next((a for c, a in controls if c.config.seed != seed), None)
+        cells = (c for c in chosen.controls if c.config.seed != seed)
+        return next((named[cell.folder] for cell in cells), None)
 
-    large = tuple(adapter(cell) for cell in chosen.large)
-    controls = [(cell, adapter(cell)) for cell in chosen.controls]
+    first, *_, last = chosen.large
+    # A third seed where there is one; and the one first that a control can stand beside.
+    seeds = (last, first)
+    if control(last.config.seed) is None and control(first.config.seed) is not None:
+        seeds = (first, last)
     config = chosen.small.config
     return Runs(
         task=stored_name(config.data),
         targets=target_word(config.targets),
-        small=adapter(chosen.small),
-        large=large[1],
-        other=large[-1],
-        twin=large[0],
-        controls=tuple(found for _, found in controls),
-        same_rank=large,
-        control_of_ranks=control(chosen.small.config.seed),
-        control_of_seeds=control(chosen.large[-1].config.seed),
+        small=named[chosen.small.folder],
+        large=named[chosen.large[1].folder],
+        twin=named[first.folder],
+        seeds=(named[seeds[0].folder], named[seeds[1].folder]),
+        controls=tuple(named[cell.folder] for cell in chosen.controls),
+        same_rank=tuple(named[cell.folder] for cell in chosen.large),
+        control_of_ranks=control(config.seed),
+        control_of_seeds=control(seeds[0].config.seed),
     )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 QUICK = "--ranks 1,8,64 --seeds 0,1 --reference head --steps 120 --warmup 10 --eval-every 60"
 WHOLE = "--ranks 1,2,4,8,64 --seeds 0,1,2 --reference head --steps 300 --warmup 20 --eval-every 100"
 _COLUMNS = ("text_column", "label_column", "pair_column", "completion_column")
+ADAPTERS = "adapters"
+"""Within the gallery: copies of the compared runs, where they were trained for it."""
 TRAINING = (
     "model", "data", "ranks", "seeds", "steps", "targets", "lr", "max_length", "alpha", *_COLUMNS
 )  # fmt: skip
@@ -129,15 +131,12 @@ def controls(chosen: Compared, sweep: Sweep, jobs: int) -> tuple[SweepRun, ...]:
     return tuple(run(control, chosen.large[0].folder.parent, jobs))
 
 
-def kept_copy(cell: SweepRun, out: Path, *, retrain: bool) -> Path:
-    """Return the copy that the figures are drawn from."""
-    from subspace.gallery.write import ADAPTERS
+def kept_copy(cell: SweepRun, out: Path) -> Path:
+    """Return the copy that the figures are drawn from; a run without weights is trained again."""
     from subspace.training.run import train
     from subspace.training.sweep.copy import kept
 
     copy = kept(cell, out / ADAPTERS)
-    if copy is None and not retrain:
-        raise ArgumentError(f"{cell.folder}: has a record and no weights; train it again")
     if copy is None:
         click.echo(f"{cell.folder}: its weights are not here; training it again", err=True)
         with _threads((cell.record or {}).get("threads")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from subspace.gallery.page import PAGE, write_page
 from subspace.results import GalleryFigure, Reproduction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
         Table6,
     )
     from subspace.training.sweep.run import SweepRun
-
-ADAPTERS = "adapters"
-"""Within the gallery: copies of the compared runs; the figures are drawn from these."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,19 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Typed:
+    """What a reader types to have the gallery again, where its own command ran."""
+
+    command: str  # that writes the gallery
+    folder: str  # of the gallery
+    base: str  # the checkpoint
+    runs: Mapping[str, str]  # folder of each compared run, by the name of its adapter
+    absent: Mapping[str, str]  # command that trains each run without weights, by its name
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """One figure: its file, what it shows, and the command that draws it within the gallery."""
+    """One figure: its file, what it shows, and the command that draws it."""
 
     name: str
     words: str
@@ -72,12 +81,7 @@ class Drawn:
 
 
 def write_gallery(
-    trained: Sequence[SweepRun],
-    runs: Runs,
-    base: Pretrained,
-    out: Path,
-    command: str,
-    base_word: str,
+    trained: Sequence[SweepRun], runs: Runs, base: Pretrained, out: Path, typed: Typed
 ) -> Reproduction:
     """Write every figure and the page into `out`; return what was written.
 
@@ -86,38 +90,35 @@ def write_gallery(
     trained
         The runs of Table 6, finished ones.
     runs
-        Those that are compared; copies of them are in `out` already.
+        Those that are compared.
     base
         The checkpoint that all were trained on.
-    command
-        What wrote the gallery, for its page.
-    base_word
-        How the commands under the figures name the checkpoint.
+    out
+        The folder of the gallery.
+    typed
+        The commands on its page, and the words in them.
     """
     from subspace.plots.save import save
 
     numbers = _numbers(trained, runs, base)
-    drawn = {figure.name: figure for figure in _figures(numbers, runs, command, base_word)}
+    drawn = {figure.name: figure for figure in _figures(numbers, runs, typed)}
+    out.mkdir(parents=True, exist_ok=True)
     for figure in drawn.values():
         save(figure.draw(), out / figure.name)
-    write_page(numbers, runs, drawn, trained, out, command)
+    write_page(numbers, runs, drawn, trained, out, typed)
     said = numbers.said
     return Reproduction(
-        command=command,
+        command=typed.command,
         folder=str(out),
         page=PAGE,
         figures=tuple(GalleryFigure(d.name, d.words, d.command) for d in drawn.values()),
-        adapters=tuple(f"{ADAPTERS}/{a.name}" for a in _compared(runs)),
+        adapters=tuple(str(adapter.path) for adapter in runs.adapters),
         table6=numbers.table,
         table7=numbers.table7,
         shared=numbers.shared,
         claims=numbers.claims,
         findings=(*said.enough, *said.ranks, *said.seeds, *said.amplified),
     )
-
-
-def _compared(runs: Runs) -> tuple[Adapter, ...]:
-    return (*runs.same_rank, runs.small, *runs.controls)
 
 
 def _numbers(trained: Sequence[SweepRun], runs: Runs, base: Pretrained) -> Numbers:
@@ -140,7 +141,7 @@ def _numbers(trained: Sequence[SweepRun], runs: Runs, base: Pretrained) -> Numbe
     table = table6(trained)
     ranks = similarity(small, large, control=runs.control_of_ranks)
     moved = similarity(small, large, side="delta-A")
-    seeds = similarity(runs.other, runs.twin, control=runs.control_of_seeds)
+    seeds = similarity(*runs.seeds, control=runs.control_of_seeds)
     placed = (placement(small, base), placement(large, base))
     real = rank(runs.same_rank, side="delta-A")
     shared, words = inherited(runs, (ranks, moved, seeds))
@@ -171,7 +172,7 @@ def _most(adapter: Adapter) -> int:
     return max(info.rank for info in adapter.updates.values())
 
 
-def _figures(numbers: Numbers, runs: Runs, command: str, base: str) -> Iterator[Drawn]:
+def _figures(numbers: Numbers, runs: Runs, typed: Typed) -> Iterator[Drawn]:
     from subspace.plots.accuracy import accuracy_figure
     from subspace.plots.amplification_curve import curve_figure
     from subspace.plots.amplification_map import map_figure
@@ -181,12 +182,14 @@ def _figures(numbers: Numbers, runs: Runs, command: str, base: str) -> Iterator[
     from subspace.plots.profile import profile_figure
     from subspace.plots.rank import rank_figure
 
-    small, large, other, twin = runs.small, runs.large, runs.other, runs.twin
-    pair, seeds = f"{small.name} and {large.name}", f"{other.name} and {twin.name}"
-    at = {a.name: f"{ADAPTERS}/{a.name}" for a in _compared(runs)}
+    small, large, (other, another) = runs.small, runs.large, runs.seeds
+    pair, seeds = f"{small.name} and {large.name}", f"{other.name} and {another.name}"
+    at = {name: shlex.quote(folder) for name, folder in typed.runs.items()}
+    base = shlex.quote(typed.base)
 
     def drawn(name: str, words: str, verb: str, draw: Callable[[], Figure]) -> Drawn:
-        return Drawn(name, words, f"subspace {verb} --out {name}", draw)
+        out = shlex.quote(f"{typed.folder}/{name}")
+        return Drawn(name, words, f"subspace {verb} --out {out}", draw)
 
     def against(control: Adapter | None) -> tuple[str, str]:
         if control is None:
@@ -196,7 +199,7 @@ def _figures(numbers: Numbers, runs: Runs, command: str, base: str) -> Iterator[
     yield Drawn(
         "table6.png",
         "Accuracy over rank, on test texts, and on training texts where these are measured alike.",
-        command,
+        typed.command,
         lambda: accuracy_figure(numbers.table),
     )
     option, words = against(runs.control_of_ranks)
@@ -216,13 +219,13 @@ def _figures(numbers: Numbers, runs: Runs, command: str, base: str) -> Iterator[
     yield drawn(
         "figure4.png",
         f"φ(i, j) of two seeds, {seeds}, and of two random matrices{words}.",
-        f"similarity {at[other.name]} {at[twin.name]}{option} --figure 4",
+        f"similarity {at[other.name]} {at[another.name]}{option} --figure 4",
         lambda: _beside_random(numbers.seeds),
     )
     yield drawn(
         "figure7.png",
         f"The same in every module: {seeds}.",
-        f"similarity {at[other.name]} {at[twin.name]} --figure layers",
+        f"similarity {at[other.name]} {at[another.name]} --figure layers",
         lambda: layers_figure(numbers.seeds),
     )
     yield drawn(

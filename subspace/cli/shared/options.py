@@ -126,16 +126,17 @@ def command_line(*leave_out: str) -> str:
         value = context.params.get(parameter.name, context.meta.get(f"subspace.{parameter.name}"))
         values = list(value) if isinstance(value, (tuple, list)) else [value]
         if isinstance(parameter, click.Argument):
-            words += [_portable(each) for each in values]
+            words += [portable(each) for each in values]
         elif isinstance(value, bool):
             words += [parameter.opts[0]] if value else []
         else:
             for each in values:
-                words += [parameter.opts[0], _portable(each)]
+                words += [parameter.opts[0], portable(each)]
     return printable(shlex.join(words))
 
 
-def _portable(value: object) -> str:
+def portable(value: object) -> str:
+    """Return a path or a task's name without the folders of this machine."""
     task, colon, source = str(value).partition(":")
     if colon and Path(source).is_absolute():
         return f"{task}:{Path(source).name}"

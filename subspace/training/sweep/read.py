@@ -114,12 +114,13 @@ def _once(cells: Iterable[SweepRun]) -> list[SweepRun]:
                 f"{cell.folder} and {other.folder} are two runs of one configuration, "
                 f"{cell.config.run_name}; give one of them"
             )
-        if not _has_weights(other) and _has_weights(cell):
+        if not has_weights(other) and has_weights(cell):
             runs[cell.config] = cell
     return list(runs.values())
 
 
-def _has_weights(cell: SweepRun) -> bool:
+def has_weights(cell: SweepRun) -> bool:
+    """Whether all of a finished run is there, not its record alone."""
     return all((cell.folder / name).is_file() for name in FILES[cell.config.method])
 
 
