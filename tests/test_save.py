@@ -437,7 +437,7 @@ def test_kohyas_names_and_metadata(tmp_path):
     with pytest.raises(FormatError, match="are both 'lora_unet_a_b_c' in kohya"):
         subspace.save(clash, tmp_path / "d.safetensors", "kohya")
     for format, place in (("peft", "p"), ("mlx", "m"), ("loralib", "l.pt")):
-        with pytest.raises(FormatError, match="has a name of kohya's, with _ for every dot"):
+        with pytest.raises(FormatError, match="has a flat name, with _ for every dot"):
             subspace.save(again, tmp_path / place, format)
 
 

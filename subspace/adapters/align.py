@@ -9,16 +9,21 @@ meant and has its shape; all others keep their names.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from subspace.adapters.rotary import other_rows
 from subspace.adapters.source import some
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.modules.fused import in_diffusers, parts_of, sizes_of
 from subspace.modules.order import model_order
+from subspace.modules.underscored import models_of, spell_flat
+from subspace.modules.words import DENOISERS, PIPELINE, TEXT_WRAPPER, WRAPPERS
+from subspace.modules.wrappers import spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,31 +32,14 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter, LowRankUpdate, UpdateInfo
 
-# What is put around a model, by its own code or by a tool, and tells nothing of a module.
-_WRAPPERS = frozenset(
-    {
-        *("base_model", "model", "module", "transformer", "_orig_mod", "language_model"),
-        *("bert", "roberta", "distilbert", "electra", "deberta", "albert", "mpnet", "gpt_neox"),
-    }
-)
-# Beginnings of names that tell which of a pipeline's models is meant.
-_MODELS = {
-    "lora_unet_": "unet",
-    "lora_transformer_": "transformer",
-    "lora_te_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_": "text_encoder_2",
-    "lora_te3_": "text_encoder_3",
-    "unet.": "unet",
-    "text_encoder.": "text_encoder",
-    "text_encoder_2.": "text_encoder_2",
-    "text_encoder_3.": "text_encoder_3",
-    "lycoris_": "",
-}
+# kohya's programs write one prefix for both.
+_SAME = dict.fromkeys(DENOISERS, "unet")
+_IN_PIPELINE = re.compile(rf"(?P<model>(?:{'|'.join(PIPELINE)})(?:_[0-9]+)?)\.")
 _ANY = "any"  # of a pipeline's models
+_Key: TypeAlias = tuple[str, str]
 
 
-class _Part(NamedTuple):
+class _Rows(NamedTuple):
     """Rows of a fused module's B."""
 
     fused: str
@@ -133,10 +121,10 @@ def _match(adapters: Sequence[Adapter], asked: Mapping[str, str]) -> Aligned:
 
 
 def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
-    theirs = _by_key(name for name in known if name not in adapter)
+    theirs = _index(name for name in known if name not in adapter)
     table = {}
     for name in (name for name in adapter if name not in known):
-        others = _meant(theirs, name)
+        others = _candidates(theirs, name)
         if len(others) == 1 and known[others[0]].shape == adapter.updates[name].shape:
             table[name] = others[0]
     # Two models' modules may have one path, and the first adapter may not say whose it is.
@@ -144,75 +132,87 @@ def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
     return _renamed(adapter, {old: new for old, new in table.items() if meant.count(new) == 1})
 
 
-def _by_key(names: Iterable[str]) -> Mapping[tuple[str, str], Sequence[str]]:
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+class _Index(NamedTuple):
+    """Names by what they may mean; `loose` has flat names without their wrappers too."""
+
+    strict: Mapping[_Key, Sequence[str]]
+    loose: Mapping[_Key, Sequence[str]]
+
+
+def _index(names: Iterable[str]) -> _Index:
+    strict: dict[_Key, list[str]] = defaultdict(list)
+    loose: dict[_Key, list[str]] = defaultdict(list)
     for name in names:
-        keys = _keys(name)
-        for key in dict.fromkeys([*keys, *((_ANY, path) for _, path in keys)]):
-            found[key].append(name)
-    return dict(found)
+        for table, keys in ((strict, _keys(name)), (loose, _keys(name, loose=True))):
+            for key in dict.fromkeys([*keys, *((_ANY, path) for _, path in keys)]):
+                table[key].append(name)
+    return _Index(dict(strict), dict(loose))
 
 
-def _meant(index: Mapping[tuple[str, str], Sequence[str]], name: str) -> list[str]:
-    """List what a name may mean among those of `_by_key`: of its model, of none, of any."""
-    keys = _keys(name)
-    for asked in (
-        keys,
-        [("", path) for _, path in keys],
-        [] if keys[0][0] else [(_ANY, path) for _, path in keys],
-    ):
-        found = list(dict.fromkeys(other for key in asked for other in index.get(key, ())))
-        if found:
-            return found
+def _candidates(index: _Index, name: str) -> list[str]:
+    """List what a name may mean: of its model, of none, of any; as it stands before unwrapped."""
+    for table, keys in ((index.strict, _keys(name)), (index.loose, _keys(name, loose=True))):
+        for asked in (
+            keys,
+            [("", path) for _, path in keys],
+            [] if keys[0][0] else [(_ANY, path) for _, path in keys],
+        ):
+            found = list(dict.fromkeys(other for key in asked for other in table.get(key, ())))
+            if found:
+                return found
     return []
 
 
-def _keys(name: str) -> list[tuple[str, str]]:
+@lru_cache(maxsize=65_536)
+def _keys(name: str, *, loose: bool = False) -> list[_Key]:
     """Return (which of a pipeline's models, path with underscores), alike for all writers.
 
-    A path in a model's wrappers has one for every wrapper, for kohya's names may keep it.
+    A path in a model's wrappers has one for every wrapper, for flat names may keep it.
 
     >>> _keys("lora_unet_mid_block_conv1"), _keys("unet.mid_block.conv1")
     ([('unet', 'mid_block_conv1')], [('unet', 'mid_block_conv1')])
     >>> _keys("model.layers.0.q_proj")
     [('', 'layers_0_q_proj'), ('', 'model_layers_0_q_proj')]
     """
-    model, rest = "", name
-    for start, called in _MODELS.items():
-        if name.startswith(start):
-            model, rest = called, name.removeprefix(start)
-            break
-    known = in_diffusers(name)
-    parts = (known[0] if len(known) == 1 else rest).split(".")
-    paths = ["_".join(parts)]
-    while len(parts) > 1 and parts[0] in _WRAPPERS:
-        del parts[0]
-        paths.insert(0, "_".join(parts))
-    # CLIP's text model has had this wrapper in some releases of transformers and not in others.
-    text = "text_model_" if model.startswith("text_") else ""
-    return [(model, path.removeprefix(text)) for path in paths]
+    models = models_of(name)
+    if models is None:
+        part = _IN_PIPELINE.match(name)
+        model = "" if part is None or part["model"] in WRAPPERS else part["model"]
+        path = name.removeprefix(f"{model}.") if model else name
+    else:
+        model, path = next(iter(models), ""), ""
+    own = in_diffusers(name)
+    if len(own) == 1:
+        paths = spell(own[0])
+    elif models is None:
+        paths = spell(path)
+    else:
+        paths = spell_flat(name) if loose else spell_flat(name)[:1]
+    text = f"{TEXT_WRAPPER}_" if model.startswith("text_encoder") else ""
+    flat = (path.replace(".", "_").removeprefix(text) for path in paths)
+    return [(_SAME.get(model, model), path) for path in dict.fromkeys(flat)]
 
 
 def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
     """Split the fused modules of which another adapter has parts and not the whole."""
     rows = {name: info.shape[0] for other in others for name, info in other.updates.items()}
-    theirs = _by_key(rows)
-    parts: dict[str, _Part] = {}
+    theirs = _index(rows)
+    parts: dict[str, _Rows] = {}
     for name, info in adapter.updates.items():
         named = parts_of(name)
-        found = [{rows[other] for other in _meant(theirs, part)} for part in named]
+        found = [{rows[other] for other in _candidates(theirs, part)} for part in named]
         known = [next(iter(sizes)) if len(sizes) == 1 else None for sizes in found]
-        if not any(known) or _meant(theirs, name):
+        if not any(known) or _candidates(theirs, name):
             continue
         sizes = sizes_of(known, info.shape[0])
         if sizes is not None and not any(part in adapter for part in named):
             at = 0
             for part, size in zip(named, sizes, strict=True):
-                parts[part] = _Part(name, at, at := at + size)
+                parts[part] = _Rows(name, at, at := at + size)
     return _with_parts(adapter, parts) if parts else adapter
 
 
-def _with_parts(adapter: Adapter, parts: Mapping[str, _Part]) -> Adapter:
+def _with_parts(adapter: Adapter, parts: Mapping[str, _Rows]) -> Adapter:
     fused = {part.fused for part in parts.values()}
     updates = {name: info for name, info in adapter.updates.items() if name not in fused}
     for name, part in parts.items():

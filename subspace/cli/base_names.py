@@ -5,23 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.errors import ArgumentError, MissingFileError
+from subspace.errors import ArgumentError, MissingFileError, UnknownModuleError
+from subspace.modules.underscored import is_flat, models_of
+from subspace.modules.words import FLAT_PREFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
 
 _INDEX = "model_index.json"  # of a pipeline's folder, which has a folder for each part
-_PARTS = {
-    "lora_unet_": ("unet", "transformer"),
-    "lora_te_": ("text_encoder",),
-    "lora_te1_": ("text_encoder",),
-    "lora_te2_": ("text_encoder_2",),
-    "lora_te3_": ("text_encoder_3",),
-}
-_ALL = tuple(dict.fromkeys(part for parts in _PARTS.values() for part in parts))
+_ALL = tuple(dict.fromkeys(model for models in FLAT_PREFIXES.values() for model in models))
 
 
 def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) -> dict[str, str]:
@@ -61,6 +56,8 @@ def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) ->
     table = {}
     for module in modules:
         part = _part(module, Path(base)) if pipeline else ""
+        if part is None and is_flat(module):  # LyCORIS's, which does not say the model
+            part = _only_holder(module, {name: model(name) for name in there})
         if part is None:  # dots, and no part in front: PEFT's adapter of one model of the pipeline
             holding = [name for name in there if module in model(name)]
             if len(holding) == 1:
@@ -75,12 +72,35 @@ def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) ->
 
 def _part(module: str, pipeline: Path) -> str | None:
     """Say which part of a pipeline a module is of; None of a name that has its dots."""
-    start = next((start for start in _PARTS if module.startswith(start)), None)
-    if start is None:
+    models = models_of(module)
+    if not models:
         return None
-    part = next((part for part in _PARTS[start] if (pipeline / part).is_dir()), None)
+    part = next((model for model in models if (pipeline / model).is_dir()), None)
     if part is None:
         raise MissingFileError(
-            f"{pipeline}: has no {' or '.join(_PARTS[start])}, of which module {module!r} is"
+            f"{pipeline}: has no {' or '.join(models)}, of which module {module!r} is"
         )
     return part
+
+
+def _only_holder(module: str, models: Mapping[str, Pretrained]) -> str:
+    """Return which of a pipeline's models alone has a module that a flat name means.
+
+    Raises
+    ------
+    UnknownModuleError
+        None has it, or several have.
+    """
+    holding = []
+    for name, model in models.items():
+        try:
+            model.named(module)
+        except UnknownModuleError:
+            continue
+        holding.append(name)
+    if len(holding) != 1:
+        which = f"{' and '.join(holding)} have" if holding else f"none of {', '.join(models)} has"
+        raise UnknownModuleError(
+            f"module {module!r}: {which} such a module; --map OLD=NEW names it"
+        )
+    return holding[0]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from subspace.modules.words import find_roles, list_words
+
+if TYPE_CHECKING:
+    from subspace.modules.words import Role
 
 TABLE6_RANKS = (1, 2, 4, 8, 64)
 """Columns of Table 6 (section 7.2): validation accuracy of GPT-3 175B in percent."""
@@ -44,27 +49,21 @@ TABLE7 = {
 }
 """Rank and column."""
 
-_PARTS = {
-    "q": ("query", "q_proj", "q", "q_lin"),
-    "k": ("key", "k_proj", "k", "k_lin"),
-    "v": ("value", "v_proj", "v", "v_lin"),
-    "o": ("attention.output.dense", "o_proj", "out_proj", "o", "out_lin", "dense"),
-}
+_LETTERS: dict[Role, str] = {"query": "q", "key": "k", "value": "v", "output": "o"}
+_QUERY, _VALUE = frozenset(list_words("query")), frozenset(list_words("value"))
 
 
 def matrices(targets: str) -> str | None:
     """Name a target set as the paper does; None where it is none of its sets.
 
-    >>> matrices("query+value"), matrices("q_proj+k_proj+v_proj+o_proj"), matrices("up_proj")
-    ('Wq, Wv', 'Wq, Wk, Wv, Wo', None)
+    >>> matrices("query+value"), matrices("wq+wk+wv+wo"), matrices("up_proj"), matrices("to_q")
+    ('Wq, Wv', 'Wq, Wk, Wv, Wo', None, 'Wq')
     """
-    found = []
-    for target in targets.split("+"):
-        part = next((p for p, names in _PARTS.items() if target in names), None)
-        if part is None:
-            return None
-        found.append(part)
-    named = ", ".join(f"W{part}" for part in sorted(set(found), key="qkvo".index))
+    roles = find_roles(targets.split("+"))
+    if roles is None or not _LETTERS.keys() >= set(roles):
+        return None
+    letters = sorted({_LETTERS[role] for role in roles}, key="qkvo".index)
+    named = ", ".join(f"W{letter}" for letter in letters)
     return named if named in TABLE6["WikiSQL (±0.5)"] else None
 
 
@@ -75,4 +74,4 @@ def query_or_value(module: str) -> Literal["q", "v"] | None:
     ('q', 'v')
     """
     last = module.rpartition(".")[2]
-    return "q" if last in _PARTS["q"] else "v" if last in _PARTS["v"] else None
+    return "q" if last in _QUERY else "v" if last in _VALUE else None

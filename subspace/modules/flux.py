@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 
+from subspace.modules.words import FLAT_DENOISER
+
 _BLOCK = re.compile(
-    r"^(?:lora_unet_|lora_transformer_|lycoris_|diffusion_model\.|transformer\.|model\.)?"
+    rf"^(?:{FLAT_DENOISER}|diffusion_model\.|transformer\.|model\.)?"
     r"(?P<kind>double|single)_blocks[._](?P<n>\d+)[._](?P<rest>\w[\w.]*)$"
 )
 _DOUBLE = {

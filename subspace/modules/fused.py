@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING
 from subspace.modules import flux as flux_names
 from subspace.modules import sd3 as sd3_names
 from subspace.modules import sdxl as sdxl_names
+from subspace.modules.words import NAMINGS, list_words, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from subspace.modules.words import Role
+
+_QKV: tuple[Role, ...] = ("query", "key", "value")
+_GATE_UP: tuple[Role, ...] = ("gate", "up")
+_LLAMA = NAMINGS["llama"]
 # Fused projections whose rows are one part after another; interleaved ones (query_key_value) need
-# the model's configuration and stay whole.
-_FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-    # GPT-2's is cut by loralib's MergedLinear alone, into blocks of equal size, named with --map.
-    "c_attn": ("c_attn.q", "c_attn.k", "c_attn.v"),
+# the model's configuration and stay whole. The parts are called as Llama calls them.
+_PARTS = {
+    **dict.fromkeys(NAMINGS["phi3"].fused, _QKV),
+    **dict.fromkeys(NAMINGS["phi3"].gate_up, _GATE_UP),
 }
+# Their rows are known only with the model's configuration: see `pretrained.fused`.
+_HOSTS = ("qkv_proj", "query_key_value", "c_attn", "W_pack")
+_HOSTED = {w: k for k, role in enumerate(_QKV) for w in list_words(role)}
+_HALVES = {word: k for k, role in enumerate(_GATE_UP) for word in words_of(_LLAMA, role)}
 
 
 def in_diffusers(name: str) -> tuple[str, ...]:
@@ -37,7 +45,35 @@ def parts_of(name: str) -> list[str]:
     if len(known) > 1:
         return list(known)
     parent, _, last = name.rpartition(".")
-    return [f"{parent}.{part}".removeprefix(".") for part in _FUSED.get(last, ())]
+    if last in NAMINGS["gpt2"].fused:  # which loralib's MergedLinear cuts into blocks of equal size
+        return [f"{name}.{part}" for part in "qkv"]
+    words = [words_of(_LLAMA, role)[0] for role in _PARTS.get(last, ())]
+    return [f"{parent}.{part}".removeprefix(".") for part in words]
+
+
+def list_hosts(module: str) -> Iterator[tuple[str, int]]:
+    """Yield the fused modules that could hold `module`, and which of their parts it is.
+
+    >>> list(list_hosts("mlp.up_proj"))
+    [('mlp.gate_up_proj', 1)]
+    >>> dict(list_hosts("attn.c_attn.v"))["attn.c_attn"]
+    2
+    """
+    parent, _, last = module.rpartition(".")
+    if last in _HALVES:
+        yield f"{parent}.gate_up_proj", _HALVES[last]
+    if last in _HOSTED:
+        yield from ((f"{parent}.{host}", _HOSTED[last]) for host in _HOSTS)
+        yield parent, _HOSTED[last]
+
+
+def is_fused(last: str) -> bool:
+    """Say whether the last part of a path is that of a fused projection which can be cut.
+
+    >>> is_fused("c_attn"), is_fused("q_proj")
+    (True, False)
+    """
+    return last in _HOSTS or last in {"gate_up_proj", "in_proj_weight"}
 
 
 def sizes_of(known: Sequence[int | None], total: int) -> list[int] | None:

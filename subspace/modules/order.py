@@ -9,18 +9,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from subspace.modules.words import list_words
+
 # Siblings in the order in which data meets them; a name that is not here comes between
 # the layers and the attention, in natural order.
-_SIBLINGS = (
-    (
-        "embeddings",
-        "embed_tokens",
-        "wte",
-        "tok_embeddings",
-        "word_embeddings",
-        "shared",
-        "embed_in",
-    ),
+_SIBLINGS: tuple[tuple[str, ...], ...] = (
+    list_words("embeddings"),
     ("wpe", "position_embeddings", "embed_positions"),
     ("token_type_embeddings",),
     ("text_encoder", "encoder"),
@@ -28,22 +22,26 @@ _SIBLINGS = (
     ("layers", "layer", "h", "blocks", "block"),
     (),  # all others
     ("self_attn", "attention", "attn", "self_attention", "self"),
-    ("q_proj", "query", "q", "q_lin", "wq", "to_q"),
-    ("qkv_proj", "query_key_value", "c_attn", "in_proj"),
-    ("k_proj", "key", "k", "k_lin", "wk", "to_k"),
-    ("v_proj", "value", "v", "v_lin", "wv", "to_v"),
-    ("o_proj", "out_proj", "o", "out_lin", "wo", "to_out", "dense"),
+    list_words("query"),
+    list_words("fused"),
+    list_words("key"),
+    list_words("value"),
+    list_words("output"),
     ("crossattention", "encoder_attn", "cross_attn"),
     ("mlp", "ffn", "feed_forward", "intermediate"),
-    ("gate_proj", "gate_up_proj", "w1"),
-    ("up_proj", "c_fc", "fc1", "lin1", "w3", "dense_h_to_4h", "wi", "wi_0", "wi_1"),
-    ("down_proj", "c_proj", "fc2", "lin2", "w2", "dense_4h_to_h"),
+    (*list_words("gate"), *list_words("gate_up")),
+    list_words("up"),
+    (*list_words("down"), "c_proj"),  # as GPT-2 calls the attention's too
     ("output",),
     ("norm", "ln_f"),
     ("pooler",),
-    ("classifier", "score", "qa_outputs", "lm_head", "embed_out"),
+    ("classifier", "score", "qa_outputs", *list_words("head")),
 )
-_RANK = {name: rank for rank, names in enumerate(_SIBLINGS) for name in names}
+_RANK: dict[str, int] = {}
+for _rank, _names in enumerate(_SIBLINGS):
+    for _name in _names:
+        _RANK.setdefault(_name, _rank)  # wo is Llama's output before it is T5's way down
+_RANK["output"] = _SIBLINGS.index(("output",))  # of BERT's layers; RWKV's and Llama's heads too
 _OTHERS = _SIBLINGS.index(())
 _DIGITS = re.compile(r"([0-9]+)")
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 
+from subspace.modules.words import FLAT_DENOISER
+
 _BLOCK = re.compile(
-    r"^(?:lora_unet_|lora_transformer_|lycoris_|diffusion_model\.|model\.diffusion_model\.)?"
+    rf"^(?:{FLAT_DENOISER}|diffusion_model\.|model\.diffusion_model\.)?"
     r"joint_blocks[._](?P<n>\d+)[._](?P<stream>x|context)_block[._](?P<rest>\w[\w.]*)$"
 )
 _X = {

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 
-_PREFIX = r"^(?:lora_unet_|lycoris_|diffusion_model\.|model\.diffusion_model\.|unet\.)?"
+from subspace.modules.words import FLAT_DENOISER
+
+_PREFIX = rf"^(?:{FLAT_DENOISER}|diffusion_model\.|model\.diffusion_model\.|unet\.)?"
 _BLOCK = re.compile(
     _PREFIX + r"(?P<way>input|middle|output)_blocks?[._](?P<n>[0-9]{1,4})[._](?:(?P<part>\d)[._])?"
     r"(?P<rest>[a-z][\w.]*)$"

@@ -1,8 +1,9 @@
-"""Names that have ``_`` for every dot: which stored module kohya's programs or LyCORIS mean.
+"""Names that have ``_`` for every dot: which dotted module, of which of a pipeline's models.
 
-``lora_unet_<path>``, ``lora_te1_<path>``, ``lycoris_<path>`` and so on, where the path is that of
-the model that was trained, in its wrappers or without. Which of its underscores were dots is told
-by a checkpoint's own names alone.
+kohya's programs, OneTrainer and LyCORIS write ``lora_unet_<path>``, ``lora_te1_<path>``,
+``lycoris_<path>`` and so on, where the path is that of the model that was trained, in its wrappers
+or without. Which of its underscores were dots is told by another's dotted names alone, those of an
+adapter or of a checkpoint.
 """
 
 from __future__ import annotations
@@ -12,53 +13,93 @@ from collections import defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from subspace.modules.wrappers import HEADS, WRAPPERS
+from subspace.modules.words import FLAT_PREFIXES, TEXT_WRAPPER, WRAPPERS
+from subspace.modules.wrappers import HEADS, spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_FLAT = re.compile(r"(?:lora_[a-z0-9]+|lycoris)_([^.]+)\Z")
+# Also the prefixes of programs that the table lacks: what they write is no path all the same.
+_FLAT = re.compile(
+    rf"(?:(?P<prefix>{'|'.join(sorted(FLAT_PREFIXES, key=len, reverse=True))})"
+    r"|lora_[a-z0-9]+_(?=[^.]+\Z))(?P<path>.+)\Z",
+    re.DOTALL,
+)
+# Longest first: `wav2vec2_bert_` is no `wav2vec2_` of a module `bert_…`.
+_WRAPPERS = tuple(f"{word}_" for word in sorted(WRAPPERS, key=lambda word: (-len(word), word)))
 
 
-def by_flat_name(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+def is_flat(module: str) -> bool:
+    """Say whether a name has ``_`` for every dot.
+
+    >>> is_flat("lora_unet_mid_block_conv1"), is_flat("lora_anything_x"), is_flat("unet.conv1")
+    (True, True, False)
+    """
+    return _FLAT.match(module) is not None
+
+
+def models_of(module: str) -> tuple[str, ...] | None:
+    """Return which of a pipeline's models a flat name may mean; None of any other name.
+
+    >>> models_of("lora_unet_conv_in"), models_of("lycoris_conv_in"), models_of("unet.conv_in")
+    (('unet', 'transformer'), (), None)
+    """
+    found = _FLAT.match(module)
+    return None if found is None else FLAT_PREFIXES.get(found["prefix"] or "", ())
+
+
+def spell_flat(module: str) -> list[str]:
+    """List what a flat name's path may be: as it stands, then without one, two, … wrappers.
+
+    >>> spell_flat("lycoris_model_layers_0_q_proj")
+    ['model_layers_0_q_proj', 'layers_0_q_proj']
+    """
+    found = _FLAT.match(module)
+    if found is None:
+        return []
+    path = found["path"].replace(".", "_")
+    paths = [path]
+    if any(model.startswith("text_encoder") for model in models_of(module) or ()):
+        path = path.removeprefix(f"{TEXT_WRAPPER}_")
+        paths.append(path)
+    while wrapper := next((w for w in _WRAPPERS if path.startswith(w) and path != w), ""):
+        path = path.removeprefix(wrapper)
+        paths.append(path)
+    return list(dict.fromkeys(paths))
+
+
+def group_by_flat_name(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """Group module paths by what they are with ``_`` for dots, in their wrappers and without.
 
-    >>> dict(by_flat_name(["model.layers.0.q_proj"]))
-    {'model_layers_0_q_proj': ('model.layers.0.q_proj',), 'layers_0_q_proj': \
+    >>> dict(group_by_flat_name(["model.layers.0.q_proj"]))
+    {'layers_0_q_proj': ('model.layers.0.q_proj',), 'model_layers_0_q_proj': \
 ('model.layers.0.q_proj',)}
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        parts = name.removesuffix(".base_layer").split(".")
-        groups["_".join(parts)].append(name)
-        while len(parts) > 1 and parts[0] in WRAPPERS:
-            del parts[0]
-            groups["_".join(parts)].append(name)
+        for path in dict.fromkeys(path.replace(".", "_") for path in spell(name)):
+            groups[path].append(name)
     return MappingProxyType({key: tuple(group) for key, group in groups.items()})
 
 
-def dotted(module: str, groups: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+def list_dotted(module: str, groups: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
     """List the stored modules that a flat name could mean; None if it is no such name.
 
     A head that is not stored keeps its path: it may be tied.
 
-    >>> dotted("lycoris_model_layers_0_q_proj", by_flat_name(["layers.0.q_proj"]))
+    >>> list_dotted("lycoris_model_layers_0_q_proj", group_by_flat_name(["layers.0.q_proj"]))
     ('layers.0.q_proj',)
-    >>> dotted("lora_unet_a_q", by_flat_name(["a.q", "model.a_q"]))
+    >>> list_dotted("lora_unet_a_q", group_by_flat_name(["a.q", "model.a_q"]))
     ('a.q', 'model.a_q')
-    >>> dotted("model.layers.0.q_proj", {}) is None
+    >>> list_dotted("model.layers.0.q_proj", {}) is None
     True
     """
-    found = _FLAT.match(module)
-    if found is None:
+    if _FLAT.match(module) is None:
         return None
-    path = found[1]
-    while path not in groups:
+    for path in spell_flat(module):
+        if path in groups:
+            return groups[path]
         heads = tuple(head for head in HEADS if head.replace(".", "_") == path)
         if heads:
             return heads
-        wrapper = next((w for w in WRAPPERS if path.startswith(f"{w}_")), None)
-        if wrapper is None:
-            return ()
-        path = path.removeprefix(f"{wrapper}_")
-    return groups[path]
+    return ()

@@ -80,7 +80,8 @@ FLAT_PREFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "lora_te1_": ("text_encoder",),
         "lora_te2_": ("text_encoder_2",),
         "lora_te3_": ("text_encoder_3",),
-        "lora_prior_": ("prior",),
+        "lora_prior_unet_": ("prior",),
+        "lora_prior_te_": ("text_encoder",),
         "lycoris_": (),
     }
 )
@@ -89,7 +90,14 @@ FLAT_PREFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 Of kohya's sd-scripts, OneTrainer and LyCORIS; the last does not say the model.
 """
 
-PIPELINE = ("unet", "transformer", "text_encoder", "prior", "connector", "connectors", "controlnet")
+DENOISERS = ("unet", "transformer")
+"""Which of a pipeline's models takes the noise away: a pipeline has one of the two."""
+FLAT_DENOISER = "|".join(
+    prefix for prefix, models in FLAT_PREFIXES.items() if not models or {*DENOISERS} & {*models}
+)
+"""A pattern of the prefixes that such a model may have."""
+
+PIPELINE = (*DENOISERS, "text_encoder", "prior", "connector", "connectors", "controlnet")
 """Models of a diffusers pipeline, which stand in front of a dotted path; more are numbered _2."""
 
 

@@ -1,4 +1,8 @@
-"""Which stored tensor an adapter's module name means, where the two sides differ in prefixes."""
+"""The same module under another wrapper: one rule for adapters among themselves and for a base.
+
+A path loses the wrappers of a whole model in front of it, and what tools put inside; `words` has
+both. Two paths that are then one name one module, if nothing else has that name.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +12,22 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from subspace.errors import UnknownModuleError
-from subspace.tensorfiles import short
+from subspace.errors import UnknownModuleError, shorten
+from subspace.modules.words import WRAPPERS, list_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# What a model is wrapped in: the name under which transformers' heads hold their backbone, and
-# what peft, torch.compile and data parallelism put before it.
-WRAPPERS = frozenset(
-    {
-        "_orig_mod",
-        "albert",
-        "base_model",
-        "bert",
-        "camembert",
-        "deberta",
-        "distilbert",
-        "electra",
-        "esm",
-        "gpt_neox",
-        "language_model",
-        "longformer",
-        "mobilebert",
-        "model",
-        "module",
-        "mpnet",
-        "roberta",
-        "transformer",
-        "vit",
-        "xlm_roberta",
-    }
-)
 # What GPTQ and AWQ, and compressed-tensors, call a weight of packed integers.
 PACKED = (".qweight", ".weight_packed")
 _ENDINGS = (".weight", ".in_proj_weight", *PACKED)
-# Output heads that share the input embedding when the file does not hold them.
-HEADS = ("lm_head", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector")
-_INPUTS = frozenset(
-    {"embed_in", "embed_tokens", "shared", "tok_embeddings", "tokens_embed", "word_embeddings"}
-    | {"wte"}
-)
+# Of peft's wrapping of a layer; and of models that transformers has wrapped again inside.
+_INSIDE = frozenset({"model", "base_layer"})
+HEADS = list_words("head")
+"""Output heads that share the input embedding when the file does not hold them."""
+_INPUTS = frozenset(list_words("embeddings"))
 _MOST_COMPARED = 20_000
+_MOST_SHOWN = 200
 
 
 def modules(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> Mapping[str, str]:
@@ -62,29 +40,43 @@ def modules(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> Mapping[str, str]
     return MappingProxyType(found)
 
 
-def bare(module: str) -> str:
+def bare_name(module: str) -> str:
     """Drop what differs between two writers of one model.
 
-    >>> bare("base_model.model.bert.encoder.layer.0.attention.self.query")
+    >>> bare_name("base_model.model.bert.encoder.layer.0.attention.self.query")
     'encoder.layer.0.attention.self.query'
-    >>> bare("language_model.model.layers.0.q_proj") == bare("model.language_model.layers.0.q_proj")
-    True
+    >>> bare_name("language_model.model.layers.0.q_proj")
+    'layers.0.q_proj'
     """
-    parts = module.split(".")
+    *front, last = module.split(".")
+    parts = [part for part in front if part not in _INSIDE]
+    start = next((k for k, part in enumerate(parts) if part not in WRAPPERS), len(parts))
+    return ".".join([*parts[start:], last])
+
+
+def spell(module: str) -> list[str]:
+    """List a dotted path without its wrappers, and with one, two, … of them.
+
+    >>> spell("base_model.bert.pooler.dense")
+    ['pooler.dense', 'bert.pooler.dense', 'base_model.bert.pooler.dense']
+    """
+    parts = module.removesuffix(".base_layer").split(".")
+    found = [".".join(parts)]
     while len(parts) > 1 and parts[0] in WRAPPERS:
         del parts[0]
-    return ".".join([p for p in parts[:-1] if p not in {"model", "base_layer"}] + parts[-1:])
+        found.insert(0, ".".join(parts))
+    return list(dict.fromkeys([bare_name(found[-1]), *found]))
 
 
-def by_bare_name(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+def group_by_bare_name(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """Group module paths by what is left of them without their wrappers."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[bare(name.removesuffix(".base_layer"))].append(name)
+        groups[bare_name(name.removesuffix(".base_layer"))].append(name)
     return MappingProxyType({key: tuple(group) for key, group in groups.items()})
 
 
-def fitting(
+def list_candidates(
     module: str, stored: Mapping[str, str], groups: Mapping[str, tuple[str, ...]], *, tied: bool
 ) -> tuple[str, ...]:
     """List the stored modules that `module` could mean.
@@ -94,34 +86,37 @@ def fitting(
     module
         As an adapter names it.
     stored, groups
-        What `modules` and `by_bare_name` found in the checkpoint.
+        What `modules` and `group_by_bare_name` give of the checkpoint.
     tied
         Whether a head that is not stored may be the input embedding.
     """
     if module in stored:
         return (module,)
-    found = groups.get(bare(module), ())
-    if not found and tied and bare(module) in HEADS:
+    candidates = groups.get(bare_name(module), ())
+    if not candidates and tied and bare_name(module) in HEADS:
         return tuple(name for name in stored if name.rsplit(".", 1)[-1] in _INPUTS)
-    return found
+    return candidates
 
 
-def only(module: str, found: tuple[str, ...], stored: Iterable[str], base: str) -> str:
-    """Return the one module that was found.
+def take_only(module: str, candidates: tuple[str, ...], stored: Iterable[str], base: str) -> str:
+    """Return the one candidate that there is.
 
     Raises
     ------
     UnknownModuleError
-        None was, with the nearest names; or several were.
+        There is none, with the nearest names; or there are several.
     """
-    if len(found) == 1:
-        return found[0]
-    if found:
+    if len(candidates) == 1:
+        return candidates[0]
+    shown = repr(shorten(module, _MOST_SHOWN))
+    if candidates:
         raise UnknownModuleError(
-            f"base {base!r}: {short(module)} could be {' or '.join(map(repr, found[:4]))}; "
+            f"base {base!r}: {shown} could be {' or '.join(map(repr, candidates[:4]))}; "
             "the names do not say which"
         )
-    names = {bare(name): name for name in islice(stored, _MOST_COMPARED)}
-    near = [names[key] for key in get_close_matches(bare(module)[:300], names, n=3, cutoff=0.4)]
+    names = {bare_name(name): name for name in islice(stored, _MOST_COMPARED)}
+    near = [
+        names[key] for key in get_close_matches(bare_name(module)[:300], names, n=3, cutoff=0.4)
+    ]
     hint = f"the nearest are {', '.join(near)}" if near else f"it has {len(names)} others"
-    raise UnknownModuleError(f"base {base!r} has no weight of module {short(module)}; {hint}")
+    raise UnknownModuleError(f"base {base!r} has no weight of module {shown}; {hint}")

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError, MissingFileError
-from subspace.modules.underscored import by_flat_name, dotted
-from subspace.modules.wrappers import bare, by_bare_name, fitting, modules, only
+from subspace.modules.fused import list_hosts, parts_of
+from subspace.modules.underscored import group_by_flat_name, list_dotted
+from subspace.modules.wrappers import (
+    bare_name,
+    group_by_bare_name,
+    list_candidates,
+    modules,
+    take_only,
+)
 from subspace.pretrained.float8 import block_size, dequantised, is_scaled, scale_of
-from subspace.pretrained.fused import Block, block, hosts, is_host, parts
+from subspace.pretrained.fused import Block, block, is_host
 from subspace.pretrained.quantised import need_library, quantised
 from subspace.pretrained.stored import refuse_dtype, stores_conv1d, text_config, ties_head
 from subspace.pretrained.weight import Weight, as_map, misfit, orientation
@@ -96,14 +103,14 @@ class Pretrained:
         if own != module:
             return replace(self.get(own, shape), name=module)
         wanted = None if shape is None else (int(shape[0]), int(shape[1]))
-        found = self._fitting(module)
+        found = self._candidates(module)
         if not found:
             weight = self._block(module) or self._joined(module)
             if weight is not None:
                 if wanted not in (None, weight.shape):
                     raise misfit(module, wanted, weight.shape, weight.source)
                 return weight
-        key = only(module, found, self._modules, self.name)
+        key = take_only(module, found, self._modules, self.name)
         return self._whole(module, key, wanted)
 
     def named(self, module: str) -> str:
@@ -116,15 +123,15 @@ class Pretrained:
         UnknownModuleError
             The base has no such module, with the nearest names, or several that it could be.
         """
-        found = None if module in self._modules else dotted(module, self._flat)
-        return module if found is None else only(module, found, self._modules, self.name)
+        found = None if module in self._modules else list_dotted(module, self._flat)
+        return module if found is None else take_only(module, found, self._modules, self.name)
 
     @cached_property
     def _flat(self) -> Mapping[str, tuple[str, ...]]:
-        return by_flat_name(self._modules)
+        return group_by_flat_name(self._modules)
 
-    def _fitting(self, module: str) -> tuple[str, ...]:
-        return fitting(module, self._modules, self._groups, tied=ties_head(self.config))
+    def _candidates(self, module: str) -> tuple[str, ...]:
+        return list_candidates(module, self._modules, self._groups, tied=ties_head(self.config))
 
     def _whole(self, module: str, key: str, wanted: tuple[int, int] | None) -> Weight:
         tensor = self._modules[key]
@@ -155,8 +162,8 @@ class Pretrained:
 
     def _block(self, module: str) -> Weight | None:
         """Find the fused weight that holds a module as some of its rows."""
-        for host, part in hosts(bare(module)):
-            found = self._fitting(host)
+        for host, part in list_hosts(bare_name(module)):
+            found = self._candidates(host)
             if len(found) == 1 and is_host(self._modules[found[0]]):
                 whole = self._whole(found[0], found[0], None)
                 config = text_config(self.config)
@@ -172,7 +179,7 @@ class Pretrained:
 
     def _joined(self, module: str) -> Weight | None:
         """Put a fused weight together from the projections that are stored apart."""
-        found = [self._fitting(part) for part in parts(bare(module))]
+        found = [self._candidates(part) for part in parts_of(bare_name(module))]
         if not found or any(len(keys) != 1 for keys in found):
             return None
         weights = [self._whole(key, key, None) for (key,) in found]
@@ -255,7 +262,7 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
         config,
         tensors,
         found,
-        by_bare_name(found),
+        group_by_bare_name(found),
         stores_conv1d(tensors, config),
     )
 

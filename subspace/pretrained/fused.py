@@ -6,27 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
+from subspace.modules.fused import is_fused
 from subspace.modules.wrappers import PACKED
 from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import torch
 
-_QKV = {
-    name: part
-    for names in (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
-    for part, name in enumerate(names)
-}
-_GATE_UP = {"gate_proj": 0, "up_proj": 1}
 # Three square parts, one after the other, in every model that uses the name.
 _THIRDS = frozenset({"W_pack", "in_proj_weight"})
 # A layout is a family's own, and the wrong one gives numbers without an error: only those that
 # were looked up are split. MiniMax and CodeGen, for two, hold qkv_proj in other orders than Phi-3.
 _C_ATTN_THIRDS = frozenset({"decision_transformer", "gpt2", "imagegpt", "openai-gpt", "qwen"})
 _QKV_PROJ_ROWS = frozenset({"phi3", "phi3_v", "phi4_multimodal", "phi4mm"})
-_QKV_HOSTS = ("qkv_proj", "query_key_value", "c_attn", "W_pack")
 # model_type whose query_key_value holds q, k and v of one head, then of the next.
 _HEAD_BY_HEAD = frozenset({"bloom", "gpt_neox"})
 
@@ -52,37 +46,9 @@ class Block:
         return per_group[:, self.start : self.stop].flatten(0, 1)
 
 
-def hosts(module: str) -> Iterator[tuple[str, int]]:
-    """Yield the fused modules that could hold `module`, and which of their parts it is.
-
-    >>> list(hosts("mlp.up_proj"))
-    [('mlp.gate_up_proj', 1)]
-    >>> dict(hosts("attn.c_attn.v"))["attn.c_attn"]
-    2
-    """
-    parent, _, last = module.rpartition(".")
-    if last in _GATE_UP:
-        yield f"{parent}.gate_up_proj", _GATE_UP[last]
-    if last in _QKV:
-        yield from ((f"{parent}.{host}", _QKV[last]) for host in _QKV_HOSTS)
-        yield parent, _QKV[last]
-
-
 def is_host(tensor: str) -> bool:
     """Say whether a stored tensor's name is that of a fused projection."""
-    last = _last(tensor)
-    return last in _QKV_HOSTS or last in {"gate_up_proj", "in_proj_weight"}
-
-
-def parts(module: str) -> tuple[str, ...]:
-    """Name the modules that a fused one is made of, where its rows follow one another.
-
-    >>> parts("self_attn.qkv_proj")
-    ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
-    """
-    parent, _, last = module.rpartition(".")
-    names = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": tuple(_GATE_UP)}
-    return tuple(f"{parent}.{name}" for name in names.get(last, ()))
+    return is_fused(_last(tensor))
 
 
 def block(

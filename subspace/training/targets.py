@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import ArgumentError, FormatError
+from subspace.modules.words import NAMINGS, list_words
 from subspace.training.models import EMBEDDED, find_model, quiet, require_train
 
 if TYPE_CHECKING:
@@ -17,12 +18,9 @@ if TYPE_CHECKING:
 PATTERN = "re:"
 """What a target begins with that is a regular expression, of a module's whole name."""
 
-# What the field calls query and value, or a projection that holds both, most telling names first.
-_QUERY_AND_VALUE = (
-    ("query", "value"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("q_lin", "v_lin"),
-    ("to_q", "to_v"), ("q", "v"), ("wq", "wv"), ("query_key_value",), ("qkv_proj",), ("Wqkv",),
-    ("qkv",), ("c_attn",), ("in_proj",),
-)  # fmt: skip
+# Query and value, or a projection that holds both, most telling names first.
+_PAIRS = [pair for each in NAMINGS.values() for pair in zip(each.query, each.value, strict=False)]
+_QUERY_AND_VALUE = (*dict.fromkeys(_PAIRS), *((word,) for word in list_words("fused")))
 
 
 def default_targets(model: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from subspace.adapters.peft.patterns import from_patterns
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, number, some
 from subspace.errors import FormatError
+from subspace.modules.words import NAMINGS, PIPELINE, words_of
 from subspace.tensorfiles import short
 from subspace.tensorfiles.strangers import json_object
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.peft.config import LoraConfig
     from subspace.adapters.source import Source
+    from subspace.modules.words import Role
 
 NAME = "diffusers"
 WANTS = "unet.NAME.lora_A.weight and its like, or NAME.processor.to_q_lora.down.weight"
@@ -49,7 +51,7 @@ HELD = "files of `diffusers`, older namings by renaming; what its models apply"
 PROOF = ("tests/test_diffusers_adapters.py",)
 
 _METADATA = "lora_adapter_metadata"
-_PART = re.compile(r"(unet|transformer|text_encoder|prior|connectors?|controlnet)(_[0-9]+)?\.")
+_PART = re.compile(rf"({'|'.join(PIPELINE)})(_[0-9]+)?\.")
 _SLOTS = {
     ".lora_A.weight": "A",
     ".lora_B.weight": "B",
@@ -69,7 +71,11 @@ _NEW = (".lora_A.weight", ".lora_B.weight")
 _FACTOR = re.compile(
     "|".join(rf"{re.escape(end)}\Z" for end, slot in _SLOTS.items() if slot in "AB")
 )
-_OF_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+_ATTENTION: tuple[Role, ...] = ("query", "key", "value", "output")
+_OF_TEXT = {
+    words_of(NAMINGS["diffusers"], role)[0]: words_of(NAMINGS["bart"], role)[0]
+    for role in _ATTENTION
+}
 _REASONS = {
     "magnitude": SetAsideReason.MAGNITUDE,
     "bias": SetAsideReason.UPDATE_BIAS,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import FLOATS, LONGEST_NAME
 from subspace.errors import FormatError
+from subspace.modules.words import list_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,9 +39,9 @@ _WRAPPERS = {
 }
 # Common names of input and output embeddings, which PEFT saves whole if they were resized.
 _EMBEDDINGS = {
-    *("embed_tokens", "lm_head", "wte", "word_embeddings", "shared", "embed_in", "embed_out"),
-    *("tok_embeddings", "embedding", "embeddings", "decoder", "output_layer"),
-}
+    *(word.rpartition(".")[2] for word in (*list_words("embeddings"), *list_words("head"))),
+    "embedding",
+} - {"output"}  # which is a part of BERT's layers
 # A grouped convolution's B is laid out in full when read, which multiplies its bytes by the groups.
 _LARGEST_UNGROUPED = 2**28
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from subspace.errors import FormatError
+from subspace.modules.underscored import is_flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter, UpdateInfo
-
-FLAT = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lycoris_")
-"""How kohya's names of modules begin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +90,19 @@ def refuse_kinds(updates: Iterable[UpdateInfo], format: str, held: Iterable[str]
 
 
 def refuse_flat_names(adapter: Adapter, format: str) -> None:
-    """Refuse kohya's names, in which ``_`` stands for ``.`` and cannot be taken back.
+    """Refuse flat names, in which ``_`` stands for ``.`` and cannot be taken back.
+
+    kohya's programs, OneTrainer and LyCORIS write them.
 
     Raises
     ------
     FormatError
         Names the first.
     """
-    flat = next((name for name in adapter.updates if name.startswith(FLAT)), None)
+    flat = next((name for name in adapter.updates if is_flat(name)), None)
     if flat is not None:
         raise FormatError(
-            f"module {flat!r} has a name of kohya's, with _ for every dot: {format} needs the base "
+            f"module {flat!r} has a flat name, with _ for every dot: {format} needs the base "
             "model's own path, which only the base tells (subspace convert --base MODEL, or align "
             "with names, --map OLD=NEW); or write it as kohya"
         )

@@ -15,6 +15,7 @@ from subspace.adapters.formats import diffusers
 from subspace.adapters.writers.content import Content, refuse_flat_names, refuse_kinds
 from subspace.adapters.writers.peft import numbers, tensors_of
 from subspace.errors import FormatError
+from subspace.modules.words import DENOISERS
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ NAME = diffusers.NAME
 FOLDER = False
 WEIGHTS = ""
 SUFFIXES = (".safetensors",)
-_PART = re.compile(r"((?:unet|transformer|text_encoder)(?:_[0-9]+)?)\.(.+)", re.DOTALL)
+_PART = re.compile(rf"((?:{'|'.join(DENOISERS)}|text_encoder)(?:_[0-9]+)?)\.(.+)", re.DOTALL)
 
 
 def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001 - `Writer`'s

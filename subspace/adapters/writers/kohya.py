@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from subspace.adapters.formats import diffusers, kohya
 from subspace.adapters.source import some
 from subspace.adapters.writers.content import (
-    FLAT,
     Content,
     alpha_of,
     convolution,
@@ -19,6 +18,8 @@ from subspace.adapters.writers.content import (
     refuse_kinds,
 )
 from subspace.errors import FormatError
+from subspace.modules.underscored import is_flat
+from subspace.modules.words import FLAT_PREFIXES
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +31,9 @@ FOLDER = False
 WEIGHTS = ""
 SUFFIXES = (".safetensors",)
 _UNET = "lora_unet_"
-# What diffusers puts in front of a module's path -> what sd-scripts does.
+# What diffusers puts in front of a path -> what kohya's programs do, the first of several.
 _COMPONENTS = {
-    "unet.": _UNET,
-    "transformer.": _UNET,
-    "text_encoder.": "lora_te_",
-    "text_encoder_2.": "lora_te2_",
-    "text_encoder_3.": "lora_te3_",
+    f"{model}.": prefix for prefix, models in [*FLAT_PREFIXES.items()][::-1] for model in models
 }
 
 
@@ -80,7 +77,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
         notes.append(f"{some(zero)}: an alpha of 0 means none here, so lora_up is 0 instead")
     if rounded:
         notes.append(f"{some(rounded)}: alpha is stored in float32, its scale exact to 6e-8")
-    if not all(module.startswith((*FLAT, *_COMPONENTS)) for module in names):
+    if not all(is_flat(module) or module.startswith(tuple(_COMPONENTS)) for module in names):
         notes.append(
             "modules without a component in front are taken for the UNet's or transformer's "
             f"({_UNET}); paths are the base's own, none is translated to another program's"
@@ -112,7 +109,7 @@ def _flat(adapter: Adapter) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for module in adapter.updates:
-        if module.startswith(FLAT):
+        if is_flat(module):
             name = module
         else:
             start = next((c for c in components if module.startswith(c)), "")

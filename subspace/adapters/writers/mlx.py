@@ -41,7 +41,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     Raises
     ------
     FormatError
-        A convolution, an expert of another writer, or a name of kohya's.
+        A convolution, an expert of another writer, or a flat name.
     """
     import torch
 

@@ -11,7 +11,7 @@ import torch
 
 from subspace.errors import ShapeError, UnknownModuleError
 from subspace.modules.order import model_order
-from subspace.modules.wrappers import bare, modules
+from subspace.modules.wrappers import bare_name, modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -167,11 +167,11 @@ def _others(base: Pretrained, tuned: Pretrained, glob: str | None) -> dict[str, 
     by_bare: dict[str, list[str]] = defaultdict(list)
     there = _plain_tensors(tuned, glob)
     for name in there:
-        by_bare[bare(name)].append(name)
+        by_bare[bare_name(name)].append(name)
     held = set(there)
     found = {}
     for name in _plain_tensors(base, glob):
-        near = [name] if name in held else by_bare[bare(name)]
+        near = [name] if name in held else by_bare[bare_name(name)]
         if len(near) == 1:
             found[name] = near[0]
     return found

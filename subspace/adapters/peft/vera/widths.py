@@ -11,14 +11,21 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from subspace.modules.words import NAMINGS, words_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_READS = re.compile(
-    r"(^|\.)(q_proj|k_proj|v_proj|query|key|value|q|k|v|q_lin|k_lin|v_lin|wq|wk|wv|qkv_proj"
-    r"|query_key_value|c_attn|Wqkv|W_pack|qkv|gate_proj|up_proj|gate_up_proj|fc1|lin1|c_fc|w1|w3|wi"
-    r"|wi_0|wi_1|Wi|dense_h_to_4h|intermediate\.dense)$"
+    from subspace.modules.words import Role
+
+# Not diffusers': of its second attention, keys and values read another model's output.
+_FAMILIES = (
+    *("bert", "llama", "bart", "distilbert", "t5", "llama-original"),
+    *("gpt_neox", "phi3", "mpt", "timm", "gpt2", "baichuan"),
 )
+_FIRST: tuple[Role, ...] = ("query", "key", "value", "fused", "gate", "up", "gate_up")
+_WORDS = {w for name in _FAMILIES for role in _FIRST for w in words_of(NAMINGS[name], role)}
+_READS = re.compile(rf"(^|\.)({'|'.join(map(re.escape, sorted(_WORDS)))})$")
 # What writes to the residual stream -> where, in its place, the layer is whose output it reads.
 _WRITES = tuple(
     (re.compile(rf"(^|\.)({pattern})$"), sources)
