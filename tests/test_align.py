@@ -169,7 +169,7 @@ def test_every_measure_of_several_adapters_aligns_them():
 def test_where_nothing_meets_the_way_out_is_said():
     pair = [adapter("a.q", name="x"), adapter("b.q", name="y")]
     for measure in (subspace.interference, subspace.similarities):
-        with pytest.raises(UnknownModuleError, match="--map OLD=NEW"):
+        with pytest.raises(UnknownModuleError, match="--rename OLD=NEW"):
             measure(pair)
 
 

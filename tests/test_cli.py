@@ -75,12 +75,12 @@ def test_a_near_miss_names_what_was_meant():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["similarity", "--modul", "x"], "No such option '--modul'. Did you mean '--module'?"),
+        (["similarity", "--modul", "x"], "No such option '--modul'. Did you mean '--modules'?"),
         (["similarity", "--ot", "x"], "Did you mean '--out'?"),  # and not --contour, --control
         (["rank", "--js"], "Did you mean '--json'?"),
         (["rank", "--lateks"], "Did you mean '--latex'?"),
         (["rank", "-j"], "Did you mean '--json'?"),
-        (["rank", "--ma"], "Did you mean '--markdown' or '--map'?"),
+        (["rank", "--ma"], "Did you mean '--markdown' or '--rename'?"),
         (["rank", "--zzz"], "No such option '--zzz'.\n"),
         (["--debgu", "rank"], "Did you mean '--debug'?"),
         (["--zzz", "rank"], "No such option '--zzz'.\n"),

@@ -39,12 +39,12 @@ def test_the_table_has_every_module_and_its_chance(pair):
 
 
 def test_ranks_scale_and_module(pair):
-    rows = json.loads(run(*pair, "--ranks", "2,1", "--module", "*.value", "--json").stdout)
+    rows = json.loads(run(*pair, "--ranks", "2,1", "--modules", "*.value", "--json").stdout)
     assert [(r["module"], r["rank"]) for r in rows["modules"]] == [
         ("enc.0.value", 1),
         ("enc.0.value", 2),
     ]
-    bare = json.loads(run(*pair, "--unscaled", "--module", "*.value", "--json").stdout)
+    bare = json.loads(run(*pair, "--unscaled", "--modules", "*.value", "--json").stdout)
     assert not bare["scaled"]
     assert rows["modules"][1]["factor"] == pytest.approx(8 * bare["modules"][0]["factor"])
 
@@ -82,7 +82,7 @@ def test_a_strangers_name_is_no_markup(tmp_path):
 
 def test_a_chart_of_one_modules_directions(pair, tmp_path):
     out = tmp_path / "gains.svg"
-    done = run(*pair, "--module", "*.query", "--out", out, "--json")
+    done = run(*pair, "--modules", "*.query", "--out", out, "--json")
     assert done.exit_code == 0, done.output
     json.loads(done.stdout)
     assert out.read_text().startswith("<?xml")
@@ -181,14 +181,14 @@ def test_the_cache_goes_where_it_is_told(pair, tmp_path, monkeypatch):
     cold = run(*pair, "--cache", tmp_path / "cache", "--json").stdout
     assert len(list((tmp_path / "cache").iterdir())) == 2
     assert not (tmp_path / "home").exists()
-    for option in ("--cache-verify", "--json"):
+    for option in ("--verify-cache", "--json"):
         assert run(*pair, "--cache", tmp_path / "cache", option).exit_code == 0
     assert run(*pair, "--cache", tmp_path / "cache", "--json").stdout == cold
     assert run(*pair, "--no-cache", "--json").stdout == cold
     assert not (tmp_path / "home").exists()
     run(*pair)
     assert len(list((tmp_path / "home").rglob("*.json"))) == 2
-    refused(run(*pair, "--no-cache", "--cache-verify"), tmp_path, "--no-cache goes with neither")
+    refused(run(*pair, "--no-cache", "--verify-cache"), tmp_path, "--no-cache goes with neither")
 
 
 def test_ranks_may_be_a_span(pair):

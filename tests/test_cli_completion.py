@@ -54,7 +54,7 @@ def test_an_option_and_its_value_in_one_word():
     assert values("subspace similarity --side=i") == ["in"]
     assert values("subspace similarity a --side=in --by=ag") == ["agreeing"]
     assert values("subspace similarity a --side=in --k") == ["--k"]
-    assert offered("subspace rank a --map x=y ru") == [("file", "ru")]
+    assert offered("subspace rank a --rename x=y ru") == [("file", "ru")]
 
 
 @pytest.mark.parametrize("verb", VERBS)

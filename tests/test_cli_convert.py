@@ -83,7 +83,7 @@ def _module():
 
 def test_convert_of_some_modules_and_of_what_stores_no_alpha(source, tmp_path):
     loose = tmp_path / "loose.pt"
-    assert run("convert", source, loose, "--to", "loralib", "--module", "*value").exit_code == 0
+    assert run("convert", source, loose, "--to", "loralib", "--modules", "*value").exit_code == 0
     done = run("convert", loose, tmp_path / "back", "--to", "peft")
     assert done.exit_code == 2
     assert "loralib stores no alpha" in done.output
@@ -183,7 +183,7 @@ def test_resize_refuses_before_it_computes(source, tmp_path, monkeypatch):
         ((), "give one of rank, energy and error"),
         (("--rank", "2", "--energy", "0.9"), "not rank and energy"),
         (("--energy", "99"), "it is above 0 and at most 1, such as 0.99"),
-        (("--rank", "2", "--module", "none"), "no module of adapter"),
+        (("--rank", "2", "--modules", "none"), "no module of adapter"),
     ]:
         done = run("resize", source, tmp_path / "a", *words)
         assert done.exit_code == 2

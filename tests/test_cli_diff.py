@@ -76,7 +76,7 @@ def test_json_csv_markdown_and_latex(two):
 
 
 def test_an_energy_and_a_pattern(two):
-    plain = json.loads(run(*two, "--energy", 0.8, "--module", "*.q_proj", "--json").stdout)
+    plain = json.loads(run(*two, "--energy", 0.8, "--modules", "*.q_proj", "--json").stdout)
     (module,) = plain["modules"]
     assert module["energy"] >= 0.8
     assert (plain["rank"], plain["energy"], plain["equal"]) == (None, 0.8, [])
@@ -115,7 +115,7 @@ def test_the_adapter_that_is_written_is_the_one_of_the_library(two, tmp_path):
     assert "is there already" in run(*two, "--out", out, code=2).stderr
     run(*two, "--rank", 2, "--out", out, "--overwrite")
     assert {u.rank for u in subspace.load(out).values()} == {2}
-    text = run(out, out, "--side", "in", "--module", "*.q_proj", verb="similarity").stdout
+    text = run(out, out, "--side", "in", "--modules", "*.q_proj", verb="similarity").stdout
     assert "q_proj" in text
 
 
@@ -150,7 +150,7 @@ def test_errors_are_one_line(two, tmp_path):
         ((base, tuned, "--rank", 2, "--energy", 0.5), "one of them decides"),
         ((base, tuned, "--json", "--csv"), "--json and --csv write to stdout"),
         ((base, tuned, "--overwrite"), "--overwrite is for --out"),
-        ((base, tuned, "--module", "*.nothing"), "no module of base 'base' matches"),
+        ((base, tuned, "--modules", "*.nothing"), "no module of base 'base' matches"),
         ((base, tuned, "--out", tmp_path / "a.safetensors"), "folder"),
         ((base, R8), "base 'base' has no weight of module 'bert.encoder.layer.0"),
         ((base, f"{R8}/adapter_model.safetensors"), "base 'base' has no weight of"),

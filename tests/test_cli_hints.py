@@ -30,13 +30,13 @@ def place(tmp_path, monkeypatch):
 
 
 ONE, TWO, THREE = (f"my runs/{name}" for name in ("one", "two", "-three"))
-FEW = ("--module", "*quer[y]")
+FEW = ("--modules", "*quer[y]")
 VERBS = {
     "inspect one": (["inspect", ONE], 1),
     "inspect two": (["inspect", ONE, TWO, "--strict"], 2),
     "similarity": (["similarity", ONE, TWO, "--side", "in", *FEW], 2),
     "matrix": (["similarity", ONE, TWO, THREE, "--by", "agreeing"], 2),
-    "rank": (["rank", ONE, TWO, "--map", "enc.0.query=x"], 2),
+    "rank": (["rank", ONE, TWO, "--rename", "enc.0.query=x"], 2),
     "interference": (["interference", ONE, TWO, THREE], 2),
     "interference of weights": (["interference", "--weights=1,-1", ONE, TWO], 1),
     "amplification": (["amplification", ONE, "--base", "a base", "--no-cache"], 2),
@@ -46,7 +46,7 @@ VERBS = {
     ),
     "placement": (["placement", ONE, "--base", "a base", *FEW], 2),
     "profile": (["placement", ONE, "--base", "a base", "--profile"], 1),
-    "diff": (["diff", "before", "after", "--module", "q"], 1),
+    "diff": (["diff", "before", "after", "--modules", "q"], 1),
     "diff of equals": (["diff", "before", "before"], 0),
 }  # fmt: skip
 
@@ -77,12 +77,12 @@ def test_every_hint_runs_as_it_stands(verb, place):
 def test_a_hint_keeps_what_was_typed(place):
     done = CliRunner().invoke(main, ["similarity", ONE, TWO, "--side", "in", *FEW])
     assert hints(done)[0] == (
-        "subspace similarity 'my runs/one' 'my runs/two' --side in --module '*quer[y]' "
+        "subspace similarity 'my runs/one' 'my runs/two' --side in --modules '*quer[y]' "
         "--out fig3.png"
     )
     assert hints(done)[1] == "subspace report 'my runs/one' 'my runs/two'"
-    done = CliRunner().invoke(main, ["rank", ONE, "--map", "enc.0.query=x", "--strict"])
-    assert hints(done)[1] == "subspace report 'my runs/one' --strict --map enc.0.query=x"
+    done = CliRunner().invoke(main, ["rank", ONE, "--rename", "enc.0.query=x", "--strict"])
+    assert hints(done)[1] == "subspace report 'my runs/one' --strict --rename enc.0.query=x"
     (place / "my runs" / "-three").rename(place / "-three")
     done = CliRunner().invoke(main, ["rank", ONE, "--", "-three"])
     first, second = hints(done)
@@ -115,7 +115,7 @@ def test_no_log_and_no_document_has_a_hint(monkeypatch):
 
 
 def test_what_is_pasted_is_read_back():
-    words = ["subspace", "rank", Path("it's mine/r8"), "--module", "*.q", "$HOME", ""]
+    words = ["subspace", "rank", Path("it's mine/r8"), "--modules", "*.q", "$HOME", ""]
     assert shlex.split(pasted(words)) == [str(word) for word in words]
     assert "\x1b" not in pasted(["\x1b[31m"])
 

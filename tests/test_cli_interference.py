@@ -148,7 +148,7 @@ def test_bad_input_is_one_line(runs, tmp_path):
     refused(run(*runs, "--weights", "1,0,2", *out), tmp_path, "'seed1' is 0", "leave")
     refused(run(*runs, "--json", "--csv", *out), tmp_path, "choose one")
     refused(run(*runs, "--level", "0", *out), tmp_path, "probability")
-    refused(run(*runs, "--module", "typo", *out), tmp_path, "'typo'", "enc.0.query")
+    refused(run(*runs, "--modules", "typo", *out), tmp_path, "'typo'", "enc.0.query")
     refused(run(runs[0], tmp_path / "nowhere", *out), tmp_path, "nowhere")
     other = agreeing_folder(tmp_path / "other", d=(30, 41))
     refused(run(runs[0], other, *out), tmp_path, "30 x 40", "30 x 41", "same base model")

@@ -199,7 +199,7 @@ def test_bad_input_is_one_line(runs, tmp_path):
     refused(run(*runs, "--k", "4", *out), tmp_path, "k is 4", "'seed0' has 3 directions")
     refused(run(*runs, "--by", "agreeing", "--k", "2", *out), tmp_path, "leave k out")
     refused(run(*runs, "--level", "0", *out), tmp_path, "probability")
-    refused(run(*runs, "--module", "*.nothing", *out), tmp_path, "nothing")
+    refused(run(*runs, "--modules", "*.nothing", *out), tmp_path, "nothing")
     refused(run(*runs, "--out", tmp_path / "f.tiff"), tmp_path, "f.tiff")
     refused(run(*[runs[0]] * 201, *out), tmp_path, "201 adapters were given", "2 to 200")
     refused(run(*runs[:2], Path("nowhere"), *out), tmp_path, "nowhere")

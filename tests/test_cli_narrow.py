@@ -15,7 +15,7 @@ from subspace.cli.shared.narrow import stacked
 from tests.support.folders import folder, two_models
 from tests.support.samples import R8, R64, ROOT, SEED
 
-FEW = ("--module", "*.5.*")
+FEW = ("--modules", "*.5.*")
 VERBS = {
     "similarity": ["similarity", R8, R64, "--angles", *FEW],
     "matrix": ["similarity", R8, R64, SEED, *FEW],
@@ -27,7 +27,7 @@ VERBS = {
     "interference of three": ["interference", R8, R64, SEED, "--all", *FEW],
     "resize": ["resize", R64, "OUT", "--rank", "4", "--overwrite", *FEW],
     "diff": ["diff", "before", "after"],
-    "profile": ["placement", R8, "--base", "minilm", "--profile", "--module", "*.5.*.query"],
+    "profile": ["placement", R8, "--base", "minilm", "--profile", "--modules", "*.5.*.query"],
 }
 
 

@@ -76,7 +76,7 @@ def test_tables_for_model_cards_and_papers(runs):
 
 
 def test_one_run_says_what_is_missing(runs):
-    done = run(runs[0], "--module", "*.query")
+    done = run(runs[0], "--modules", "*.query")
     assert done.exit_code == 0
     assert "No replicable rank from one run, only its spectrum" in done.output
     assert done.output.count("one run: a replicable rank needs a second one") == 1
@@ -133,7 +133,7 @@ def test_bad_input_is_one_line(runs, tmp_path):
     refused(run(*runs, "--level", "2", *out), tmp_path, "level is 2.0", "probability")
     refused(run(*runs, "--json", "--latex", *out), tmp_path, "choose one")
     refused(run(*runs, "--side", "delta-A", *out), tmp_path, "initial_A.safetensors")
-    refused(run(*runs, "--module", "typo", *out), tmp_path, "'typo'", "enc.0.query")
+    refused(run(*runs, "--modules", "typo", *out), tmp_path, "'typo'", "enc.0.query")
     refused(run(*runs, "--device", "abacus", *out), tmp_path, "abacus")
     refused(run(runs[0], tmp_path / "nowhere", *out), tmp_path, "nowhere")
     other = agreeing_folder(tmp_path / "other", d=(30, 41))

@@ -60,9 +60,9 @@ def test_a_module_of_another_name_is_matched_by_map(tmp_path, loralib):
     alone = run("similarity", R8, b, "--alpha", "16")
     assert alone.exit_code == 2
     assert "no module in common" in alone.stderr
-    mapped = run("similarity", R8, b, "--alpha", "16", "--map", f"something={full}", "--json")
+    mapped = run("similarity", R8, b, "--alpha", "16", "--rename", f"something={full}", "--json")
     assert [m["module"] for m in json.loads(mapped.stdout)["modules"]] == [full]
-    assert "write OLD=NEW" in run("similarity", R8, b, "--alpha", "16", "--map", "a").stderr
+    assert "write OLD=NEW" in run("similarity", R8, b, "--alpha", "16", "--rename", "a").stderr
 
 
 @pytest.mark.parametrize("verb", ["inspect", "rank"])

@@ -89,7 +89,7 @@ def test_figures_are_written_and_stdout_stays_clean(pair, tmp_path, figure):
 
 def test_module_and_control(pair, tmp_path):
     control = folder(tmp_path / "control", r=4, seed=9)
-    done = run(*pair, "--module", "*.value", "--control", control, "--json")
+    done = run(*pair, "--modules", "*.value", "--control", control, "--json")
     result = json.loads(done.stdout)
     assert [m["module"] for m in result["modules"]] == ["enc.0.value"]
     assert result["control"]["adapters"] == ["r2", "control"]

@@ -161,7 +161,7 @@ def test_another_base_and_names_of_ones_own(tmp_path):
     )
     flat = subspace.save(adapter.select("*.0.*"), tmp_path / "k.safetensors", "kohya").path
     name = next(iter(subspace.load(flat)))
-    run("convert", flat, tmp_path / "own", "--to", "peft", "--map", f"{name}=h.0.q")
+    run("convert", flat, tmp_path / "own", "--to", "peft", "--rename", f"{name}=h.0.q")
     assert list(subspace.load(tmp_path / "own")) == ["h.0.q"]
     wide = transformers.LlamaConfig(
         hidden_size=16, intermediate_size=12, num_hidden_layers=1, vocab_size=31,

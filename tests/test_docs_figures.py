@@ -24,7 +24,7 @@ def test_the_page_tells_of_every_style():
 def test_a_picture_is_as_wide_as_the_page_says(tmp_path, options, inches, dots):
     runs = [R8, R64]
     for suffix in (".png", ".svg"):
-        words = ("--module", "*.5.*", *options.split(), "--out", str(tmp_path / f"f{suffix}"))
+        words = ("--modules", "*.5.*", *options.split(), "--out", str(tmp_path / f"f{suffix}"))
         assert CliRunner().invoke(main, ["similarity", *runs, *words]).exit_code == 0
     (wide,) = struct.unpack(">I", (tmp_path / "f.png").read_bytes()[16:20])
     assert wide == int(dots)

@@ -94,7 +94,7 @@ def test_the_zoom_shows_exactly_the_triangle(k):
 def test_the_outline_encloses_exactly_the_cells_at_or_below_p(p, options):
     result = module(real=(7, 50), masked=[(2, 1)])
     result.pvalue[0, 0] = p  # at the level is within
-    ax = panel(result, p=p, **options)
+    ax = panel(result, contour=p, **options)
     k, m = options.get("cells", (8, 64))
     expected = (result.pvalue <= p)[:k, :m]
     if options:
@@ -117,13 +117,13 @@ def test_outlines_run_along_cells_for_any_set(rows):
 
 
 def test_no_outline_without_p_and_none_where_nothing_passes():
-    assert not marks(panel(module(), p=None), "_outline")
-    assert not marks(panel(module(), p=1e-12), "_outline")
+    assert not marks(panel(module(), contour=None), "_outline")
+    assert not marks(panel(module(), contour=1e-12), "_outline")
 
 
 def test_a_panel_that_passes_as_a_whole_differs_from_one_that_does_not():
     """Its outline is black along the frame, and the frame itself is grey."""
-    figure = figure3(compared(), p=0.5)
+    figure = figure3(compared(), contour=0.5)
     for ax in panels(figure):
         colours = {mpl.colors.to_hex(s.get_edgecolor()) for s in ax.spines.values()}
         assert colours == {"#b0b0b0"}
@@ -167,7 +167,7 @@ def test_a_bare_grid_has_no_null():
 @pytest.mark.parametrize("p", [0, 1, -0.1, float("nan")])
 def test_p_that_is_no_level_is_refused(p):
     with pytest.raises(ArgumentError, match="lies between 0 and 1"):
-        panel(module(), p=p)
+        panel(module(), contour=p)
 
 
 @pytest.mark.parametrize("cells", [(0, 1), (9, 1), (1, 65)])
@@ -259,10 +259,10 @@ def test_the_legend_names_the_level_and_stripes_only_where_they_are():
     def said(figure):
         return [t.get_text() for t in figure.legends[0].get_texts()]
 
-    assert said(figure3(compared(), p=0.02)) == [
+    assert said(figure3(compared(), contour=0.02)) == [
         "outline: p ≤ 0.02 against random subspaces, each cell by itself, uncorrected"
     ]
-    assert said(figure3(compared(), p=None)) == []
+    assert said(figure3(compared(), contour=None)) == []
     sure = {k: replace(m, pvalue=0 * m.pvalue) for k, m in compared().items()}
     (whole,) = said(figure3(replace(compared(), modules=sure)))
     assert " ".join(whole.split()).endswith("uncorrected; around a panel: all its cells")

@@ -368,7 +368,7 @@ def test_the_table_and_json_say_the_same(pair):
     assert "note: enc.0.query: 5 of 7 directions of W" in done.output
     assert len(first["energy"]) == 7
     assert first["error"][5] is None
-    rows = json.loads(run(*pair, "--side", "out", "--module", "*.value", "--json").stdout)
+    rows = json.loads(run(*pair, "--side", "out", "--modules", "*.value", "--json").stdout)
     assert [(m["module"], m["d"]) for m in rows["modules"]] == [("enc.0.value", 5)]
 
 
@@ -398,7 +398,7 @@ def test_long_work_is_announced_on_stderr(pair, monkeypatch):
     json.loads(done.stdout)
     assert done.stderr.startswith("profile: eigh of 2 Grams up to 5 x 5, about ")
     assert done.stderr.count("\n") == 1
-    one = run(*pair, "--json", "--module", "*.value")
+    one = run(*pair, "--json", "--modules", "*.value")
     assert one.stderr.startswith("profile: eigh of a Gram of 5 x 5, about ")
 
 

@@ -312,7 +312,7 @@ def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
 
 
 def test_json_goes_to_stdout_or_to_a_file(tmp_path):
-    words = (R8, "--module", "*.5.*.query")
+    words = (R8, "--modules", "*.5.*.query")
     exact = json.loads(run(*words, "--json").stdout)
     assert exact["command"].endswith("--json")
     out = tmp_path / "r.json"
@@ -324,7 +324,7 @@ def test_json_goes_to_stdout_or_to_a_file(tmp_path):
 
 
 def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):
-    few = ("--module", "*.[05].*.query", "--base", "minilm")
+    few = ("--modules", "*.[05].*.query", "--base", "minilm")
     names = NAMES
     done = run(*(SAMPLES / name for name in names), *few, "--csv")
     assert done.exit_code == 0, done.output

@@ -284,7 +284,7 @@ def test_a_start_that_changed_the_base_goes_with_its_rank_alone(tmp_path):
         subspace.save(subspace.load(folder), tmp_path / "mlx", "mlx")
     with pytest.raises(FormatError, match=r"'pissa_niter_4' changes the base weights by the rank"):
         subspace.save(smaller, tmp_path / "small")
-    assert subspace.save(smaller, tmp_path / "s", updates_only=True, format="mlx").path.is_dir()
+    assert subspace.save(smaller, tmp_path / "s", updates_only=True, to="mlx").path.is_dir()
 
 
 def test_what_a_strangers_file_holds_is_no_bug(tmp_path):

@@ -20,7 +20,7 @@ from tests.support.folders import folder, odd_adapters, two_models
 from tests.support.memory import adapter, gaussian
 from tests.support.samples import NAMES, R8, R64, ROOT, SAMPLES, SEED
 
-FEW = ("--module", "*.[05].*")
+FEW = ("--modules", "*.[05].*")
 
 
 # The schema itself
@@ -96,7 +96,7 @@ def test_inspect():
         ("similarity", R8, R64, SEED, *FEW),
         ("similarity", R8, R64, SEED, "--by", "agreeing", "--side", "in", *FEW),
         ("placement", R8, "--base", "minilm", *FEW),
-        ("placement", R8, "--base", "minilm", "--profile", "--module", "*.5.*.query"),
+        ("placement", R8, "--base", "minilm", "--profile", "--modules", "*.5.*.query"),
         ("rank", R64, SEED),
         ("rank", R8),
         ("interference", R8, R64, SEED, *FEW),
@@ -167,7 +167,7 @@ def test_undefined_values(odd):
     assert {"median", "low", "high", "recommended"} <= nulls(document("rank", nothing, "--json"))
     merged = document("interference", a, third, equal, "--weights=1,-0.5,2", "--json")
     assert {"cosine", "finding", "kept", "phi", "same_start"} <= nulls(merged)
-    still = document("interference", nothing, a, "--module", "*query", "--json")
+    still = document("interference", nothing, a, "--modules", "*query", "--json")
     assert {"energy", "cosine", "shares"} <= nulls(still)
     table = document("amplification", a, "--base", model, "--no-top", "--no-cache", "--json")
     assert {"factor", "quotient", "finding", "chance_low", "w_in_w"} <= nulls(table)

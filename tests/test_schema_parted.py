@@ -154,7 +154,7 @@ def parted(plain, seen):
 def documents(odd, trained, reproduced):
     """One of each kind, as small as it can be."""
     a, equal, third, _, model = odd
-    few = ("--module", "*query")
+    few = ("--modules", "*query")
     yield document("inspect", R8, "--json")
     yield document("similarity", equal, third, "--angles", "--control", a, *few, "--json")
     yield document("similarity", equal, third, a, *few, "--json")
@@ -163,7 +163,7 @@ def documents(odd, trained, reproduced):
     yield document("amplification", third, "--base", model, "--no-cache", *few, "--json")
     yield document("amplification", third, equal, "--base", model, "--no-cache", *few, "--json")
     yield document("placement", third, "--base", model, "--profile", *few, "--json")
-    yield document("diff", *two_models(Path(model).parent), "--module", "[qk]", "--json")
+    yield document("diff", *two_models(Path(model).parent), "--modules", "[qk]", "--json")
     smaller = Path(model).parent / "smaller"
     yield document("resize", third, smaller, "--rank", "1", "--overwrite", "--json")
     kohya = Path(model).parent / "other.safetensors"

@@ -266,7 +266,7 @@ def test_a_sweep_from_a_file(swept, world, tmp_path, config):
     some = out / "texts.jsonl" / "query" / "r1-seed0" / "adapter_model.safetensors"
     some.rename(tmp_path / "away")
     assert CliRunner().invoke(main, asked).exit_code == 1
-    assert CliRunner().invoke(main, [*asked, "--records"]).stdout == done.stdout
+    assert CliRunner().invoke(main, [*asked, "--records-only"]).stdout == done.stdout
     (tmp_path / "away").rename(some)
     assert all(run["reused"] for run in json.loads(done.stdout)["runs"])
     assert len(json.loads(done.stdout)["runs"]) == 12

@@ -171,7 +171,7 @@ def test_verify_sees_what_the_key_cannot(tmp_path, monkeypatch):
     file.write_bytes(data)
     os.utime(file, ns=(10**18, 10**18))
     assert in_w(model, cache) == stale  # as the docstring of the key says
-    fresh = in_w(model, cache, verify=True)
+    fresh = in_w(model, cache, verify_cache=True)
     assert fresh != stale
     assert fresh == in_w(model, None)
     assert in_w(model, cache) == fresh  # the entry was replaced

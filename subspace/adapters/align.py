@@ -65,14 +65,14 @@ class Aligned(tuple["Adapter", ...]):
         return Aligned(adapter.select(modules) for adapter in self)
 
 
-def align(adapters: Sequence[Adapter], names: Mapping[str, str] | None = None) -> Aligned:
+def align(adapters: Sequence[Adapter], rename: Mapping[str, str] | None = None) -> Aligned:
     """Name the modules of all adapters as the first one that has them does.
 
     Parameters
     ----------
     adapters
         Of one base model. A fused projection is split where another adapter has its parts.
-    names
+    rename
         Old name -> new name, for what the rules do not find; used on every adapter that has it.
 
     Returns
@@ -85,9 +85,9 @@ def align(adapters: Sequence[Adapter], names: Mapping[str, str] | None = None) -
     Raises
     ------
     ArgumentError
-        `names` gives two modules of an adapter one name.
+        `rename` gives two modules of an adapter one name.
     UnknownModuleError
-        No adapter has a module that `names` speaks of.
+        No adapter has a module that `rename` speaks of.
 
     >>> import torch
     >>> from subspace.adapters import Adapter, LowRankUpdate
@@ -98,9 +98,9 @@ def align(adapters: Sequence[Adapter], names: Mapping[str, str] | None = None) -
     >>> list(pair[1])
     ['layers.0.q_proj', 'other']
     """
-    if isinstance(adapters, Aligned) and not names:
+    if isinstance(adapters, Aligned) and not rename:
         return adapters
-    return _match(adapters, names or {})
+    return _match(adapters, rename or {})
 
 
 def _match(adapters: Sequence[Adapter], asked: Mapping[str, str]) -> Aligned:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WAY_OUT = (
     "put the base's config.json, which tells the heads, beside the file, or leave them out with "
-    "--module"
+    "--modules"
 )
 
 

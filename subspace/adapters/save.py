@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from subspace.adapters.set_aside import SetAside
     from subspace.adapters.writers.content import Content, Writer
 
-# What `format=` and ``--to`` call each.
+# What `to` and ``--to`` call each.
 WRITERS: dict[str, Writer] = {
     "peft": save_peft,
     "mlx": save_mlx,
@@ -63,7 +63,7 @@ class Written(NamedTuple):
 def save(
     adapter: Adapter,
     path: str | os.PathLike[str],
-    format: str = "peft",
+    to: str = "peft",
     *,
     updates_only: bool = False,
     overwrite: bool = False,
@@ -82,7 +82,7 @@ def save(
     path
         A folder (peft, mlx), or a file that ends in .safetensors (kohya, diffusers; loralib also
         .pt).
-    format
+    to
         ``"peft"``, ``"mlx"``, ``"kohya"``, ``"diffusers"`` or ``"loralib"``.
     updates_only
         Write the updates alone where the adapter has more that the format does not hold: a head, a
@@ -113,10 +113,10 @@ def save(
     >>> again.format, len(again)
     ('kohya / LyCORIS', 12)
     """
-    if format not in WRITERS:
-        raise ArgumentError(f"format is {format!r}; what is written: {', '.join(WRITERS)}")
-    writer, path = WRITERS[format], Path(path)
-    check(path, format, overwrite=overwrite)
+    if to not in WRITERS:
+        raise ArgumentError(f"to is {to!r}; what is written: {', '.join(WRITERS)}")
+    writer, path = WRITERS[to], Path(path)
+    check(path, to, overwrite=overwrite)
     if not adapter.updates:
         raise FormatError(f"adapter {adapter.name!r} has no update that could be written")
     if adapter.format == cloneofsimo.NAME:
@@ -163,7 +163,7 @@ def save(
     return Written(path, writer.NAME, tuple(notes))
 
 
-def check(path: Path, format: str, *, overwrite: bool = False) -> None:
+def check(path: Path, to: str, *, overwrite: bool = False) -> None:
     """Refuse a place that `save` could not write to, before the work is done.
 
     Raises
@@ -171,7 +171,7 @@ def check(path: Path, format: str, *, overwrite: bool = False) -> None:
     ArgumentError
         It is taken, its suffix does not fit, or its parent is no folder.
     """
-    writer = WRITERS[format]
+    writer = WRITERS[to]
     suffixes = (".safetensors", *TORCH_SUFFIXES)
     if writer.FOLDER and path.suffix in suffixes:
         raise ArgumentError(f"{path}: {writer.NAME} is a folder of two files; give a folder's name")

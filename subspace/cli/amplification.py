@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
     cache: Path | None
     no_cache: bool
-    cache_verify: bool
+    verify_cache: bool
 
     def folder(self) -> Path | None:
         """Return the folder; None keeps nothing."""
@@ -57,8 +57,8 @@ class Kept(NamedTuple):
 
         if not self.no_cache:
             return self.cache or default_folder()
-        if self.cache is not None or self.cache_verify:
-            raise ArgumentError("--no-cache goes with neither --cache nor --cache-verify")
+        if self.cache is not None or self.verify_cache:
+            raise ArgumentError("--no-cache goes with neither --cache nor --verify-cache")
         return None
 
 
@@ -71,8 +71,12 @@ class Kept(NamedTuple):
 @click.option(
     "--ranks", callback=_ranks, metavar="K[,K…]", help="Truncate the update to its leading K: 1-8."
 )
-@click.option("--unscaled", is_flag=True, help="Leave alpha / r out of delta W.")
-@click.option("--no-top", is_flag=True, help='Leave "in W" out: W\'s own directions take longest.')
+@click.option(
+    "--scaled/--unscaled", default=True, help="Whether delta W has alpha / r; it does by default."
+)
+@click.option(
+    "--top/--no-top", default=True, help='Leave "in W" out: W\'s own directions take longest.'
+)
 @options.group(
     "random",
     Random,
@@ -122,7 +126,7 @@ class Kept(NamedTuple):
     ),
     click.option("--no-cache", is_flag=True, help="Keep nothing, and use nothing that was kept."),
     click.option(
-        "--cache-verify", is_flag=True, help="Hash all of W before what was kept is used."
+        "--verify-cache", is_flag=True, help="Hash all of W before what was kept is used."
     ),
 )
 @reading.reading(several=False)
@@ -132,8 +136,8 @@ def command(
     base: str,
     modules: str | None,
     ranks: list[int] | None,
-    unscaled: bool,
-    no_top: bool,
+    scaled: bool,
+    top: bool,
     random: Random,
     output: Output,
     kept: Kept,
@@ -149,8 +153,8 @@ def command(
     \b
         subspace amplification data/adapters/r8 --base minilm
         subspace amplification runs/r4 runs/r64 --base ./my-model --no-top
-        subspace amplification runs/r8 --base ./my-model --module '*.value' --ranks 1,2,4,8
-        subspace amplification runs/r8 --base ./my-model --module '*.3.*.query' --out gains.png
+        subspace amplification runs/r8 --base ./my-model --modules '*.value' --ranks 1,2,4,8
+        subspace amplification runs/r8 --base ./my-model --modules '*.3.*.query' --out gains.png
         subspace amplification runs/r8 --base ./my-model --figure map --out map.png
         subspace amplification runs/r8 --base ./my-model --ranks 1-8 --figure curve --out k.png
         subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].quotient'
@@ -169,10 +173,10 @@ def command(
             checkpoint,
             ranks=ranks,
             modules=modules,
-            scaled=not unscaled,
-            top=not no_top,
+            scaled=scaled,
+            top=top,
             cache=cache,
-            verify=kept.cache_verify,
+            verify_cache=kept.verify_cache,
             draws=random.draws,
             seed=random.seed,
             device=device,

@@ -40,7 +40,7 @@ def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) ->
     if pipeline and to != "diffusers":
         raise ArgumentError(
             f"--base {base!r} is a pipeline of several models, for --to diffusers: give the folder "
-            "of one of them, such as its unet, and --module 'lora_unet_*'"
+            "of one of them, such as its unet, and --modules 'lora_unet_*'"
         )
     from subspace.cli.shared.reading import open_base
 

@@ -48,7 +48,7 @@ def command(
     loralib (or .pt). Factors keep their dtype and bits; what a format stores once for all modules,
     such as MLX-LM's scale, is folded into B where modules differ, and said. What it cannot hold is
     refused by name. A place that is taken is left as it is. Names stay, but for those that --base
-    or --map tells.
+    or --rename tells.
 
     \b
         subspace convert runs/r8 runs/r8-mlx --to mlx
@@ -90,7 +90,7 @@ def _named(adapter: Adapter, base: str | None, to: str) -> Adapter:
     from subspace.adapters import align
     from subspace.cli.base_names import names_of
 
-    table = reading.renamed()
+    table = reading.rename()
     if base is not None:
         rest = [module for module in adapter if module not in table]
         table |= names_of(adapter, base, rest, to=to)

@@ -69,7 +69,7 @@ def command(
 
     \b
         subspace diff ./base ./tuned
-        subspace diff ./base ./tuned --rank 64 --module '*.q_proj' --out runs/full-r64
+        subspace diff ./base ./tuned --rank 64 --modules '*.q_proj' --out runs/full-r64
         subspace similarity runs/lora runs/full-r64 --side in
         subspace diff ./base runs/dora --rank 64 --out runs/dora-whole
         subspace diff ./base ./tuned --energy 0.9 --json | jq '.modules[] | [.module, .rank]'

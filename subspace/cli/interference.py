@@ -57,7 +57,7 @@ def command(
         subspace interference data/adapters/r8 data/adapters/r64
         subspace interference runs/german runs/poetry --weights 0.7,0.3 --out merge.png
         subspace interference runs/chat runs/toxic --weights 1,-1
-        subspace interference runs/a runs/b runs/c --all --module '*.value'
+        subspace interference runs/a runs/b runs/c --all --modules '*.value'
         subspace interference runs/a runs/b --json | jq '.modules[] | [.module, .energy]'
     """  # noqa: D301 - click wants the real character
     by = None if weights is None else _numbers(weights)

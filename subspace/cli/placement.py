@@ -64,7 +64,7 @@ def command(
     \b
         subspace placement data/adapters/r8 --base minilm
         subspace placement runs/r8 --base ./my-model --side out --out fig8.png
-        subspace placement data/adapters/r8 --base minilm --profile --module '*.5.*' --out p.png
+        subspace placement data/adapters/r8 --base minilm --profile --modules '*.5.*' --out p.png
     """  # noqa: D301 - click wants the real character
     if as_profile:
         profile_table.refuse_others()

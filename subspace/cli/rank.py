@@ -58,7 +58,7 @@ def command(
     \b
         subspace rank data/adapters/r64 data/adapters/r64-seed1
         subspace rank runs/r64-seed0 runs/r64-seed1 runs/r64-seed2 --side delta-A
-        subspace rank runs/r64-seed* --module '*.value' --out rank.png
+        subspace rank runs/r64-seed* --modules '*.value' --out rank.png
         subspace rank runs/r64-seed* --json | jq '.modules[] | [.module, .replicable]'
     """  # noqa: D301 - click wants the real character
     from subspace.measures.rank.measure import rank

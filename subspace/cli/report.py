@@ -55,7 +55,9 @@ if TYPE_CHECKING:
 )
 @click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
 @options.MODULE
-@click.option("--no-top", is_flag=True, help="Leave out W's own values, dear where W is large.")
+@click.option(
+    "--top/--no-top", default=True, help="Leave out W's own values, dear where W is large."
+)
 @output.output(
     "json",
     "csv",
@@ -72,7 +74,7 @@ def command(
     side: Side,
     level: float,
     modules: str | None,
-    no_top: bool,
+    top: bool,
     output: Output,
     device: str,
 ) -> None:
@@ -110,7 +112,7 @@ def command(
             side=side,
             level=level,
             modules=modules,
-            top=not no_top,
+            top=top,
             cache=default_folder(),
             command=options.command_line(),
             device=device,

@@ -83,6 +83,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--lr",
+    "--learning-rate",
+    "lr",
     metavar="[METHOD:]X[,X…]",
     default="4e-3",
     show_default=True,

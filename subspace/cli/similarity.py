@@ -76,11 +76,10 @@ if TYPE_CHECKING:
         ),
         click.option(
             "--contour",
-            "p",
             type=click.FloatRange(0, 1, max_open=True),
             default=0.01,
             show_default=True,
-            callback=lambda _context, _parameter, p: p or None,
+            callback=lambda _context, _parameter, value: value or None,
             help="--out draws a contour where p is this; 0 draws none.",
         ),
         click.option(
@@ -112,7 +111,7 @@ def command(
 
     \b
         subspace similarity data/adapters/r8 data/adapters/r64
-        subspace similarity runs/r8 runs/r64 --side in --module '*.query'
+        subspace similarity runs/r8 runs/r64 --side in --modules '*.query'
         subspace similarity runs/r8 runs/r64 --out fig3.png
         subspace similarity runs/r64 runs/r64-seed1 --out fig4.pdf --figure 4
         subspace similarity runs/r8 runs/r64 --json | jq '.modules[] | [.module, .agreeing]'

@@ -27,7 +27,7 @@ _OF_TWO = {
     "--control": "control",
     "--angles": "angles",
     "--figure": "figure",
-    "--contour": "p",
+    "--contour": "contour",
     "--above-chance": "above_chance",
     "--initial": "initial",
 }

@@ -83,7 +83,7 @@ def command(
             runs.out,
             jobs=runs.jobs,
             overwrite=runs.overwrite,
-            weights=not runs.records,
+            records_only=runs.records_only,
             checkpoint_every=runs.checkpoint_every,
             progress=advance,
             finished=finished,

@@ -104,7 +104,7 @@ def run(sweep: Sweep, runs: Path, jobs: int) -> list[SweepRun]:
     from subspace.training.sweep.train import run_sweep
 
     with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
-        cells = run_sweep(sweep, runs, jobs=jobs, weights=False, progress=tell, finished=ended)
+        cells = run_sweep(sweep, runs, jobs=jobs, records_only=True, progress=tell, finished=ended)
     failed = [cell for cell in cells if cell.record is None]
     if failed:
         raise ArgumentError(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Starts = Mapping[str, list[torch.Tensor]]  # of each module the initial A of every adapter
 
 
-_MAP = "; where two names mean one module, say so: --map OLD=NEW (subspace.align)"
+_MAP = "; where two names mean one module, say so: --rename OLD=NEW (subspace.align)"
 SAME_START = 0.9  # excess over chance of phi(r, r) from which two initial A are one start
 
 

@@ -28,7 +28,7 @@ def figure3(
     similarity: Similarity,
     *,
     modules: str | Sequence[str] | None = None,
-    p: float | None = 0.01,
+    contour: float | None = 0.01,
     above_chance: bool = False,
     initial: bool = False,
     title: str | None = None,
@@ -48,7 +48,7 @@ def figure3(
     modules
         One or two module paths. Default: query and value of the middle layer (the
         ceil(n/2)-th of n, as the paper's 48th of 96).
-    p
+    contour
         Outline the cells with a p-value at or below this; None for no outline.
     above_chance
         Draw phi minus what independent random subspaces give.
@@ -69,8 +69,8 @@ def figure3(
     UnknownModuleError
         A module is not in `similarity`, or it has none.
     ArgumentError
-        More than two modules, a p outside 0 to 1, a width that no page has, or `initial` where
-        no initial A was stored.
+        More than two modules, a contour outside 0 to 1, a width that no page has, or `initial`
+        where no initial A was stored.
     """
     check_width(width)
     names = chosen(similarity, modules)
@@ -83,7 +83,7 @@ def figure3(
         width=width,
         title=heading(similarity, title, width),
         note="Zoom: the triangle j\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}i.",
-        p=p,
+        contour=contour,
         above_chance=above_chance,
     )
 

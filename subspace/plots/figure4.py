@@ -21,7 +21,7 @@ def figure4(
     random: ModuleSimilarity | Similarity,
     *,
     modules: str | Sequence[str] | None = None,
-    p: float | None = 0.01,
+    contour: float | None = 0.01,
     above_chance: bool = False,
     initial: bool = False,
     title: str | None = None,
@@ -39,7 +39,7 @@ def figure4(
     random
         The same measure of two Gaussian matrices of the same shape; of a `Similarity` the first
         module is drawn.
-    modules, p, above_chance, initial, title, width
+    modules, contour, above_chance, initial, title, width
         As in `subspace.plots.figure3.figure3`.
 
     Returns
@@ -69,5 +69,9 @@ def figure4(
     )
     rows[0].append(gauss)
     return draw_panels(
-        rows, width=width, title=heading(seeds, title, width), p=p, above_chance=above_chance
+        rows,
+        width=width,
+        title=heading(seeds, title, width),
+        contour=contour,
+        above_chance=above_chance,
     )

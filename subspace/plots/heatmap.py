@@ -49,7 +49,7 @@ def phi_heatmap(
     phi: ModuleSimilarity | Grid,
     *,
     ax: Axes,
-    p: float | None = 0.01,
+    contour: float | None = 0.01,
     above_chance: bool = False,
     cells: tuple[int, int] | None = None,
     triangle: bool = False,
@@ -69,7 +69,7 @@ def phi_heatmap(
         A bare array has no null: it gets no contour, and `above_chance` is refused.
     ax
         What is drawn into, and returned.
-    p
+    contour
         Cells with a p-value at or below this are outlined; None draws no outline.
     above_chance
         Draw phi - null_mean, on a diverging scale from -1 to 1, instead of phi on 0 to 1.
@@ -95,8 +95,8 @@ def phi_heatmap(
     Raises
     ------
     ArgumentError
-        p is not between 0 and 1, `cells` is not within the grid, or a bare array is to be drawn
-        above chance.
+        `contour` is not between 0 and 1, `cells` is not within the grid, or a bare array is to
+        be drawn above chance.
     ShapeError
         The array is not two-dimensional, or empty.
 
@@ -109,7 +109,7 @@ def phi_heatmap(
     >>> ax.images[0].get_array().tolist()
     [[0.9, 0.5], [0.1, None]]
     """
-    values, inside, undefined = _read(phi, p=p, above_chance=above_chance)
+    values, inside, undefined = _read(phi, contour=contour, above_chance=above_chance)
     k, m = _checked_cells(cells, values.shape)
     values, inside, undefined = values[:k, :m], inside[:k, :m], undefined[:k, :m]
     blank = np.triu(np.ones((k, m), dtype=bool), 1) if triangle else np.zeros((k, m), dtype=bool)
@@ -168,14 +168,14 @@ def ticks(n: int, most: int = 9) -> list[int]:
     return [1, *range(step, n + 1, step)]
 
 
-def legend_handles(*, p: float | None, undefined: bool, whole: bool = False) -> list[Artist]:
+def legend_handles(*, contour: float | None, undefined: bool, whole: bool = False) -> list[Artist]:
     """Return what a legend needs to say: the outline's level, and the hatch where it is drawn.
 
     `whole`: some panel is outlined as a whole, which looks like a frame.
     """
     handles: list[Artist] = []
-    if p is not None:
-        label = f"outline: p ≤ {p:g} against random subspaces, {UNCORRECTED}"
+    if contour is not None:
+        label = f"outline: p ≤ {contour:g} against random subspaces, {UNCORRECTED}"
         label += "; around a panel: all its cells" if whole else ""
         handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
     if undefined:
@@ -197,16 +197,20 @@ def undefined_cells(result: ModuleSimilarity) -> Mask:
 
 
 def _read(
-    phi: ModuleSimilarity | Grid, *, p: float | None, above_chance: bool
+    phi: ModuleSimilarity | Grid, *, contour: float | None, above_chance: bool
 ) -> tuple[Grid, Mask, Mask]:
     """Return what to draw, which cells to outline and which have no value, each (r_a, r_b)."""
-    if p is not None and not 0 < p < 1:
-        raise ArgumentError(f"p = {p!r}: a p-value to outline lies between 0 and 1; None for none")
+    if contour is not None and not 0 < contour < 1:
+        raise ArgumentError(
+            f"contour = {contour!r}: a p-value to outline lies between 0 and 1; None for none"
+        )
     if isinstance(phi, ModuleSimilarity):
         values = phi.phi - phi.null_mean if above_chance else phi.phi
         undefined = undefined_cells(phi)
         # A comparison with NaN is False: an undefined cell is never outlined.
-        inside = ~undefined & (phi.pvalue <= p if p is not None else np.zeros(values.shape, bool))
+        inside = ~undefined & (
+            phi.pvalue <= contour if contour is not None else np.zeros(values.shape, bool)
+        )
         return values, inside, undefined
     values = np.asarray(phi, dtype=np.float64)
     if values.ndim != 2 or not values.size:

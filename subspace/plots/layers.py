@@ -46,7 +46,7 @@ def layers_figure(
     *,
     modules: str | Sequence[str] | None = None,
     layers: Collection[int] | None = None,
-    p: float | None = 0.01,
+    contour: float | None = 0.01,
     above_chance: bool = False,
     title: str | None = None,
     width: float = 7.0,
@@ -67,7 +67,7 @@ def layers_figure(
         The module paths to draw; default: all.
     layers
         The layers to draw, as their number stands in the module's path; default: all.
-    p, above_chance, title, width
+    contour, above_chance, title, width
         As in `subspace.plots.figure3.figure3`.
 
     Returns
@@ -80,7 +80,7 @@ def layers_figure(
     UnknownModuleError
         A module or layer is not in `similarity`, or it has none.
     ArgumentError
-        More than 512 panels, more kinds than fit side by side, a p outside 0 to 1, or a width
+        More than 512 panels, more kinds than fit side by side, a contour outside 0 to 1, or a width
         that no page has.
     """
     check_width(width)
@@ -115,7 +115,7 @@ def layers_figure(
         phi_heatmap(
             similarity[name],
             ax=ax,
-            p=p,
+            contour=contour,
             above_chance=above_chance,
             title="",
             most_ticks=(few, few),
@@ -145,7 +145,7 @@ def layers_figure(
         list(axes.values()),
         title=heading(similarity, title, width),
         note="In a dark panel: its largest φ." if flat else "",
-        p=p,
+        contour=contour,
         undefined=any(undefined_cells(similarity[name]).any() for name in names),
         above_chance=above_chance,
         bar=bar,

@@ -34,12 +34,12 @@ _LARGEST_RECORD = 64 << 20
 
 
 def finished_record(
-    folder: Path, identity: dict[str, Any], *, overwrite: bool, weights: bool = True
+    folder: Path, identity: dict[str, Any], *, overwrite: bool, records_only: bool = False
 ) -> dict[str, Any] | None:
     """Return the record of a finished run of the same identity, or None if there is room for one.
 
-    Identity is all that decides the adapter: options, model and data. Without `weights` the record
-    alone is enough.
+    Identity is all that decides the adapter: options, model and data. With `records_only`
+    the record alone is enough.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def finished_record(
         raise ArgumentError(f"{folder}: holds other files and no {RECORD}; choose another folder")
     record = read_record(folder)
     files = FILES[identity["options"].get("method", "lora")]
-    whole = not weights or all((folder / name).is_file() for name in files)
+    whole = records_only or all((folder / name).is_file() for name in files)
     differing = _differences(record, identity)
     if whole and not differing and not overwrite:
         return record

@@ -57,7 +57,7 @@ def train(
     out: str | Path,
     *,
     overwrite: bool = False,
-    weights: bool = True,
+    records_only: bool = False,
     checkpoint_every: int = 100,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
@@ -75,8 +75,8 @@ def train(
         The run's folder.
     overwrite
         Train over a different run that is there.
-    weights
-        Without them a finished run may be its record alone, as the project's own ones are kept.
+    records_only
+        A finished run may be its record alone, without weights, as the project's own ones are kept.
     checkpoint_every
         Steps between checkpoints, rounded up to tens, in a hidden folder beside `out` until the
         run is done; 0: none.
@@ -104,7 +104,7 @@ def train(
         "model": {"name": base.name, "sha256": base.sha256},
         "data": {"name": data.name, "sha256": data.digest},
     }
-    record = folders.finished_record(out, identity, overwrite=overwrite, weights=weights)
+    record = folders.finished_record(out, identity, overwrite=overwrite, records_only=records_only)
     reused = record is not None
     if record is None:
         require_train()

@@ -85,7 +85,7 @@ def refuse_kinds(updates: Iterable[UpdateInfo], format: str, held: Iterable[str]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise FormatError(
             f"module {bad[0].name!r}{more}: {format} has no place for an update of kind "
-            f"{bad[0].kind!r}; what it holds: {', '.join(kinds)} (--module 'PATTERN' chooses)"
+            f"{bad[0].kind!r}; what it holds: {', '.join(kinds)} (--modules 'PATTERN' chooses)"
         )
 
 
@@ -104,7 +104,7 @@ def refuse_flat_names(adapter: Adapter, format: str) -> None:
         raise FormatError(
             f"module {flat!r} has a flat name, with _ for every dot: {format} needs the base "
             "model's own path, which only the base tells (subspace convert --base MODEL, or align "
-            "with names, --map OLD=NEW); or write it as kohya"
+            "with names, --rename OLD=NEW); or write it as kohya"
         )
 
 

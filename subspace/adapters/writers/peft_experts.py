@@ -57,7 +57,7 @@ def stacked(adapter: Adapter, prefix: str) -> Stacked:
             raise FormatError(
                 f"module {module!r} is an expert by the name that {adapter.format} has for it: "
                 "PEFT wants the parameter of the base that holds all experts of a layer (such as "
-                "experts.down_proj), which it does not tell; --module 'PATTERN' leaves experts out"
+                "experts.down_proj), which it does not tell; --modules 'PATTERN' leaves experts out"
             )
     tensors: dict[str, torch.Tensor] = {}
     infos: dict[str, UpdateInfo] = {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WORDS = "subspace.words"
 """Under which a context keeps the verb and all that was typed after it."""
 _READING = {
-    "strict": "--strict", "renamed": "--map", "pattern": "--pattern", "alpha": "--alpha",
+    "strict": "--strict", "rename": "--rename", "pattern": "--pattern", "alpha": "--alpha",
     "adapter_name": "--adapter-name",
 }  # fmt: skip
 
@@ -25,8 +25,8 @@ _READING = {
 def pasted(words: Iterable[object]) -> str:
     """Return words as a shell reads them back.
 
-    >>> pasted(["subspace", "rank", "my runs/r8", "--module", "*.q"])
-    "subspace rank 'my runs/r8' --module '*.q'"
+    >>> pasted(["subspace", "rank", "my runs/r8", "--modules", "*.q"])
+    "subspace rank 'my runs/r8' --modules '*.q'"
     """
     return printable(shlex.join(map(str, words)))
 

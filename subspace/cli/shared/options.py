@@ -14,7 +14,7 @@ from subspace.errors import ArgumentError, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-MODULE = click.option("--module", "modules", metavar="GLOB", help="Only these, such as '*.query'.")
+MODULE = click.option("--modules", metavar="GLOB", help="Only these, such as '*.query'.")
 BASE = click.option(
     "--base",
     required=True,
@@ -128,7 +128,7 @@ def command_line(*leave_out: str) -> str:
         if isinstance(parameter, click.Argument):
             words += [portable(each) for each in values]
         elif isinstance(value, bool):
-            words += [parameter.opts[0]] if value else []
+            words += (parameter.opts if value else parameter.secondary_opts)[:1]
         else:
             for each in values:
                 words += [parameter.opts[0], portable(each)]

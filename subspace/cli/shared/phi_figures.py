@@ -31,7 +31,7 @@ def draw(
     *,
     width: float = 7.0,
     figure: str = "3",
-    p: float | None = 0.01,
+    contour: float | None = 0.01,
     above_chance: bool = False,
     initial: bool = False,
 ) -> Figure:
@@ -39,7 +39,7 @@ def draw(
     if figure == "layers":
         from subspace.plots.layers import layers_figure
 
-        return layers_figure(result, p=p, above_chance=above_chance, width=width)
+        return layers_figure(result, contour=contour, above_chance=above_chance, width=width)
     if figure == "4":
         from subspace.measures.similarity.measure import random_pair
         from subspace.plots.figure4 import figure4
@@ -47,10 +47,12 @@ def draw(
 
         first = result[chosen(result, None)[0]]
         random = random_pair(first.rank_a, first.rank_b, first.d)
-        return figure4(result, random, p=p, above_chance=above_chance, initial=initial, width=width)
+        return figure4(
+            result, random, contour=contour, above_chance=above_chance, initial=initial, width=width
+        )
     from subspace.plots.figure3 import figure3
 
-    return figure3(result, p=p, above_chance=above_chance, initial=initial, width=width)
+    return figure3(result, contour=contour, above_chance=above_chance, initial=initial, width=width)
 
 
 def cells(result: Similarity) -> tuple[tuple[str, ...], list[list[object]]]:

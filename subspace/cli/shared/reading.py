@@ -49,9 +49,8 @@ _NAME = click.option(
     callback=_keep,
     help="Which adapter, of files that hold several.",
 )
-_MAP = click.option(
-    "--map",
-    "renamed",
+_RENAME = click.option(
+    "--rename",
     multiple=True,
     metavar="OLD=NEW",
     expose_value=False,
@@ -61,10 +60,10 @@ _MAP = click.option(
 
 
 def reading(*, several: bool = True) -> Callable[[Any], Any]:
-    """Add ``--alpha``, ``--pattern``, ``--strict``, ``--adapter-name``, for `several` ``--map``."""
+    """Add the options of reading an adapter; ``--rename`` is for `several` of one base."""
 
     def added(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
-        for option in (_STRICT, *([_MAP] if several else []), _NAME, _PATTERN, _ALPHA):
+        for option in (_STRICT, *([_RENAME] if several else []), _NAME, _PATTERN, _ALPHA):
             command = option(command)
         return command
 
@@ -112,17 +111,17 @@ def adapters(paths: Iterable[Path]) -> Aligned:
     """Open adapters of one base, their modules named alike."""
     from subspace.adapters import align
 
-    return align([adapter(path) for path in paths], renamed())
+    return align([adapter(path) for path in paths], rename())
 
 
-def renamed() -> dict[str, str]:
-    """Return the running verb's ``--map``, old name to new."""
-    pairs = click.get_current_context().meta.get("subspace.renamed", ())
+def rename() -> dict[str, str]:
+    """Return the running verb's ``--rename``, old name to new."""
+    pairs = click.get_current_context().meta.get("subspace.rename", ())
     table = {}
     for pair in pairs:
         old, equals, new = pair.partition("=")
         if not (old and equals and new):
-            raise ArgumentError(f"--map {pair!r}: write OLD=NEW, the names of two modules")
+            raise ArgumentError(f"--rename {pair!r}: write OLD=NEW, the names of two modules")
         table[old] = new
     return table
 

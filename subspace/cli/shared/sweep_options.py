@@ -106,7 +106,7 @@ class RunOptions(NamedTuple):
     out: Path
     jobs: int
     checkpoint_every: int
-    records: bool
+    records_only: bool
     overwrite: bool
 
 
@@ -154,6 +154,7 @@ SWEEP = group(
     ),
     click.option(
         "--reference",
+        "--references",
         "references",
         multiple=True,
         type=click.Choice(("full", "head")),
@@ -162,6 +163,8 @@ SWEEP = group(
     ),
     click.option(
         "--lr",
+        "--learning-rate",
+        "lr",
         multiple=True,
         callback=read_rates,
         metavar="[METHOD:]X[,X…]",
@@ -289,7 +292,7 @@ RUNS = group(
         help="Steps between checkpoints, from the last of which a killed run goes on; 0: none.",
     ),
     click.option(
-        "--records",
+        "--records-only",
         is_flag=True,
         help="Take a run as done if its training.json is there, even without the weights.",
     ),

@@ -40,7 +40,7 @@ def amplification(
     scaled: bool = True,
     top: bool = True,
     cache: str | os.PathLike[str] | None = None,
-    verify: bool = False,
+    verify_cache: bool = False,
     draws: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -67,7 +67,7 @@ def amplification(
     cache
         A folder in which W's own singular values are kept for the next call. The verb uses
         `subspace.cache.default_folder`; here None keeps nothing.
-    verify
+    verify_cache
         Hash every byte of W before an entry of the cache is believed.
     draws, seed
         Haar draws behind the range that chance has, at least 200. None: 2000 where W's spectrum or
@@ -108,7 +108,7 @@ def amplification(
         scaled=scaled,
         top=top,
         cache=cache,
-        verify=verify,
+        verify_cache=verify_cache,
         draws=draws,
         seed=seed,
         device=device,
@@ -125,7 +125,7 @@ def amplifications(
     scaled: bool = True,
     top: bool = True,
     cache: str | os.PathLike[str] | None = None,
-    verify: bool = False,
+    verify_cache: bool = False,
     draws: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -142,7 +142,9 @@ def amplifications(
     chosen = [fitted(adapter, base, modules) for adapter in adapters]
     for adapter in chosen:
         _check_ranks(adapter, ranks)
-    values_of = ValuesOf(base, None if cache is None else Cache(Path(cache)), verify=verify)
+    values_of = ValuesOf(
+        base, None if cache is None else Cache(Path(cache)), verify_cache=verify_cache
+    )
     rows: list[list[ModuleAmplification]] = [[] for _ in chosen]
     for name in dict.fromkeys(name for adapter in chosen for name in adapter):
         having = [n for n, adapter in enumerate(chosen) if name in adapter]

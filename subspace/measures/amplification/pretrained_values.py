@@ -46,12 +46,14 @@ class ValuesOf:
         A base in memory has no files to tell it by, and is not cached.
     cache
         None keeps nothing.
-    verify
+    verify_cache
         Hash all of W before an entry is believed, beside the files' sizes, times and spaced rows.
     """
 
-    def __init__(self, base: Pretrained, cache: Cache | None, *, verify: bool = False) -> None:
-        self._base, self._verify = base, verify
+    def __init__(
+        self, base: Pretrained, cache: Cache | None, *, verify_cache: bool = False
+    ) -> None:
+        self._base, self._verify = base, verify_cache
         self._cache = cache if isinstance(base, Pretrained) else None
 
     @cached_property

@@ -134,7 +134,7 @@ def _fitting(name: str, before: Weight, after: Weight, tuned: Pretrained) -> tup
     raise ShapeError(
         f"module {name!r} is {before.shape[0]} x {before.shape[1]} in the base ({before.source}), "
         f"{after.shape[0]} x {after.shape[1]} in the tuned checkpoint ({after.source}): two shapes "
-        "have no difference; choose other modules with --module"
+        "have no difference; choose other modules with --modules"
     )
 
 

@@ -108,7 +108,7 @@ def draw_panels(
     width: float,
     title: str,
     note: str = "",
-    p: float | None,
+    contour: float | None,
     above_chance: bool,
 ) -> Figure:
     """Lay rows of panels out, with a colour bar, a legend and the origin in words.
@@ -136,7 +136,7 @@ def draw_panels(
         for x in range(columns):
             if x < len(row):
                 again = x > 0 and row[x].names == row[x - 1].names
-                _draw(row[x], axes[y, x], (widths[x], tall), again, p, above_chance)
+                _draw(row[x], axes[y, x], (widths[x], tall), again, contour, above_chance)
             else:
                 axes[y, x].set_axis_off()
     drawn = [panel.result for row in rows for panel in row if panel.result is not None]
@@ -145,7 +145,7 @@ def draw_panels(
         list(axes.ravel()),
         title=title,
         note=note,
-        p=p,
+        contour=contour,
         undefined=any(undefined_cells(result).any() for result in drawn),
         above_chance=above_chance,
     )
@@ -157,7 +157,7 @@ def _draw(
     ax: Axes,
     inches: tuple[float, float],
     again: bool,
-    p: float | None,
+    contour: float | None,
     above_chance: bool,
 ) -> None:
     fits = characters(inches[0] + 0.15, TITLE_SIZE)  # a title may use half of the gap beside it
@@ -169,7 +169,7 @@ def _draw(
     phi_heatmap(
         panel.result,
         ax=ax,
-        p=p,
+        contour=contour,
         above_chance=above_chance,
         cells=panel.cells,
         triangle=panel.triangle,
@@ -200,7 +200,7 @@ def finish(
     *,
     title: str,
     note: str,
-    p: float | None,
+    contour: float | None,
     undefined: bool,
     above_chance: bool,
     bar: Axes | None = None,
@@ -231,7 +231,7 @@ def finish(
     notes = [ORIGIN, note, end_words(end, above_chance=above_chance) if short else ""]
     legend_below(
         figure,
-        legend_handles(p=p, undefined=undefined, whole=any(map(outlined_whole, axes))),
+        legend_handles(contour=contour, undefined=undefined, whole=any(map(outlined_whole, axes))),
         note="\n".join(filter(None, notes)),
         columns=1 if width < NARROW else 2,
     )

@@ -47,7 +47,7 @@ def kept(run: SweepRun, store: Path) -> Path | None:
     record = read_record(run.folder)
     try:
         identity = {part: record[part] for part in ("options", "model", "data")}
-        finished_record(copy, identity, overwrite=False, weights=False)
+        finished_record(copy, identity, overwrite=False, records_only=True)
     except ArgumentError as error:  # someone's own adapter, perhaps, that is nowhere else
         raise ArgumentError(
             f"{copy}: in the place of a copy of {run.folder}, and none of it; move or delete it, "

@@ -36,7 +36,7 @@ def run_sweep(
     *,
     jobs: int = 1,
     overwrite: bool = False,
-    weights: bool = True,
+    records_only: bool = False,
     checkpoint_every: int = 100,
     progress: Callable[[SweepProgress], None] | None = None,
     finished: Callable[[SweepRun], None] | None = None,
@@ -49,7 +49,7 @@ def run_sweep(
         The grid, and the folder of its runs; of a single run, its own folder.
     jobs
         Runs at a time, in processes that share the cores; 1 trains in this one.
-    overwrite, weights, checkpoint_every
+    overwrite, records_only, checkpoint_every
         As in `train`.
     progress, finished
         Called at every step of a run, and with each run as it ends.
@@ -71,7 +71,7 @@ def run_sweep(
         raise ArgumentError(f"jobs is {jobs}; it must be a whole number >= 1")
     shared: dict[str, Any] = {
         "overwrite": overwrite,
-        "weights": weights,
+        "records_only": records_only,
         "checkpoint_every": checkpoint_every,
     }
     if sweep.runs == 1:
