@@ -12,7 +12,7 @@ from subspace.reports import report
 from tests.support.memory import adapter, gaussian
 
 PAIR = ("data/adapters/r8", "data/adapters/r64")
-MODULE = ("--module", "*.0.*.query")
+MODULE = ("--modules", "*.0.*.query")
 
 
 @pytest.fixture
