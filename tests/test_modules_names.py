@@ -115,7 +115,7 @@ def test_similarity_and_amplification_match_one_model_in_and_out_of_its_wrapper(
 
 def test_two_towers_are_not_one(tmp_path):
     first, second = (adapter([f"{tower}.layers.0.q_proj"]) for tower in ("encoder", "decoder"))
-    with pytest.raises(UnknownModuleError, match="--map OLD=NEW"):
+    with pytest.raises(UnknownModuleError, match="--rename OLD=NEW"):
         subspace.similarity(first, second)
     base = open_pretrained(checkpoint(tmp_path / "x.safetensors", second))
     with pytest.raises(UnknownModuleError, match="no weight of module"):

@@ -101,6 +101,6 @@ def _only_holder(module: str, models: Mapping[str, Pretrained]) -> str:
     if len(holding) != 1:
         which = f"{' and '.join(holding)} have" if holding else f"none of {', '.join(models)} has"
         raise UnknownModuleError(
-            f"module {module!r}: {which} such a module; --map OLD=NEW names it"
+            f"module {module!r}: {which} such a module; --rename OLD=NEW names it"
         )
     return holding[0]

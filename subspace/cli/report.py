@@ -108,7 +108,7 @@ def command(
             checkpoint,
             sweep=sweep,
             control=None if control is None else reading.adapter(control),
-            names=reading.rename(),
+            rename=reading.rename(),
             side=side,
             level=level,
             modules=modules,

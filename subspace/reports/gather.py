@@ -38,7 +38,7 @@ def report(
     *,
     sweep: Table6 | None = None,
     control: Adapter | None = None,
-    names: Mapping[str, str] | None = None,
+    rename: Mapping[str, str] | None = None,
     side: Side = "A",
     level: float = 0.01,
     modules: str | None = None,
@@ -63,7 +63,7 @@ def report(
         Table 6 of the runs that they belong to.
     control
         An adapter that had nothing to learn: the first adapter is held against it too.
-    names
+    rename
         Old name -> new name of modules, as in `subspace.align`.
     side, level, modules, device
         As in `subspace.similarity`.
@@ -101,7 +101,7 @@ def report(
 
     _check(adapters)
     tell = progress or (lambda _stage: lambda _count: None)
-    group = align(adapters if control is None else [*adapters, control], names)
+    group = align(adapters if control is None else [*adapters, control], rename)
     chosen = group.only(*range(len(adapters))).select(modules)
     controls = group[len(adapters) :]
     compared = []
