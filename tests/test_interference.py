@@ -36,7 +36,8 @@ SPECTRA = {
 def of(modules, name):
     """An adapter of named updates."""
     return Adapter.from_updates(
-        {m: LowRankUpdate(m, u.A, u.B, u.scale, u.source) for m, u in modules.items()}, name=name
+        {m: LowRankUpdate(m, u.A, u.B, u.scale, source=u.source) for m, u in modules.items()},
+        name=name,
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subspace.adapters.factors import hadamard, kronecker, products
-from subspace.adapters.source import Source
+from subspace.adapters.source import AdapterSource
 from subspace.errors import FormatError
 from subspace.tensorfiles import TensorFile, TensorHeader
 
@@ -25,7 +25,9 @@ def source_of(tensors):
         name: TensorHeader(tuple(t.shape), str(t.dtype).removeprefix("torch."))
         for name, t in tensors.items()
     }
-    source = Source("run", Path("run"), Path("w.safetensors"), None, "w")
+    source = AdapterSource(
+        name="run", path=Path("run"), weights=Path("w.safetensors"), config=None, where="w"
+    )
     source.__dict__["tensors"] = TensorFile(Path("w.safetensors"), headers, {}, tensors.__getitem__)
     return source
 

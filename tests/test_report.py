@@ -149,7 +149,9 @@ def test_undefined_cells_say_why():
 def test_strangers_names_are_text():
     """In adapters' and modules' names, metadata and notes; the data block stays one block."""
     updates = {f"layers.0.{HOSTILE}": gaussian(20, 30, 2), "$x$.1.{{7*7}}": gaussian(20, 30, 2)}
-    made = {name: LowRankUpdate(name, u.A, u.B, u.scale, HOSTILE) for name, u in updates.items()}
+    made = {
+        name: LowRankUpdate(name, u.A, u.B, u.scale, source=HOSTILE) for name, u in updates.items()
+    }
     one = Adapter.from_updates(made, name=HOSTILE)
     two = Adapter.from_updates(made, name="{{ config }}")
     text = html(report([one, two], command=HOSTILE))

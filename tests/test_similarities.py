@@ -22,7 +22,7 @@ from tests.support.memory import gaussian, planted
 
 def of(modules, name, initial=None):
     """An adapter of named updates."""
-    updates = {m: LowRankUpdate(m, u.A, u.B, u.scale, u.source) for m, u in modules.items()}
+    updates = {m: LowRankUpdate(m, u.A, u.B, u.scale, source=u.source) for m, u in modules.items()}
     return replace(Adapter.from_updates(updates, name=name), initial=initial or {})
 
 

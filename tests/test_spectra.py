@@ -131,7 +131,7 @@ def test_non_finite_is_named(dtype, which, value):
     u = gaussian(6, 5, 2, dtype=dtype)
     factor = getattr(u, which)
     factor[1, 1] = value
-    bad = LowRankUpdate("enc.q", u.A, u.B, 1.0, "run/adapter_model.safetensors")
+    bad = LowRankUpdate("enc.q", u.A, u.B, 1.0, source="run/adapter_model.safetensors")
     with pytest.raises(
         NonFiniteError, match=rf"1 of \d+ entries of {which} in module 'enc.q'.*\[1, 1\].*run/"
     ):

@@ -7,7 +7,7 @@ read when a module is first asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
 from shlex import quote
 from types import MappingProxyType
@@ -67,6 +67,7 @@ class LowRankUpdate:
     A: torch.Tensor
     B: torch.Tensor
     scale: float
+    _: KW_ONLY
     source: str = ""
     error: float = 0.0
     beyond: float = 0.0
@@ -106,7 +107,7 @@ class LowRankUpdate:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UpdateInfo:
     """What the header alone says of one update."""
 
@@ -182,7 +183,9 @@ class Adapter(Mapping[str, LowRankUpdate]):
         """Wrap updates that are already in memory, in the order given."""
         held = dict(updates)
         infos = {
-            key: UpdateInfo(key, u.shape, u.rank, u.scale, _dtype_name(u.A, u.B))
+            key: UpdateInfo(
+                name=key, shape=u.shape, rank=u.rank, scale=u.scale, dtype=_dtype_name(u.A, u.B)
+            )
             for key, u in held.items()
         }
         return cls(

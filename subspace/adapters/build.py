@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
     from subspace.tensorfiles import TensorHeader
 
     Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor] | Kronecker]
@@ -35,8 +35,8 @@ _UNIT_ROUNDOFF = {
 }
 
 
-@dataclass(frozen=True)
-class Planned:
+@dataclass(frozen=True, kw_only=True)
+class UpdateSpec:
     """One module's update as the headers tell it, and how its factors are made of tensors.
 
     Attributes
@@ -83,9 +83,9 @@ class Planned:
     rows: Callable[[torch.Tensor], torch.Tensor] = field(default=lambda rows: rows, repr=False)
 
 
-def assemble(
-    source: Source,
-    planned: Iterable[Planned],
+def build_adapter(
+    source: AdapterSource,
+    planned: Iterable[UpdateSpec],
     *,
     format: str,
     method: Method = Method.LORA,
@@ -123,7 +123,7 @@ def assemble(
     FormatError
         Two updates are of one module, or a magnitude that fits neither side of its own.
     """
-    updates: dict[str, Planned] = {}
+    updates: dict[str, UpdateSpec] = {}
     for update in sorted(planned, key=lambda update: model_order(update.module)):
         other = updates.setdefault(update.module, update)
         if other is not update:
@@ -156,7 +156,7 @@ def assemble(
             A,
             B,
             update.scale,
-            f"{source.weights} ({some(update.tensors, 4)})",
+            source=f"{source.weights} ({some(update.tensors, 4)})",
             rounding=_rounding(update, source),
             magnitude=magnitude.stored(update, tensors),
             blocks=(made.first, made.second)
@@ -190,21 +190,21 @@ def _aside(name: str, header: TensorHeader, reason: SetAsideReason | SetAside | 
     return SetAside.of(name, header, reason or SetAsideReason.NOT_UNDERSTOOD)
 
 
-def _info(update: Planned, source: Source) -> UpdateInfo:
+def _info(update: UpdateSpec, source: AdapterSource) -> UpdateInfo:
     dtypes = (source.tensors.headers[name].dtype for name in update.tensors)
     return UpdateInfo(
-        update.module,
-        update.shape,
-        update.rank,
-        update.scale,
-        "/".join(dict.fromkeys(dtypes)),
-        update.kind,
-        update.kernel,
-        update.groups,
+        name=update.module,
+        shape=update.shape,
+        rank=update.rank,
+        scale=update.scale,
+        dtype="/".join(dict.fromkeys(dtypes)),
+        kind=update.kind,
+        kernel=update.kernel,
+        groups=update.groups,
     )
 
 
-def _rounding(update: Planned, source: Source) -> float:
+def _rounding(update: UpdateSpec, source: AdapterSource) -> float:
     """Bound what storing rounded off a product, or quantising a factor, relative to its norm."""
     dtypes = {source.tensors.headers[name].dtype for name in update.tensors}
     if not dtypes.isdisjoint(QUANTISED):

@@ -22,7 +22,7 @@ _OTHERS = (
 )
 
 
-class Place(NamedTuple):
+class AdapterFiles(NamedTuple):
     """Where an adapter's files are. `config` is None where there is no such file."""
 
     name: str
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     adapter_name: str | None = None  # still to be looked for, in the tensors' names
 
 
-def find(path: Path, adapter_name: str | None = None) -> Place:
+def find(path: Path, adapter_name: str | None = None) -> AdapterFiles:
     """Find an adapter's files, from names in the folder alone.
 
     Raises
@@ -90,7 +90,7 @@ def _name_of_file(path: Path) -> str:
     return folder if path.name in (*WEIGHTS, *_OTHERS) else f"{folder}/{path.stem}"
 
 
-def _in_folder(name: str, folder: Path) -> Place:
+def _in_folder(name: str, folder: Path) -> AdapterFiles:
     for weights in WEIGHTS:
         if (folder / weights).exists():
             return _beside(name, folder, folder / weights)
@@ -108,6 +108,6 @@ def _in_folder(name: str, folder: Path) -> Place:
     raise MissingFileError(f"{folder}: no adapter here: no {CONFIG}, no {WEIGHTS[0]}{found}{whole}")
 
 
-def _beside(name: str, folder: Path, weights: Path) -> Place:
+def _beside(name: str, folder: Path, weights: Path) -> AdapterFiles:
     config = folder / CONFIG
-    return Place(name, folder, weights, config if config.exists() else None)
+    return AdapterFiles(name, folder, weights, config if config.exists() else None)

@@ -25,7 +25,7 @@ from subspace.adapters.peft import lora as peft
 from subspace.adapters.peft import lycoris as peft_lycoris
 from subspace.adapters.peft.refused import refused_by_name
 from subspace.adapters.peft.vera import read as peft_vera
-from subspace.adapters.source import Format, Source, some
+from subspace.adapters.source import AdapterSource, Format, some
 from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import read_json, short
 
@@ -130,7 +130,7 @@ def load(
     return adapter
 
 
-def _format_of(source: Source) -> Format | None:
+def _format_of(source: AdapterSource) -> Format | None:
     if source.pattern is not None:
         return pattern
     return next((format for format in FORMATS if format.claims(source)), None)
@@ -165,23 +165,23 @@ def _source(
     adapter_name: str | None,
     alpha: float | None = None,
     pattern: str | os.PathLike[str] | None = None,
-) -> Source:
+) -> AdapterSource:
     place = find(path, adapter_name)
     initial = place.folder / "initial_A.safetensors"
-    return Source(
-        place.name,
-        path,
-        place.weights,
-        read_json(place.config) if place.config else None,
-        str(place.config or place.weights),
-        initial if initial.exists() else None,
-        place.adapter_name,
-        alpha,
-        pattern,
+    return AdapterSource(
+        name=place.name,
+        path=path,
+        weights=place.weights,
+        config=read_json(place.config) if place.config else None,
+        where=str(place.config or place.weights),
+        initial=initial if initial.exists() else None,
+        adapter_name=place.adapter_name,
+        alpha=alpha,
+        pattern=pattern,
     )
 
 
-def _refuse_mixed(source: Source, format: Format, unknown: Iterable[str]) -> None:
+def _refuse_mixed(source: AdapterSource, format: Format, unknown: Iterable[str]) -> None:
     rest = source.only(unknown)
     if source.config is not None or source.pattern is not None or not rest.tensors:
         return
@@ -193,7 +193,7 @@ def _refuse_mixed(source: Source, format: Format, unknown: Iterable[str]) -> Non
             )
 
 
-def _unknown(source: Source) -> str:
+def _unknown(source: AdapterSource) -> str:
     tensors = source.tensors
     refused = refused_by_name(tensors)
     if refused is not None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.build import Planned
-    from subspace.adapters.source import Source
+    from subspace.adapters.build import UpdateSpec
+    from subspace.adapters.source import AdapterSource
 
 CONFIG = "config.json"
 WAY_OUT = (
@@ -41,7 +41,7 @@ class Heads(NamedTuple):
     rows: int | None  # of each, where the config tells it
 
 
-def base_config(source: Source) -> tuple[Path, Mapping[str, Any]] | None:
+def base_config(source: AdapterSource) -> tuple[Path, Mapping[str, Any]] | None:
     """Read the base's ``config.json`` beside the file, if there is one."""
     path = source.weights.parent / CONFIG
     return (path, read_json(path)) if path.exists() else None
@@ -83,7 +83,7 @@ def is_turned(module: str) -> bool:
     return module.endswith(("self_attn.q_proj", "self_attn.k_proj"))
 
 
-def put_back(source: Source, update: Planned, heads: Heads) -> Planned:
+def put_back(source: AdapterSource, update: UpdateSpec, heads: Heads) -> UpdateSpec:
     """Plan the rows of a query's or key's B in transformers' order.
 
     Raises

@@ -21,8 +21,8 @@ FLOATS = ("float64", "float32", "float16", "bfloat16")
 LONGEST_NAME = 500
 
 
-@dataclass(frozen=True)
-class Source:
+@dataclass(frozen=True, kw_only=True)
+class AdapterSource:
     """One adapter as it lies on disk. Nothing is opened before it is asked for.
 
     Attributes
@@ -62,7 +62,7 @@ class Source:
         """The weights, headers read."""
         return open_tensors(self.weights)
 
-    def only(self, names: Iterable[str]) -> Source:
+    def only(self, names: Iterable[str]) -> AdapterSource:
         """Return the same with these tensors alone."""
         held = self.tensors
         kept = {name: held.headers[name] for name in names}
@@ -102,15 +102,15 @@ class Format(Protocol):
     def PROOF(self) -> tuple[str, ...]:
         """These tests."""
 
-    def claims(self, source: Source) -> str | None:
+    def claims(self, source: AdapterSource) -> str | None:
         """Say why these files are of this format, or None if they are not."""
 
-    def read(self, source: Source) -> Adapter:
+    def read(self, source: AdapterSource) -> Adapter:
         """Make an `Adapter` from headers alone."""
 
 
 def by_module(
-    source: Source, parse: Callable[[str], tuple[str, str] | None]
+    source: AdapterSource, parse: Callable[[str], tuple[str, str] | None]
 ) -> dict[str, dict[str, str]]:
     """Group tensors by module: module -> slot -> the tensor's name.
 
@@ -144,7 +144,9 @@ def by_module(
     return found
 
 
-def factors_there(source: Source, module: str, slots: Mapping[str, str], *needed: str) -> None:
+def factors_there(
+    source: AdapterSource, module: str, slots: Mapping[str, str], *needed: str
+) -> None:
     """Refuse a module without one of its factors.
 
     Raises
@@ -161,7 +163,7 @@ def factors_there(source: Source, module: str, slots: Mapping[str, str], *needed
         )
 
 
-def matrix(source: Source, name: str, dimensions: Iterable[int] = (2,)) -> tuple[int, ...]:
+def matrix(source: AdapterSource, name: str, dimensions: Iterable[int] = (2,)) -> tuple[int, ...]:
     """Return the shape of a tensor that is to be a factor.
 
     Raises
@@ -180,7 +182,7 @@ def matrix(source: Source, name: str, dimensions: Iterable[int] = (2,)) -> tuple
     return header.shape
 
 
-def number(source: Source, name: str) -> float:
+def number(source: AdapterSource, name: str) -> float:
     """Read a tensor that holds one number, such as an alpha.
 
     Raises

@@ -174,7 +174,7 @@ def start(name: str, A0: torch.Tensor, adapter: str) -> LowRankUpdate:
 
     A B of ones stands where the real B was zero before training.
     """
-    return LowRankUpdate(name, A0, torch.ones(1, len(A0)), 1.0, f"initial A of {adapter}")
+    return LowRankUpdate(name, A0, torch.ones(1, len(A0)), 1.0, source=f"initial A of {adapter}")
 
 
 def same_start(initial: Solved, a: int, b: int) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from subspace.errors import FormatError
 from subspace.pretrained.libraries import WAY_OUT, using
 from subspace.tensorfiles import short
-from subspace.tensorfiles.strangers import json_object
+from subspace.tensorfiles.untrusted import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from subspace.tensorfiles.gguf_file import QUANTISED, open_gguf
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.safetensors_file import open_safetensors
 from subspace.tensorfiles.sharded import INDEX_SUFFIXES, ShardedFile, open_sharded
-from subspace.tensorfiles.strangers import inside, read_json, regular, short
 from subspace.tensorfiles.torch_file import open_torch
+from subspace.tensorfiles.untrusted import inside, read_json, regular, short
 
 if TYPE_CHECKING:
     import os

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import FormatError
 from subspace.tensorfiles.gguf_quantised import dequantised, rounding_of
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
-from subspace.tensorfiles.strangers import short
+from subspace.tensorfiles.untrusted import short
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
-from subspace.tensorfiles.strangers import RESAVE, json_object, short
+from subspace.tensorfiles.untrusted import RESAVE, json_object, short
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.tensorfiles.lazy import TensorFile
 from subspace.tensorfiles.safetensors_file import open_safetensors
-from subspace.tensorfiles.strangers import inside, read_json, regular, short
 from subspace.tensorfiles.torch_file import open_torch
+from subspace.tensorfiles.untrusted import inside, read_json, regular, short
 
 if TYPE_CHECKING:
     import os

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError, MissingExtraError
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
-from subspace.tensorfiles.strangers import RESAVE, short
+from subspace.tensorfiles.untrusted import RESAVE, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -33,7 +33,7 @@ def adapter(*updates, name="adapter"):
     names = ["q"] if len(updates) == 1 else [f"layer.{n}.q" for n in range(len(updates))]
     return Adapter.from_updates(
         {
-            n: LowRankUpdate(n, u.A, u.B, u.scale, u.source)
+            n: LowRankUpdate(n, u.A, u.B, u.scale, source=u.source)
             for n, u in zip(names, updates, strict=True)
         },
         name=name,

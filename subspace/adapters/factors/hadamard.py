@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 _FOUR = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 _CORES = ("hada_t1", "hada_t2")
 SLOTS = (*_FOUR, *_CORES)
 
 
-def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
+def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Extent:
     """Read shape and rank of one module off its tensors' headers.
 
     Parameters
@@ -79,7 +79,18 @@ def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
     tensors = tuple(slots[slot] for slot in (*_FOUR, *cores))
     rank = min(dim * dim, d_out, d_in)
     multiplied = 4 if rank < dim * dim or cores else 2
-    return bounded(source, module, Extent((d_out, d_in), rank, dim, tensors, multiplied, kernel))
+    return bounded(
+        source,
+        module,
+        Extent(
+            shape=(d_out, d_in),
+            rank=rank,
+            dim=dim,
+            tensors=tensors,
+            multiplied=multiplied,
+            kernel=kernel,
+        ),
+    )
 
 
 def factors(slots: Mapping[str, str]) -> Factors:

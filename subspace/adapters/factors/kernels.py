@@ -14,7 +14,7 @@ from subspace.errors import FormatError
 
 if TYPE_CHECKING:
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 KINDS = ("linear", "conv1d", "conv2d", "conv3d")  # by the kernel's dimensions
 
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
         return KINDS[len(self.kernel)]
 
 
-def pair(source: Source, a: str, b: str) -> Pair:
+def pair(source: AdapterSource, a: str, b: str) -> Pair:
     """Plan B (d_out, r) and A (r, d_in) from the headers of two tensors.
 
     Parameters

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 _CORE = "lokr_t2"
 SLOTS = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", _CORE)
@@ -50,7 +50,7 @@ class Kronecker:
         return _kron(B1, B2), _kron(A1, A2)
 
 
-def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
+def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Extent:
     """Read shape and rank of one module off its tensors' headers.
 
     Parameters
@@ -86,12 +86,19 @@ def extent(source: Source, module: str, slots: Mapping[str, str]) -> Extent:
     last = slots.get(_CORE, slots.get("lokr_w2"))
     kernel = source.tensors.headers[last].shape[2:] if last else ()
     rank = ranks[0] * ranks[1]
-    found = Extent((a * k, b * n), rank, dim, tensors, multiplied, kernel)
+    found = Extent(
+        shape=(a * k, b * n),
+        rank=rank,
+        dim=dim,
+        tensors=tensors,
+        multiplied=multiplied,
+        kernel=kernel,
+    )
     return bounded(source, module, found)
 
 
 def _block(
-    source: Source, module: str, slots: Mapping[str, str], n: str
+    source: AdapterSource, module: str, slots: Mapping[str, str], n: str
 ) -> tuple[tuple[int, int], int | None]:
     """Return the sides of one of the two matrices, and the width of its factors if it has any."""
     full, left, right = f"lokr_w{n}", f"lokr_w{n}_a", f"lokr_w{n}_b"

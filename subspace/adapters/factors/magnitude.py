@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from subspace.adapters.build import Planned
-    from subspace.adapters.source import Source
+    from subspace.adapters.build import UpdateSpec
+    from subspace.adapters.source import AdapterSource
 
 
-def aside(update: Planned, source: Source) -> SetAside:
+def aside(update: UpdateSpec, source: AdapterSource) -> SetAside:
     """Check a magnitude against its update, from headers alone.
 
     Raises
@@ -44,7 +44,7 @@ def aside(update: Planned, source: Source) -> SetAside:
     return SetAside.of(update.magnitude, header, SetAsideReason.MAGNITUDE, module=update.module)
 
 
-def stored(update: Planned, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+def stored(update: UpdateSpec, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """Read it, as `LowRankUpdate.magnitude` has it."""
     if not update.magnitude:
         return None
@@ -54,7 +54,7 @@ def stored(update: Planned, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor
     return tensor.reshape(1, -1)
 
 
-def _over_outputs(update: Planned, shape: tuple[int, ...]) -> bool:
+def _over_outputs(update: UpdateSpec, shape: tuple[int, ...]) -> bool:
     if update.magnitude.endswith("dora_scale"):
         return shape[:1] != (1,) or update.shape[0] == 1
     return math.prod(shape) == update.shape[0]

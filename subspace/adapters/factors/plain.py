@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import Planned
+from subspace.adapters.build import UpdateSpec
 from subspace.adapters.source import matrix
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 
-def asked_alpha(source: Source, writer: str) -> float:
+def asked_alpha(source: AdapterSource, writer: str) -> float:
     """Return the alpha that the user gave, of a format that stores none.
 
     Raises
@@ -28,7 +28,9 @@ def asked_alpha(source: Source, writer: str) -> float:
     return source.alpha
 
 
-def plain(source: Source, module: str, a: str, b: str, alpha: float, *, why: str = "") -> Planned:
+def plain(
+    source: AdapterSource, module: str, a: str, b: str, alpha: float, *, why: str = ""
+) -> UpdateSpec:
     """Plan the update ``alpha / r * B @ A`` of a linear layer, from headers alone.
 
     Parameters
@@ -55,6 +57,11 @@ def plain(source: Source, module: str, a: str, b: str, alpha: float, *, why: str
             f"{source.text(a)} and {b!r} {(d_out, width)} have different ranks, {rank} and {width}"
             + why
         )
-    return Planned(
-        module, (d_out, d_in), rank, alpha / rank, (a, b), lambda held: (held[b], held[a])
+    return UpdateSpec(
+        module=module,
+        shape=(d_out, d_in),
+        rank=rank,
+        scale=alpha / rank,
+        tensors=(a, b),
+        factors=lambda held: (held[b], held[a]),
     )

@@ -11,14 +11,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
     import torch
 
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 # Values of B and A together, 1 GiB in float64: all layers of a 7B model are below it at full rank.
 LARGEST = 2**27
@@ -28,7 +29,8 @@ GAUGE = (
 )
 
 
-class Extent(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Extent:
     """What the headers tell of one module's product."""
 
     shape: tuple[int, int]  # (d_out, d_in) of the map
@@ -39,7 +41,7 @@ class Extent(NamedTuple):
     kernel: tuple[int, ...] = ()  # where a tensor shows one: a convolution may be stored flat
 
 
-def bounded(source: Source, module: str, extent: Extent) -> Extent:
+def bounded(source: AdapterSource, module: str, extent: Extent) -> Extent:
     """Refuse factors that are too large to be multiplied out.
 
     Raises

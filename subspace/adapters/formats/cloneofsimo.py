@@ -18,7 +18,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors.kernels import pair
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, some
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "cloneofsimo/lora"
 WANTS = "MODEL:0:up (d_out, r) and MODEL:0:down (r, d_in), or a torch list of up, down, up, down"
@@ -44,7 +44,7 @@ _PAIR = re.compile(r"([^:]{1,100}):([0-9]{1,6}):(up|down)")
 _EMBED = "<embed>"
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are cloneofsimo's: the tensors' names, or a torch list's numbers."""
     if source.config is not None:
         return None
@@ -58,7 +58,7 @@ def claims(source: Source) -> str | None:
     return f"a list of {count} tensors" if numbered else None
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a file of cloneofsimo/lora, from headers alone.
 
     Raises
@@ -79,19 +79,19 @@ def read(source: Source) -> Adapter:
         if told is not None and told != str(held.rank):
             others.append(f"{module} ({told[:20]}, stored {held.rank})")
         planned.append(
-            Planned(
-                module,
-                held.shape,
-                held.rank,
-                1.0,
-                held.tensors,
-                held.factors,
-                held.kind,
+            UpdateSpec(
+                module=module,
+                shape=held.shape,
+                rank=held.rank,
+                scale=1.0,
+                tensors=held.tensors,
+                factors=held.factors,
+                kind=held.kind,
                 kernel=held.kernel,
             )
         )
     classes = _classes(metadata, modules)
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,

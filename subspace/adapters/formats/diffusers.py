@@ -20,7 +20,7 @@ import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors.kernels import pair
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
@@ -30,14 +30,14 @@ from subspace.adapters.source import by_module, factors_there, number, some
 from subspace.errors import FormatError
 from subspace.modules.words import NAMINGS, PIPELINE, words_of
 from subspace.tensorfiles import short
-from subspace.tensorfiles.strangers import json_object
+from subspace.tensorfiles.untrusted import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.peft.config import LoraConfig
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
     from subspace.modules.words import Role
 
 NAME = "diffusers"
@@ -83,7 +83,7 @@ _REASONS = {
 _NO_ALPHA = "no alpha is stored; r is taken, as diffusers does, so the scale is 1"
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are diffusers': the file's metadata, else the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -104,7 +104,7 @@ def claims(source: Source) -> str | None:
     return None if beside is None else f"tensor {beside[1]!r} is an alpha beside {beside[0]!r}"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a file of diffusers, from headers and alphas alone.
 
     Raises
@@ -125,14 +125,14 @@ def read(source: Source) -> Adapter:
     ranks = {module: held.rank for module, held in pairs.items()}
     scales, configs, notes = _scales(source, modules, ranks)
     planned = [
-        Planned(
-            module,
-            held.shape,
-            held.rank,
-            scales[module],
-            held.tensors,
-            held.factors,
-            held.kind,
+        UpdateSpec(
+            module=module,
+            shape=held.shape,
+            rank=held.rank,
+            scale=scales[module],
+            tensors=held.tensors,
+            factors=held.factors,
+            kind=held.kind,
             numbers=tuple(n for slot, n in modules[module].items() if slot == "alpha"),
             kernel=held.kernel,
             magnitude=modules[module].get("magnitude", ""),
@@ -142,7 +142,7 @@ def read(source: Source) -> Adapter:
     dora = SetAsideReason.MAGNITUDE in aside.values() or any(c.dora for c in configs)
     rslora = any(config.rslora for config in configs)
     base = next((config.base_model for config in configs if config.base_model), None)
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -200,7 +200,7 @@ def _is_norm(name: str) -> bool:
 
 
 def _scales(
-    source: Source, modules: Mapping[str, Mapping[str, str]], ranks: Mapping[str, int]
+    source: AdapterSource, modules: Mapping[str, Mapping[str, str]], ranks: Mapping[str, int]
 ) -> tuple[dict[str, float], list[LoraConfig], list[str]]:
     """Return each module's scale, the configs of the parts that have one, and notes."""
     parts: dict[str, list[str]] = defaultdict(list)
@@ -251,7 +251,7 @@ def _of_part(stored: Mapping[str, Any], part: str, *, alone: bool) -> dict[str, 
 
 
 def _from_tensors(
-    source: Source, names: Iterable[str], alphas: Mapping[str, str], ranks: Mapping[str, int]
+    source: AdapterSource, names: Iterable[str], alphas: Mapping[str, str], ranks: Mapping[str, int]
 ) -> tuple[dict[str, float], list[str]]:
     """Give the modules of one part their scale where it has no config."""
     found = {name: number(source, tensor) for name, tensor in alphas.items()}

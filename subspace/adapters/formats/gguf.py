@@ -17,7 +17,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.rotary import base_config, has_heads, heads_of, is_turned, put_back
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, matrix, some
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "GGUF (llama.cpp)"
 WANTS = "a .gguf file with general.type = adapter, NAME.weight.lora_a and NAME.weight.lora_b"
@@ -60,7 +60,7 @@ _MAPPED = ("llama", "qwen2", "qwen3")
 _BLOCK = re.compile(r"blk\.([0-9]{1,6})\.([a-z_]+)\Z")
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why this is a GGUF adapter: its suffix, and what it calls itself.
 
     Raises
@@ -80,7 +80,7 @@ def claims(source: Source) -> str | None:
     return None
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a GGUF file, from its header alone.
 
     Raises
@@ -95,7 +95,7 @@ def read(source: Source) -> Adapter:
         raise FormatError(f"{source.weights}: adapter.type = {short(kind)}; what is read: 'lora'")
     architecture = metadata.get("general.architecture", "")
     alpha, notes = _alpha(source)
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     for tensor, slots in by_module(source, _parse).items():
         factors_there(source, tensor, slots, "lora_a", "lora_b")
         planned.extend(_planned(source, tensor, slots, alpha, architecture))
@@ -129,7 +129,7 @@ def read(source: Source) -> Adapter:
         for name in source.tensors
         if name.endswith("_norm.weight")
     }
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -146,7 +146,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (tensor, slot) if tensor and slot in _SLOTS else None
 
 
-def _alpha(source: Source) -> tuple[float, list[str]]:
+def _alpha(source: AdapterSource) -> tuple[float, list[str]]:
     text = source.tensors.metadata.get("adapter.lora.alpha")
     try:
         alpha = 0.0 if text is None else float(text)
@@ -188,8 +188,8 @@ def _module(tensor: str, architecture: str) -> str:
 
 
 def _planned(
-    source: Source, tensor: str, slots: Mapping[str, str], alpha: float, architecture: str
-) -> Iterator[Planned]:
+    source: AdapterSource, tensor: str, slots: Mapping[str, str], alpha: float, architecture: str
+) -> Iterator[UpdateSpec]:
     a, b = slots["lora_a"], slots["lora_b"]
     shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
     both = f"{source.text(a)} and {b!r} {shape_b}"
@@ -205,8 +205,14 @@ def _planned(
     scale = alpha / rank if alpha else 1.0
     if not experts:
         kind = "embedding" if embedding else "linear"
-        yield Planned(
-            module, (d_out, d_in), rank, scale, (a, b), _of_one(a, b, embedding=embedding), kind
+        yield UpdateSpec(
+            module=module,
+            shape=(d_out, d_in),
+            rank=rank,
+            scale=scale,
+            tensors=(a, b),
+            factors=_of_one(a, b, embedding=embedding),
+            kind=kind,
         )
         return
     # A fused layer that was split has one A for all.
@@ -214,14 +220,14 @@ def _planned(
         raise FormatError(f"{both} are not factors of the same experts")
     for expert in range(experts[0]):
         shared = 0 if shape_a[0] == 1 else expert
-        yield Planned(
-            f"{module}.{expert}",
-            (d_out, d_in),
-            rank,
-            scale,
-            (a, b),
-            _of_expert(a, b, shared, expert),
-            "expert",
+        yield UpdateSpec(
+            module=f"{module}.{expert}",
+            shape=(d_out, d_in),
+            rank=rank,
+            scale=scale,
+            tensors=(a, b),
+            factors=_of_expert(a, b, shared, expert),
+            kind="expert",
         )
 
 

@@ -23,7 +23,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors import hadamard, kronecker
 from subspace.adapters.factors.kernels import KINDS, pair
 from subspace.adapters.factors.products import GAUGE, Extent, bounded, with_core
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "kohya / LyCORIS"
 WANTS = "NAME.lora_down.weight (r, d_in), NAME.lora_up.weight (d_out, r) and NAME.alpha"
@@ -88,7 +88,7 @@ class _Module(NamedTuple):
     kernel: tuple[int, ...] = ()
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are of this naming: the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -97,7 +97,7 @@ def claims(source: Source) -> str | None:
     return None if found is None else f"tensor {found!r} is named as sd-scripts and LyCORIS do"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a file of sd-scripts or LyCORIS, from headers and alphas alone.
 
     Raises
@@ -106,7 +106,7 @@ def read(source: Source) -> Adapter:
         A factor without its partner, shapes that do not multiply, an alpha that is no number, or
         a method that is no low-rank update.
     """
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     methods: set[Method] = set()
     notes: dict[str, list[str]] = defaultdict(list)
     aside = {
@@ -131,14 +131,14 @@ def read(source: Source) -> Adapter:
         held = _MODULES[method](source, module, factors)
         alpha = (slots["alpha"],) if "alpha" in slots else ()
         planned.append(
-            Planned(
-                module,
-                held.extent.shape,
-                held.extent.rank,
-                _scale(source, module, slots, held.extent.dim, notes),
-                held.extent.tensors,
-                held.factors,
-                KINDS[len(held.kernel)],
+            UpdateSpec(
+                module=module,
+                shape=held.extent.shape,
+                rank=held.extent.rank,
+                scale=_scale(source, module, slots, held.extent.dim, notes),
+                tensors=held.extent.tensors,
+                factors=held.factors,
+                kind=KINDS[len(held.kernel)],
                 numbers=alpha,
                 multiplied=held.extent.multiplied,
                 kernel=held.kernel,
@@ -152,7 +152,7 @@ def read(source: Source) -> Adapter:
             "of it is two checkpoints with its base: subspace diff BASE MERGED"
         )
     dora = any(update.magnitude for update in planned)
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -180,12 +180,14 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (module, slot) if module else None
 
 
-def _lora(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
+def _lora(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
     factors_there(source, module, slots, *_LORA[:2])
     down, up = slots[_LORA[0]], slots[_LORA[1]]
     if _LORA[2] not in slots:
         shape, rank, tensors, factors, kernel = pair(source, down, up)
-        return _Module(Extent(shape, rank, rank, tensors, multiplied=1), factors, kernel)
+        return _Module(
+            Extent(shape=shape, rank=rank, dim=rank, tensors=tensors, multiplied=1), factors, kernel
+        )
     mid = slots[_LORA[2]]
     (dim, d_in, *point), (d_out, rank, *ones) = (
         matrix(source, name, (2, 3, 4, 5)) for name in (down, up)
@@ -196,7 +198,9 @@ def _lora(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
             f"{source.text(mid)} is not the core of {source.text(down)} and {source.text(up)}"
         )
     d_in *= math.prod(core[2:])
-    extent = bounded(source, module, Extent((d_out, d_in), rank, dim, (down, up, mid)))
+    extent = bounded(
+        source, module, Extent(shape=(d_out, d_in), rank=rank, dim=dim, tensors=(down, up, mid))
+    )
     return _Module(extent, _tucker(down, up, mid), core[2:])
 
 
@@ -208,17 +212,17 @@ def _tucker(down: str, up: str, mid: str) -> Factors:
     return factors
 
 
-def _loha(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
+def _loha(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
     extent = hadamard.extent(source, module, slots)
     return _Module(extent, hadamard.factors(slots), _kernel(source, slots, "hada_t1"))
 
 
-def _lokr(source: Source, module: str, slots: Mapping[str, str]) -> _Module:
+def _lokr(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
     extent = kronecker.extent(source, module, slots)
     return _Module(extent, kronecker.factors(slots), _kernel(source, slots, "lokr_t2", "lokr_w2"))
 
 
-def _kernel(source: Source, slots: Mapping[str, str], *cores: str) -> tuple[int, ...]:
+def _kernel(source: AdapterSource, slots: Mapping[str, str], *cores: str) -> tuple[int, ...]:
     # Without these it lies flat among the inputs, and nothing tells it from a linear layer's.
     found = next((slots[slot] for slot in cores if slot in slots), None)
     return source.tensors.headers[found].shape[2:] if found else ()
@@ -228,7 +232,7 @@ _MODULES = {Method.LORA: _lora, Method.LOHA: _loha, Method.LOKR: _lokr}
 
 
 def _scale(
-    source: Source,
+    source: AdapterSource,
     module: str,
     slots: Mapping[str, str],
     dim: int | None,
@@ -259,7 +263,10 @@ def _method(methods: Iterable[Method], *, dora: bool) -> Method:
 
 
 def _notes(
-    source: Source, found: Mapping[str, list[str]], methods: set[Method], modules: Iterable[str]
+    source: AdapterSource,
+    found: Mapping[str, list[str]],
+    methods: set[Method],
+    modules: Iterable[str],
 ) -> list[str]:
     notes = [f"{some(names)}: {note}" for note, names in found.items()]
     if {Method.LOHA, Method.LOKR} & methods:
@@ -274,7 +281,7 @@ def _notes(
     return notes
 
 
-def _argument(source: Source, name: str) -> str | None:
+def _argument(source: AdapterSource, name: str) -> str | None:
     try:
         given = json.loads(source.tensors.metadata.get("ss_network_args", "{}"))
     except (ValueError, RecursionError):
@@ -282,14 +289,14 @@ def _argument(source: Source, name: str) -> str | None:
     return str(given.get(name)) if isinstance(given, dict) else None
 
 
-def _base_model(source: Source) -> str | None:
+def _base_model(source: AdapterSource) -> str | None:
     fields = source.tensors.metadata
     bases = (fields.get(key) for key in ("ss_sd_model_name", "ss_base_model_version"))
     base = next((base for base in bases if base and base != "None"), None)
     return base[:200] if base else None
 
 
-def _metadata(source: Source) -> dict[str, str]:
+def _metadata(source: AdapterSource) -> dict[str, str]:
     fields = source.tensors.metadata
     kept = ("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_base_model_version")
     return {key: fields[key][:200] for key in kept if key in fields}

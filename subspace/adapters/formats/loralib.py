@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors.plain import asked_alpha
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import by_module, factors_there, matrix, some
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "loralib"
 WANTS = "NAME.lora_A (r, d_in) and NAME.lora_B (d_out, r), without .weight"
@@ -50,7 +50,7 @@ _MOST_BLOCKS = 1024  # of one fused weight: each becomes a module, on a header's
 _LARGEST = 2**28  # entries of a convolution's laid-out A, which repeats the stored one
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are loralib's: the tensors' names alone."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -58,7 +58,7 @@ def claims(source: Source) -> str | None:
     return None if found is None else f"tensor {found!r} ends in .lora_A or .lora_B, no .weight"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a loralib state dict, from headers alone.
 
     Raises
@@ -68,7 +68,7 @@ def read(source: Source) -> Adapter:
         convolution has no weight beside that tells its kernel.
     """
     alpha = asked_alpha(source, "loralib")
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     blocks: list[str] = []
     parts: list[str] = []
     whole = False
@@ -93,7 +93,7 @@ def read(source: Source) -> Adapter:
             f"{some(parts)}: a MergedLinear with one enabled block; which rows of the base's "
             "weight it is, is not stored"
         )
-    return assemble(
+    return build_adapter(
         source, planned, format=NAME, set_aside=_aside(source, whole=whole), notes=notes
     )
 
@@ -105,7 +105,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (module, slot) if module and slot in _SLOTS else None
 
 
-def _base(source: Source, a: str) -> tuple[int, ...] | None:
+def _base(source: AdapterSource, a: str) -> tuple[int, ...] | None:
     """Return the shape of the layer's own weight, where the file is a whole state dict."""
     stored = a.removesuffix("lora_A")
     for leaf in ("conv.weight", "weight"):
@@ -119,7 +119,7 @@ def _map(base: tuple[int, ...]) -> tuple[int, int]:
     return base[0], math.prod(base[1:])
 
 
-def _aside(source: Source, *, whole: bool) -> dict[str, SetAsideReason]:
+def _aside(source: AdapterSource, *, whole: bool) -> dict[str, SetAsideReason]:
     reasons = {}
     for name in source.tensors:
         if _parse(name) is not None:
@@ -132,12 +132,12 @@ def _aside(source: Source, *, whole: bool) -> dict[str, SetAsideReason]:
 
 
 def _planned(
-    source: Source,
+    source: AdapterSource,
     module: str,
     slots: Mapping[str, str],
     base: tuple[int, ...] | None,
     alpha: float,
-) -> Iterator[Planned]:
+) -> Iterator[UpdateSpec]:
     a, b = slots["lora_A"], slots["lora_B"]
     (rows, d_in), (d_out, rank) = matrix(source, a), matrix(source, b)
     both = f"{source.text(a)} and {b!r} {(d_out, rank)}"
@@ -163,13 +163,13 @@ def _planned(
         raise FormatError(f"{both} are not the factors of a weight {base}, which is beside")
     for group in range(groups):
         name = module if groups == 1 else f"{module}.{group}"
-        yield Planned(
-            name,
-            (size, d_in),
-            rank,
-            alpha / rank,
-            (a, b),
-            lambda held, group=group: (  # type: ignore[misc]
+        yield UpdateSpec(
+            module=name,
+            shape=(size, d_in),
+            rank=rank,
+            scale=alpha / rank,
+            tensors=(a, b),
+            factors=lambda held, group=group: (  # type: ignore[misc]
                 held[b][group * size : (group + 1) * size],
                 held[a][group * rank : (group + 1) * rank],
             ),
@@ -183,7 +183,7 @@ def _convolution(
     shapes: tuple[tuple[int, int], tuple[int, int]],
     base: tuple[int, ...],
     alpha: float,
-) -> Planned:
+) -> UpdateSpec:
     a, b = names
     (rows, wide), (tall, width) = shapes
     d_out, d_in, kernel = base[0], math.prod(base[1:]), base[-1]
@@ -207,6 +207,13 @@ def _convolution(
 
     rank = rows // kernel
     kind = f"conv{len(base) - 2}d"
-    return Planned(
-        module, (d_out, d_in), times * rows, alpha / rank, (a, b), factors, kind, kernel=base[2:]
+    return UpdateSpec(
+        module=module,
+        shape=(d_out, d_in),
+        rank=times * rows,
+        scale=alpha / rank,
+        tensors=(a, b),
+        factors=factors,
+        kind=kind,
+        kernel=base[2:],
     )

@@ -17,7 +17,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import assemble
+from subspace.adapters.build import build_adapter
 from subspace.adapters.factors.plain import asked_alpha, plain
 from subspace.adapters.method import Method
 from subspace.adapters.set_aside import SetAside, SetAsideReason
@@ -26,8 +26,8 @@ from subspace.errors import FormatError, UnknownModuleError
 
 if TYPE_CHECKING:
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.build import Planned
-    from subspace.adapters.source import Source
+    from subspace.adapters.build import UpdateSpec
+    from subspace.adapters.source import AdapterSource
 
 NAME = "Megatron / NeMo"
 WANTS = "NAME.adapter.linear_in.weight (r, d_in) and NAME.adapter.linear_out.weight (d_out, r)"
@@ -45,7 +45,7 @@ _KEY = re.compile(
 _SHARDS = ": shards of tensor parallelism look so; gather the ranks, or export as PEFT"
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are Megatron's: the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -55,7 +55,7 @@ def claims(source: Source) -> str | None:
     return None if found is None else f"tensor {found!r} is named as Megatron-Bridge names it"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a state dict of Megatron-Bridge or NeMo, from headers alone.
 
     Raises
@@ -68,7 +68,7 @@ def read(source: Source) -> Adapter:
     """
     alpha = asked_alpha(source, "a Megatron state dict")
     wanted, others = _slot(source)
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     aside = {
         name: SetAside.of(
             name,
@@ -100,7 +100,7 @@ def read(source: Source) -> Adapter:
             "with Megatron's files alone"
         )
     dora = any(update.magnitude for update in planned)
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -125,7 +125,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (f"{path}.{key['part']}" if key["part"] else path), key["what"]
 
 
-def _slot(source: Source) -> tuple[str | None, list[str]]:
+def _slot(source: AdapterSource) -> tuple[str | None, list[str]]:
     """Choose one of several adapters; return it and the tensors of the others."""
     keys = {name: key["slot"] for name in source.tensors if (key := _KEY.match(name))}
     slots = list(dict.fromkeys(slot for slot in keys.values() if slot is not None))

@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.method import Method
 from subspace.adapters.source import by_module, factors_there, matrix
 from subspace.errors import FormatError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-from subspace.adapters.source import Source
+from subspace.adapters.source import AdapterSource
 
 NAME = "MLX-LM"
 WANTS = "NAME.lora_a (d_in, r) and NAME.lora_b (r, d_out), without .weight"
@@ -44,7 +44,7 @@ _DEFAULT_SCALE = 20.0
 _MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are MLX-LM's: the config's fields, else the tensors' names."""
     config = source.config
     if config is not None and "peft_type" in config:
@@ -55,7 +55,7 @@ def claims(source: Source) -> str | None:
     return None if found is None else f"tensor {found!r} ends in .lora_a or .lora_b"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of an MLX-LM folder or file, from headers alone.
 
     Raises
@@ -72,7 +72,7 @@ def read(source: Source) -> Adapter:
         )
     scale, alpha, notes = _scale(source, config)
     modules = by_module(source, _parse)
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     for module, slots in modules.items():
         if "m" in slots and len(slots) == 1:
             continue  # not understood
@@ -87,7 +87,7 @@ def read(source: Source) -> Adapter:
             planned[-1] = replace(planned[-1], magnitude=slots["m"])
     dora = any(update.magnitude for update in planned)
     experts = Counter(p.module.rpartition(".")[0] for p in planned if p.kind == "expert")
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -111,7 +111,9 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (module, slot) if module and slot in _SLOTS else None
 
 
-def _scale(source: Source, config: Mapping[str, Any]) -> tuple[float, float | None, list[str]]:
+def _scale(
+    source: AdapterSource, config: Mapping[str, Any]
+) -> tuple[float, float | None, list[str]]:
     """Return the scale, the alpha that it is multiplied by over r if it is, and notes."""
     held = config.get("lora_parameters")
     parameters = held if isinstance(held, dict) else {}
@@ -155,8 +157,8 @@ def _scale(source: Source, config: Mapping[str, Any]) -> tuple[float, float | No
 
 
 def _planned(
-    source: Source, module: str, slots: Mapping[str, str], scale: float, alpha: float | None
-) -> Iterator[Planned]:
+    source: AdapterSource, module: str, slots: Mapping[str, str], scale: float, alpha: float | None
+) -> Iterator[UpdateSpec]:
     a, b = slots["lora_a"], slots["lora_b"]
     shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
     both = f"{source.text(a)} and {b!r} {shape_b}"
@@ -170,8 +172,13 @@ def _planned(
         (d_in, rank), (width, d_out) = shape_a, shape_b
         if rank != width:
             raise FormatError(f"{both} have different ranks, {rank} and {width}")
-        yield Planned(
-            module, (d_out, d_in), rank, scale, (a, b), lambda held: (held[b].T, held[a].T)
+        yield UpdateSpec(
+            module=module,
+            shape=(d_out, d_in),
+            rank=rank,
+            scale=scale,
+            tensors=(a, b),
+            factors=lambda held: (held[b].T, held[a].T),
         )
         return
     (experts, rank, d_in), (others, d_out, width) = shape_a, shape_b
@@ -180,14 +187,14 @@ def _planned(
     if experts > _MOST_EXPERTS:
         raise FormatError(f"{both}: {experts} experts, more than {_MOST_EXPERTS}, are no layer's")
     for expert in range(experts):
-        yield Planned(
-            f"{module}.{expert}",
-            (d_out, d_in),
-            rank,
-            scale,
-            (a, b),
-            _of_expert(a, b, expert),
-            "expert",
+        yield UpdateSpec(
+            module=f"{module}.{expert}",
+            shape=(d_out, d_in),
+            rank=rank,
+            scale=scale,
+            tensors=(a, b),
+            factors=_of_expert(a, b, expert),
+            kind="expert",
         )
 
 

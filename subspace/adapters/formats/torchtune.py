@@ -16,7 +16,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.build import assemble
+from subspace.adapters.build import build_adapter
 from subspace.adapters.factors.plain import asked_alpha, plain
 from subspace.adapters.find import WEIGHTS
 from subspace.adapters.method import Method
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.build import Planned
-    from subspace.adapters.source import Source
+    from subspace.adapters.build import UpdateSpec
+    from subspace.adapters.source import AdapterSource
 
 NAME = "torchtune"
 WANTS = "NAME.lora_a.weight (r, d_in) and NAME.lora_b.weight (d_out, r)"
@@ -59,7 +59,7 @@ _REORDERED = {
 }
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are torchtune's: the tensors' names, also beside a config that is PEFT's."""
     if source.config is not None and source.weights.name in WEIGHTS:
         return None
@@ -67,7 +67,7 @@ def claims(source: Source) -> str | None:
     return None if found is None else f"tensor {found!r} ends in .lora_a.weight or .lora_b.weight"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a torchtune file, from headers alone.
 
     Raises
@@ -79,7 +79,7 @@ def read(source: Source) -> Adapter:
     config = source.config or {}
     alpha = _alpha(source, config)
     heads, unsure = _heads(source)
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     reordered: list[str] = []
     for path, slots in by_module(source, _parse).items():
         if "magnitude" in slots and len(slots) == 1:
@@ -102,7 +102,7 @@ def read(source: Source) -> Adapter:
     else:
         reordered = []
     base = config.get("base_model_name_or_path")
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -135,7 +135,7 @@ def _module(path: str) -> str:
     return path if inner is None else f"model.layers.{layer[1]}.{inner}"
 
 
-def _alpha(source: Source, config: Mapping[str, Any]) -> float:
+def _alpha(source: AdapterSource, config: Mapping[str, Any]) -> float:
     alpha = config.get("lora_alpha") if source.alpha is None else source.alpha
     if alpha is None:
         return asked_alpha(source, "torchtune's file")
@@ -144,7 +144,7 @@ def _alpha(source: Source, config: Mapping[str, Any]) -> float:
     return float(alpha)
 
 
-def _heads(source: Source) -> tuple[Heads | None, bool]:
+def _heads(source: AdapterSource) -> tuple[Heads | None, bool]:
     """Return the heads where rows are to be put back, and whether that is unsure."""
     beside = base_config(source)
     if beside is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.source import by_module, factors_there, matrix, some
 from subspace.errors import FormatError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "XLabs (Flux)"
 WANTS = "double_blocks.N.processor.qkv_lora1.down.weight and .up.weight, and their like"
@@ -49,7 +49,7 @@ _PARTS = {
 _BLOCKS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are XLabs': the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -57,7 +57,7 @@ def claims(source: Source) -> str | None:
     return None if found is None else f"tensor {found!r} is a factor of a processor of Flux's"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of XLabs' file, from headers alone.
 
     Raises
@@ -65,7 +65,7 @@ def read(source: Source) -> Adapter:
     FormatError
         A factor without its partner, or shapes that do not multiply or have no three parts.
     """
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     for layer, slots in by_module(source, _parse).items():
         factors_there(source, layer, slots, "down", "up")
         planned.extend(_planned(source, layer, slots["down"], slots["up"]))
@@ -75,7 +75,7 @@ def read(source: Source) -> Adapter:
             f"{some(update.module for update in planned)}: no alpha is stored; r is taken, as "
             "diffusers does, so the scale is 1"
         )
-    return assemble(source, planned, format=NAME, notes=notes)
+    return build_adapter(source, planned, format=NAME, notes=notes)
 
 
 def _parse(name: str) -> tuple[str, str] | None:
@@ -95,7 +95,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     return f"{found['block']}.{found['layer']}{found['stream']}", found["slot"]
 
 
-def _planned(source: Source, layer: str, a: str, b: str) -> Iterator[Planned]:
+def _planned(source: AdapterSource, layer: str, a: str, b: str) -> Iterator[UpdateSpec]:
     (rank, d_in), (d_out, width) = matrix(source, a), matrix(source, b)
     both = f"{source.text(a)} and {b!r} {(d_out, width)}"
     if rank != width:
@@ -107,13 +107,13 @@ def _planned(source: Source, layer: str, a: str, b: str) -> Iterator[Planned]:
         raise FormatError(f"{both}: {d_out} rows are no q, k and v of one width")
     rows = d_out // len(parts)
     for n, part in enumerate(parts):
-        yield Planned(
-            f"transformer.{_BLOCKS[kind]}.{number}.{part}",
-            (rows, d_in),
-            rank,
-            1.0 if source.alpha is None else source.alpha / rank,
-            (a, b),
-            _rows(a, b, slice(n * rows, (n + 1) * rows)),
+        yield UpdateSpec(
+            module=f"transformer.{_BLOCKS[kind]}.{number}.{part}",
+            shape=(rows, d_in),
+            rank=rank,
+            scale=1.0 if source.alpha is None else source.alpha / rank,
+            tensors=(a, b),
+            factors=_rows(a, b, slice(n * rows, (n + 1) * rows)),
         )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config, read_rank
 from subspace.adapters.peft.methods import PREFIX, claimed, config_of, modules_of, rest_aside
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "PEFT AdaLoRA"
 WANTS = "NAME.lora_A, NAME.lora_B and NAME.lora_E, adapter_config.json beside"
@@ -45,12 +45,12 @@ _FIELDS = frozenset({
 _TINY = 1e-5
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are PEFT's AdaLoRA: the config's ``peft_type``, else names of tensors."""
     return claimed(source, {"ADALORA"}, {"lora_E", "ranknum"})
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a PEFT folder with AdaLoRA, from headers alone.
 
     Raises
@@ -88,13 +88,13 @@ def read(source: Source) -> Adapter:
             raise FormatError(f"{source.text(numbers[0])} holds {divisor}, no rank")
         alpha = lora.alpha if lora.alpha > 0 else float(rank)
         planned.append(
-            Planned(
-                module,
-                (d_out, d_in),
-                rank,
-                alpha / (divisor + _TINY),
-                tuple(slots[slot] for slot in _FACTORS),
-                _factors(slots),
+            UpdateSpec(
+                module=module,
+                shape=(d_out, d_in),
+                rank=rank,
+                scale=alpha / (divisor + _TINY),
+                tensors=tuple(slots[slot] for slot in _FACTORS),
+                factors=_factors(slots),
                 numbers=tuple(numbers),
                 multiplied=2,
             )
@@ -105,7 +105,7 @@ def read(source: Source) -> Adapter:
     if lora.rslora or config.get("alpha_pattern"):
         notes.append("use_rslora and alpha_pattern are in the config; AdaLoRA does not use them")
     used = {name for update in planned for name in (*update.tensors, *update.numbers)} | set(aside)
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -133,7 +133,7 @@ def _kept(patterns: object, where: str) -> dict[str, tuple[int, int]]:
 
 
 def _check(
-    source: Source, name: str, rank: int, kept: tuple[int, int] | None, started: int
+    source: AdapterSource, name: str, rank: int, kept: tuple[int, int] | None, started: int
 ) -> None:
     """Refuse a rank that the config tells nothing of: its scale would be a guess."""
     if kept is not None and kept[1] != started:

@@ -55,7 +55,7 @@ _INITS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """The fields that the loader needs, of the types that it needs."""
 

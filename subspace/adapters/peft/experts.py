@@ -17,7 +17,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from subspace.adapters.build import Planned
+from subspace.adapters.build import UpdateSpec
 from subspace.adapters.peft.patterns import from_patterns
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import factors_there, matrix, some
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from subspace.adapters.build import Factors
     from subspace.adapters.peft.config import LoraConfig
     from subspace.adapters.peft.keys import Key
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 _MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 _TWO = {"gate_up_proj", "down_proj"}
@@ -64,8 +64,8 @@ class _Parameter(NamedTuple):
 
 
 def of_parameters(
-    source: Source, keys: Iterable[Key], lora: LoraConfig
-) -> tuple[list[Planned], dict[str, Stack], dict[str, SetAside], list[str]]:
+    source: AdapterSource, keys: Iterable[Key], lora: LoraConfig
+) -> tuple[list[UpdateSpec], dict[str, Stack], dict[str, SetAside], list[str]]:
     """Plan the updates of parameters; those that cannot be told apart are set aside.
 
     Returns
@@ -85,7 +85,7 @@ def of_parameters(
         for name in names
     }
     alphas, ranks, notes = from_patterns(targets, lora)
-    planned: list[Planned] = []
+    planned: list[UpdateSpec] = []
     stored: dict[str, Stack] = {}
     aside: dict[str, SetAside] = {}
     for module, (target, names, slots) in stacks.items():
@@ -119,7 +119,7 @@ def _path(module: str, parameter: _Parameter) -> str:
 
 
 def _stacks(
-    source: Source, keys: Iterable[Key], lora: LoraConfig
+    source: AdapterSource, keys: Iterable[Key], lora: LoraConfig
 ) -> dict[str, tuple[str, list[str], dict[int, dict[str, str]]]]:
     """Give each wrapped module PEFT's own path, its parameters, and depth -> slot -> tensor."""
     found: dict[str, tuple[str, list[str], dict[int, dict[str, str]]]] = {}
@@ -138,7 +138,7 @@ def _stacks(
     return found
 
 
-def _parameters(source: Source, key: Key, lora: LoraConfig) -> list[str]:
+def _parameters(source: AdapterSource, key: Key, lora: LoraConfig) -> list[str]:
     """Name the parameters that the config may mean by a pair of factors of this module."""
     shape = source.tensors.headers[key.name].shape
     rank = shape[:1] if key.slot == "A" else shape[1:2]
@@ -152,7 +152,7 @@ def _parameters(source: Source, key: Key, lora: LoraConfig) -> list[str]:
     return sorted(names)
 
 
-def _pair(source: Source, module: str, slots: Mapping[str, str]) -> _Pair:
+def _pair(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Pair:
     factors_there(source, module, slots, "A", "B")
     a, b = slots["A"], slots["B"]
     (rows, d_a), (d_b, width) = matrix(source, a), matrix(source, b)
@@ -164,7 +164,7 @@ def _pair(source: Source, module: str, slots: Mapping[str, str]) -> _Pair:
 
 
 def _told(
-    pairs: list[_Pair], names: list[str], ranks: Mapping[str, int | None], source: Source
+    pairs: list[_Pair], names: list[str], ranks: Mapping[str, int | None], source: AdapterSource
 ) -> list[_Parameter] | str:
     """Tell whose a pair is and on which side A is, or say why that cannot be told."""
     if None in ranks.values():
@@ -199,8 +199,8 @@ def _flipped(config: Mapping[str, Any]) -> bool | None:
 
 
 def _experts(
-    source: Source, module: str, parameter: _Parameter, r: int, scale: float
-) -> Iterator[Planned]:
+    source: AdapterSource, module: str, parameter: _Parameter, r: int, scale: float
+) -> Iterator[UpdateSpec]:
     pair, flipped = parameter.pair, parameter.flipped
     if pair.rows % r:
         raise FormatError(
@@ -215,14 +215,14 @@ def _experts(
     path = _path(module, parameter)
     shape = (pair.d_a, pair.d_b) if flipped else (pair.d_b, pair.d_a)
     for expert in range(experts):
-        yield Planned(
-            f"{path}.{expert}" if experts > 1 else path,
-            shape,
-            r,
-            scale,
-            (pair.a, pair.b),
-            _factors(pair, expert, experts, flipped=flipped),
-            "expert" if experts > 1 else "linear",
+        yield UpdateSpec(
+            module=f"{path}.{expert}" if experts > 1 else path,
+            shape=shape,
+            rank=r,
+            scale=scale,
+            tensors=(pair.a, pair.b),
+            factors=_factors(pair, expert, experts, flipped=flipped),
+            kind="expert" if experts > 1 else "linear",
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import FLOATS, LONGEST_NAME
@@ -46,7 +47,8 @@ _EMBEDDINGS = {
 _LARGEST_UNGROUPED = 2**28
 
 
-class Key(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Key:
     """A tensor's name taken apart."""
 
     name: str
@@ -57,7 +59,8 @@ class Key(NamedTuple):
     leaf: str  # "weight", "bias", ...
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Pair:
     """The two tensors of one update."""
 
     a: str
@@ -71,10 +74,11 @@ class Pair(NamedTuple):
 def parse(name: str) -> Key:
     """Take a tensor's name apart; it never fails.
 
-    >>> parse("base_model.model.h.0.q.lora_A.default.weight")[1:]
-    ('h.0.q', 'h.0.q', 'A', 'default', 'weight')
-    >>> parse("base_model.model.score.weight")[1:]
-    ('score', 'score', '', None, 'weight')
+    >>> key = parse("base_model.model.h.0.q.lora_A.default.weight")
+    >>> key.module, key.slot, key.adapter, key.leaf
+    ('h.0.q', 'A', 'default', 'weight')
+    >>> parse("base_model.model.score.weight").slot
+    ''
     """
     parts = name.removeprefix("base_model.model.").split(".")
     at = next((i for i in reversed(range(len(parts))) if parts[i] in _SLOTS), None)
@@ -98,7 +102,9 @@ def parse(name: str) -> Key:
     if slot in {"A", "B"} and leaf == "bias":
         slot = "bias"
     target = module[: module.index("base_layer")] if "base_layer" in module else module
-    return Key(name, bare(module), bare(target), slot, adapter, leaf)
+    return Key(
+        name=name, module=bare(module), target=bare(target), slot=slot, adapter=adapter, leaf=leaf
+    )
 
 
 def bare(parts: Iterable[str]) -> str:
@@ -180,7 +186,14 @@ def _pair(place: dict[str, Key], embedding: bool, tensors: TensorFile) -> Pair:
     diagonal = place.get("diagonal")
     if diagonal is not None and tensors.headers[diagonal.name].shape != (rank,):
         raise FormatError(f"{path}: {diagonal.name!r} is not of shape ({rank},)")
-    return Pair(a.name, b.name, a.target, embedding, groups, diagonal.name if diagonal else None)
+    return Pair(
+        a=a.name,
+        b=b.name,
+        target=a.target,
+        embedding=embedding,
+        groups=groups,
+        diagonal=diagonal.name if diagonal else None,
+    )
 
 
 def _groups(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> int | None:

@@ -17,8 +17,8 @@ from subspace.tensorfiles import short
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from subspace.adapters.build import Planned
-    from subspace.adapters.source import Source
+    from subspace.adapters.build import UpdateSpec
+    from subspace.adapters.source import AdapterSource
 
 # PEFT replicates the list of this name: Llama's and Mistral's, BERT's, Falcon's.
 _LAYER = re.compile(r"(^|\.)(layers|layer|h)\.(\d+)(?=\.|$)")
@@ -26,8 +26,8 @@ _MOST = 100_000
 
 
 def base_layers(
-    source: Source, planned: Iterable[Planned], config: Mapping[str, Any]
-) -> tuple[list[Planned], list[str]]:
+    source: AdapterSource, planned: Iterable[UpdateSpec], config: Mapping[str, Any]
+) -> tuple[list[UpdateSpec], list[str]]:
     """Name modules by the base's layers, where no two copies of one layer are adapted; and a note.
 
     Raises

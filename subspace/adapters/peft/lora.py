@@ -13,7 +13,7 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.find import CONFIG
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import LoraConfig, read_config
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
     from subspace.tensorfiles import TensorFile
 
 NAME = "PEFT"
@@ -56,7 +56,7 @@ PROOF = (
 _KINDS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are PEFT's: the config's ``peft_type``, else the tensors' names.
 
     Raises
@@ -73,7 +73,7 @@ def claims(source: Source) -> str | None:
     return None if found is None else f"tensor {found!r} is named as PEFT names a factor"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a PEFT folder, from headers alone.
 
     Raises
@@ -113,7 +113,7 @@ def read(source: Source) -> Adapter:
         **expert_aside,
         **{key.name: _of_another(key, tensors) for key in others},
     }
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -131,7 +131,7 @@ def read(source: Source) -> Adapter:
     )
 
 
-def _config(source: Source) -> Mapping[str, Any]:
+def _config(source: AdapterSource) -> Mapping[str, Any]:
     return config_of(
         source,
         why="lora_alpha and so the scale",
@@ -139,7 +139,7 @@ def _config(source: Source) -> Mapping[str, Any]:
     )
 
 
-def _refuse_stacks(source: Source, keys: Iterable[Key]) -> None:
+def _refuse_stacks(source: AdapterSource, keys: Iterable[Key]) -> None:
     """Refuse factors of experts, which only a config tells from a layer's of a larger rank."""
     factors = [key for key in keys if key.slot in {"A", "B"}]
     stacks = [k.name for k in factors if k.module.endswith("experts") or ".base_layer." in k.name]
@@ -161,8 +161,11 @@ def _of_another(key: Key, tensors: TensorFile) -> SetAside:
 
 
 def _planned(
-    source: Source, pairs: Mapping[str, Pair], lora: LoraConfig, magnitudes: Mapping[str, str]
-) -> tuple[list[Planned], list[str]]:
+    source: AdapterSource,
+    pairs: Mapping[str, Pair],
+    lora: LoraConfig,
+    magnitudes: Mapping[str, str],
+) -> tuple[list[UpdateSpec], list[str]]:
     """Plan an update for each pair of factors; what is odd about them becomes a note."""
     targets = {module: pair.target for module, pair in pairs.items()}
     alphas, ranks, notes = from_patterns(targets, lora)
@@ -191,16 +194,16 @@ def _planned(
 
 def _update(
     tensors: TensorFile, module: str, pair: Pair, alpha: float, lora: LoraConfig, magnitude: str
-) -> Planned:
+) -> UpdateSpec:
     a, b = tensors.headers[pair.a].shape, tensors.headers[pair.b].shape
-    return Planned(
-        module,
-        (b[0], math.prod(a[1:])),
-        a[0],
-        alpha / math.sqrt(a[0]) if lora.rslora else alpha / a[0],
-        (pair.a, pair.b, *([pair.diagonal] if pair.diagonal is not None else [])),
-        _factors(pair),
-        "embedding" if pair.embedding else _KINDS[len(a)],
+    return UpdateSpec(
+        module=module,
+        shape=(b[0], math.prod(a[1:])),
+        rank=a[0],
+        scale=alpha / math.sqrt(a[0]) if lora.rslora else alpha / a[0],
+        tensors=(pair.a, pair.b, *([pair.diagonal] if pair.diagonal is not None else [])),
+        factors=_factors(pair),
+        kind="embedding" if pair.embedding else _KINDS[len(a)],
         kernel=a[2:],
         groups=pair.groups,
         magnitude=magnitude,
@@ -231,7 +234,7 @@ def _ungrouped(b: torch.Tensor, groups: int) -> torch.Tensor:
     return full
 
 
-def _check_initial(source: Source, planned: Iterable[Planned]) -> None:
+def _check_initial(source: AdapterSource, planned: Iterable[UpdateSpec]) -> None:
     if source.initial is None:
         return
     initial = open_tensors(source.initial)

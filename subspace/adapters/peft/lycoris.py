@@ -7,10 +7,11 @@ patterns, also where both matrices of a LoKr are full (LyCORIS itself then does 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors import hadamard, kronecker
 from subspace.adapters.factors.products import GAUGE, Extent, bounded, thin
 from subspace.adapters.method import Method
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "PEFT LoHa and LoKr"
 WANTS = "NAME.hada_w1_a or NAME.lokr_w1 and their like, adapter_config.json beside"
@@ -43,12 +44,12 @@ _FIELDS = frozenset({
 })  # fmt: skip
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are PEFT's LoHa or LoKr: the config's ``peft_type``, else names of tensors."""
     return claimed(source, _KINDS, _SLOTS)
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a PEFT folder with LoHa or LoKr, from headers alone.
 
     Raises
@@ -74,13 +75,13 @@ def read(source: Source) -> Adapter:
         if ranks[module] != [None] and r not in ranks[module]:
             disagree.append(f"{module} ({ranks[module][0]}, stored {r})")
         planned.append(
-            Planned(
-                module,
-                extent.shape,
-                extent.rank,
-                alphas[module] / r,
-                extent.tensors,
-                factors,
+            UpdateSpec(
+                module=module,
+                shape=extent.shape,
+                rank=extent.rank,
+                scale=alphas[module] / r,
+                tensors=extent.tensors,
+                factors=factors,
                 kind=f"conv{len(extent.kernel)}d" if extent.kernel else "linear",
                 multiplied=extent.multiplied,
                 kernel=extent.kernel,
@@ -100,7 +101,7 @@ def read(source: Source) -> Adapter:
             "Kronecker product in another order than the layer's; they are read in PEFT's order"
         )
     used = {name for update in planned for name in update.tensors}
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -112,7 +113,7 @@ def read(source: Source) -> Adapter:
     )
 
 
-def _rank(source: Source, module: str, extent: Extent, ranks: list[int]) -> int:
+def _rank(source: AdapterSource, module: str, extent: Extent, ranks: list[int]) -> int:
     """Return what alpha is divided by: the factors' own width, else the config's r."""
     r = ranks[0] if extent.dim is None else extent.dim
     if r is None:
@@ -123,12 +124,12 @@ def _rank(source: Source, module: str, extent: Extent, ranks: list[int]) -> int:
     return r
 
 
-def _is_conv1d(source: Source, slots: Mapping[str, str]) -> bool:
+def _is_conv1d(source: AdapterSource, slots: Mapping[str, str]) -> bool:
     return "lokr_w2" in slots and len(source.tensors.headers[slots["lokr_w2"]].shape) == 3
 
 
 def _conv1d(
-    source: Source, module: str, slots: Mapping[str, str], extent: Extent
+    source: AdapterSource, module: str, slots: Mapping[str, str], extent: Extent
 ) -> tuple[Extent, Factors]:
     """Read a Conv1d's full ``lokr_w2`` (k, n, width) as PEFT applies it: no Kronecker product.
 
@@ -137,7 +138,7 @@ def _conv1d(
     are reshaped to the layer's (a * k, b * n, width).
     """
     d_out, d_in = extent.shape
-    full = bounded(source, module, extent._replace(rank=min(d_out, d_in)))
+    full = bounded(source, module, replace(extent, rank=min(d_out, d_in)))
 
     def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         w1, w2 = (_matrix(held, slots, n) for n in "12")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from subspace.adapters.peft.config import LoraConfig
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 PREFIX = "base_model.model."
 
@@ -41,7 +41,7 @@ class Modules(NamedTuple):
     others: Mapping[str, SetAside]  # the tensors of other adapters
 
 
-def claimed(source: Source, methods: Collection[str], slots: Collection[str]) -> str | None:
+def claimed(source: AdapterSource, methods: Collection[str], slots: Collection[str]) -> str | None:
     """Say why files are of one of these ``peft_type``, else by names of tensors with PEFT's prefix.
 
     None if they are not.
@@ -57,7 +57,7 @@ def claimed(source: Source, methods: Collection[str], slots: Collection[str]) ->
     return None
 
 
-def config_of(source: Source, *, why: str, or_else: str = "") -> Mapping[str, Any]:
+def config_of(source: AdapterSource, *, why: str, or_else: str = "") -> Mapping[str, Any]:
     """Return the config, without which nothing is read.
 
     Raises
@@ -91,7 +91,7 @@ def split(name: str, slots: Collection[str]) -> Key | None:
     return Key(bare(module), bare(target), parts[at], parts[at + 1] if parts[at + 1 :] else None)
 
 
-def modules_of(source: Source, slots: Collection[str]) -> Modules:
+def modules_of(source: AdapterSource, slots: Collection[str]) -> Modules:
     """Group the tensors of the adapter that was asked for by module.
 
     Raises
@@ -125,7 +125,7 @@ def modules_of(source: Source, slots: Collection[str]) -> Modules:
     )
 
 
-def chosen_adapter(source: Source, names: Iterable[str | None]) -> str | None:
+def chosen_adapter(source: AdapterSource, names: Iterable[str | None]) -> str | None:
     """Choose one adapter of those whose names the tensors' names carry; None if they carry none.
 
     Raises
@@ -150,7 +150,9 @@ def chosen_adapter(source: Source, names: Iterable[str | None]) -> str | None:
     return wanted if wanted is not None else next(iter(named), None)
 
 
-def rest_aside(source: Source, lora: LoraConfig, used: Collection[str]) -> dict[str, SetAside]:
+def rest_aside(
+    source: AdapterSource, lora: LoraConfig, used: Collection[str]
+) -> dict[str, SetAside]:
     """Say of each tensor that is not `used` why it is no factor."""
     names = (name for name in source.tensors if name not in used)
     return {name: set_aside(parse(name), lora, source.tensors) for name in names}

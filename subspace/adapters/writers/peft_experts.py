@@ -119,4 +119,10 @@ def _stack(
     A = torch.cat(all_A)  # (E * r, d_in)
     B = torch.cat([B[None] for B in all_B])  # (E, d_out, r)
     B = B.permute(1, 2, 0).reshape(d_out, rank * experts)
-    return UpdateInfo(parameter, (d_out, d_in), rank, scale, held[0].dtype), A, B
+    return (
+        UpdateInfo(
+            name=parameter, shape=(d_out, d_in), rank=rank, scale=scale, dtype=held[0].dtype
+        ),
+        A,
+        B,
+    )

@@ -225,7 +225,7 @@ def _update(
         (A * back).to("cpu", dtype).contiguous(),
         (B * back).to("cpu", dtype).contiguous(),
         1.0,
-        source,
+        source=source,
         error=off,
         beyond=float(S[r]) if r < len(S) else 0.0,
         level=0.0 if math.isnan(result.level) else result.level,

@@ -112,4 +112,6 @@ def _leading(
     B, A = (scaled, V.mT) if tall is W else (V, scaled.mT)
     beyond = float(found.S[k]) if k < len(found.S) else 0.0
     error = float(found.error[:k].max())
-    return LowRankUpdate(name, A.cpu(), B.cpu(), 1.0, weight.source, error, beyond)
+    return LowRankUpdate(
+        name, A.cpu(), B.cpu(), 1.0, source=weight.source, error=error, beyond=beyond
+    )

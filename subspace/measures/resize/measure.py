@@ -194,7 +194,7 @@ def _update(
     A = (root[:, None] * spectrum.V[:, :after].mT).to(dtype).contiguous()  # (after, d_in)
     if not bool(torch.isfinite(B).all() and torch.isfinite(A).all()):
         raise ArgumentError(f"module {name!r}: its new factors are beyond {_name(dtype)}")
-    return LowRankUpdate(name, A, B, scale, f"{adapter.path or adapter.name}, resized")
+    return LowRankUpdate(name, A, B, scale, source=f"{adapter.path or adapter.name}, resized")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters.formats.custom.template import Template
 from subspace.errors import ArgumentError, MissingExtraError
 from subspace.tensorfiles import short
-from subspace.tensorfiles.strangers import regular
+from subspace.tensorfiles.untrusted import regular
 
 if TYPE_CHECKING:
     import os
@@ -24,7 +24,7 @@ _LAYOUTS_B = {"out,r": False, "r,out": True}
 _LONGEST_FILE = 1_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pattern:
     """A pattern, read and checked.
 
@@ -111,7 +111,9 @@ def parsed(given: str | os.PathLike[str]) -> Pattern:
     turned = _choice(fields.get("layout", "r,in"), "layout", _LAYOUTS)
     in_b = fields.get("layout_b")
     turned_b = turned if in_b is None else _choice(in_b, "layout_b", _LAYOUTS_B)
-    return Pattern(fields, A, B, module, scale, alpha, (turned, turned_b))
+    return Pattern(
+        fields=fields, A=A, B=B, module=module, scale=scale, alpha=alpha, turned=(turned, turned_b)
+    )
 
 
 def _of_text(text: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors.plain import asked_alpha
 from subspace.adapters.formats.custom.fields import Pattern, parsed
 from subspace.adapters.formats.custom.template import Template
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NAME = "own pattern"
 WANTS = 'load(…, pattern="A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16")'
@@ -40,12 +40,12 @@ HELD = "the matrices that were stored"
 PROOF = ("tests/test_pattern_adapters.py",)
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say that the user gave a pattern."""
     return None if source.pattern is None else "a pattern was given"
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a file by the user's pattern, from headers and stored scales.
 
     Raises
@@ -85,10 +85,10 @@ def read(source: Source) -> Adapter:
                     "is incomplete, or the pattern is not its"
                 )
         planned.append(_planned(source, pattern, dict(values), *map(str, names)))
-    return assemble(source, planned, format=NAME, metadata={"pattern": str(pattern)})
+    return build_adapter(source, planned, format=NAME, metadata={"pattern": str(pattern)})
 
 
-def _matched(source: Source, template: Template) -> dict[tuple[tuple[str, str], ...], str]:
+def _matched(source: AdapterSource, template: Template) -> dict[tuple[tuple[str, str], ...], str]:
     """Match every tensor's name; go from the placeholders' values to the name."""
     found: dict[tuple[tuple[str, str], ...], str] = {}
     for name in source.tensors:
@@ -101,8 +101,8 @@ def _matched(source: Source, template: Template) -> dict[tuple[tuple[str, str], 
 
 
 def _planned(
-    source: Source, pattern: Pattern, values: Mapping[str, str], a: str, b: str
-) -> Planned:
+    source: AdapterSource, pattern: Pattern, values: Mapping[str, str], a: str, b: str
+) -> UpdateSpec:
     shape_a, shape_b = matrix(source, a), matrix(source, b)
     rank, d_in = shape_a[::-1] if pattern.turned[0] else shape_a
     d_out, width = shape_b[::-1] if pattern.turned[1] else shape_b
@@ -113,8 +113,14 @@ def _planned(
         )
     scale, numbers = _scale_of(source, pattern, values, rank)
     module = _module(pattern, values)
-    return Planned(
-        module, (d_out, d_in), rank, scale, (a, b), _factors(a, b, pattern.turned), numbers=numbers
+    return UpdateSpec(
+        module=module,
+        shape=(d_out, d_in),
+        rank=rank,
+        scale=scale,
+        tensors=(a, b),
+        factors=_factors(a, b, pattern.turned),
+        numbers=numbers,
     )
 
 
@@ -126,7 +132,7 @@ def _factors(a: str, b: str, turned: tuple[bool, bool]) -> Factors:
 
 
 def _scale_of(
-    source: Source, pattern: Pattern, values: Mapping[str, str], rank: int
+    source: AdapterSource, pattern: Pattern, values: Mapping[str, str], rank: int
 ) -> tuple[float, tuple[str, ...]]:
     field = pattern.scale if pattern.scale is not None else pattern.alpha
     numbers: tuple[str, ...] = ()

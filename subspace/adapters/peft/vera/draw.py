@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
 NOTE = (
     "the projections are not in the file; they are drawn again from projection_prng_key as PEFT "
@@ -28,7 +28,7 @@ NOTE = (
 )
 
 
-def seed_of(config: Mapping[str, Any], source: Source, shape: tuple[int, int, int]) -> int:
+def seed_of(config: Mapping[str, Any], source: AdapterSource, shape: tuple[int, int, int]) -> int:
     """Check what the projections are to be drawn from.
 
     Parameters

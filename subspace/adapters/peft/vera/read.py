@@ -15,7 +15,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.build import Planned, assemble
+from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
 from subspace.adapters.peft.methods import claimed, config_of, modules_of, rest_aside, split
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from subspace.adapters.adapter import Adapter
     from subspace.adapters.build import Factors
-    from subspace.adapters.source import Source
+    from subspace.adapters.source import AdapterSource
 
     _Both = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
 
@@ -53,12 +53,12 @@ _FIELDS = frozenset({
 _CONVERT = "load it in PEFT and write it as LoRA, which is exact: peft.save_as_lora(FOLDER, model, "
 
 
-def claims(source: Source) -> str | None:
+def claims(source: AdapterSource) -> str | None:
     """Say why these are PEFT's VeRA: the config's ``peft_type``, else names of tensors."""
     return claimed(source, {"VERA"}, _LAMBDAS)
 
 
-def read(source: Source) -> Adapter:
+def read(source: AdapterSource) -> Adapter:
     """Make an `Adapter` of a PEFT folder with VeRA, from headers alone.
 
     Raises
@@ -101,7 +101,17 @@ def read(source: Source) -> Adapter:
             )
         tensors = (*(slots[slot] for slot in _LAMBDAS), *projections.values())
         factors = _factors(slots, both, d_in)
-        planned.append(Planned(module, (d_out, d_in), rank, 1.0, tensors, factors, multiplied=2))
+        planned.append(
+            UpdateSpec(
+                module=module,
+                shape=(d_out, d_in),
+                rank=rank,
+                scale=1.0,
+                tensors=tensors,
+                factors=factors,
+                multiplied=2,
+            )
+        )
     notes = [
         *lora.notes,
         "VeRA's projections are random and frozen: adapters of one projection_prng_key share their "
@@ -110,7 +120,7 @@ def read(source: Source) -> Adapter:
         *([] if projections else [NOTE]),
     ]
     used = {name for update in planned for name in update.tensors} | set(shared)
-    return assemble(
+    return build_adapter(
         source,
         planned,
         format=NAME,
@@ -122,7 +132,7 @@ def read(source: Source) -> Adapter:
     )
 
 
-def _shared(source: Source) -> tuple[dict[str, str], dict[str, SetAsideReason]]:
+def _shared(source: AdapterSource) -> tuple[dict[str, str], dict[str, SetAsideReason]]:
     """Find the two projections, or neither; the copies that a live state dict holds are aside.
 
     Raises
@@ -150,7 +160,7 @@ def _shared(source: Source) -> tuple[dict[str, str], dict[str, SetAsideReason]]:
 
 
 def _widths(
-    source: Source, modules: Mapping[str, Mapping[str, str]], widest: int | None
+    source: AdapterSource, modules: Mapping[str, Mapping[str, str]], widest: int | None
 ) -> dict[str, int]:
     """Give each module's d_in.
 
@@ -173,12 +183,12 @@ def _widths(
     return found
 
 
-def _rank(source: Source, modules: Mapping[str, Mapping[str, str]]) -> int:
+def _rank(source: AdapterSource, modules: Mapping[str, Mapping[str, str]]) -> int:
     return max(matrix(source, slots["vera_lambda_d"], (1,))[0] for slots in modules.values())
 
 
 def _drawn_shape(
-    source: Source, modules: Mapping[str, Mapping[str, str]], d_ins: Mapping[str, int]
+    source: AdapterSource, modules: Mapping[str, Mapping[str, str]], d_ins: Mapping[str, int]
 ) -> tuple[int, int, int]:
     """Return r, the widest d_in and the widest d_out of what is adapted."""
     d_outs = (matrix(source, slots["vera_lambda_b"], (1,))[0] for slots in modules.values())
