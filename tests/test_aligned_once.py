@@ -3,13 +3,12 @@
 import sys
 
 import pytest
-from click.testing import CliRunner
 
 import subspace
 from subspace.adapters import Adapter, Aligned, align
-from subspace.cli import main
 from subspace.reports import report
 from tests.support.memory import adapter, gaussian
+from tests.support.verbs import run
 
 PAIR = ("data/adapters/r8", "data/adapters/r64")
 MODULE = ("--modules", "*.0.*.query")
@@ -41,8 +40,7 @@ def calls(monkeypatch):
     ids=" ".join,
 )
 def test_a_verb_aligns_once(command, calls):
-    result = CliRunner().invoke(main, [*command, *MODULE])
-    assert result.exit_code == 0, result.output
+    run(*command, *MODULE)
     assert len(calls) == 1
 
 

@@ -5,11 +5,11 @@ from collections import defaultdict
 
 import click
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from subspace.cli import VERBS, main
 from tests.support.samples import R8, R64
+from tests.support.verbs import run
 
 
 def verb(name):
@@ -18,7 +18,7 @@ def verb(name):
 
 @pytest.mark.parametrize("name", VERBS)
 def test_help_teaches_by_example(name):
-    shown = CliRunner().invoke(main, [name, "--help"]).output
+    shown = run(name, "--help").output
     examples = re.findall(rf"^ +subspace {name}\b.*$", shown, flags=re.MULTILINE)
     assert examples or name == "demo"
     for example in examples:
@@ -64,11 +64,9 @@ def test_every_option_says_what_it_is_in_a_sentence(name):
 
 
 def test_a_near_miss_names_what_was_meant():
-    done = CliRunner().invoke(main, ["similarty", "a", "b"])
-    assert done.exit_code == 2
+    done = run("similarty", "a", "b", code=2)
     assert "Did you mean 'similarity'?" in done.stderr
-    done = CliRunner().invoke(main, ["x\x1b[31m"])
-    assert done.exit_code == 2
+    done = run("x\x1b[31m", code=2)
     assert "\x1b" not in done.stderr
 
 
@@ -90,14 +88,13 @@ def test_a_near_miss_names_what_was_meant():
     ],
 )
 def test_only_the_nearest_is_named(words, said):
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 2
+    done = run(*words, code=2)
     assert done.stderr.endswith(said if said.endswith("\n") else f"{said}\n")
 
 
 def test_every_summary_fits_one_line_of_80_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    shown = CliRunner().invoke(main, ["--help"]).output
+    shown = run("--help").output
     lines = shown.split("Commands:\n")[1].splitlines()
     assert [line.split()[0] for line in lines] == list(VERBS)
     assert all(line.endswith(VERBS[line.split()[0]]) for line in lines)
@@ -109,14 +106,13 @@ def test_every_summary_fits_one_line_of_80_columns(monkeypatch):
 @pytest.mark.parametrize("name", VERBS)
 def test_help_fits_a_narrow_terminal(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "50")
-    shown = CliRunner().invoke(main, [name, "--help"], terminal_width=50).output
+    shown = run(name, "--help", terminal_width=50).output
     prose = [line for line in shown.splitlines() if "subspace " not in line]
     assert max(map(len, prose)) <= 60
 
 
 def test_no_escape_reaches_a_pipe():
-    done = CliRunner().invoke(main, ["similarity", R8, R64])
-    assert done.exit_code == 0
+    done = run("similarity", R8, R64)
     assert "\x1b" not in done.output
 
 
@@ -132,20 +128,16 @@ def test_no_escape_reaches_a_pipe():
 )
 def test_a_figure_comes_out_as_wide_as_asked(look, dots, tmp_path):
     out = tmp_path / "rank.png"
-    done = CliRunner().invoke(main, ["rank", R8, "--out", str(out), *look])
-    assert done.exit_code == 0, done.output
+    run("rank", R8, "--out", out, *look)
     assert Image.open(out).width == dots
-    done = CliRunner().invoke(main, ["rank", R8, *look])
-    assert done.exit_code == (2 if look else 0)
+    run("rank", R8, *look, code=2 if look else 0)
 
 
 def test_a_width_that_is_none_is_said():
-    done = CliRunner().invoke(main, ["rank", R8, "--width", "wide"])
-    assert done.exit_code == 2
+    done = run("rank", R8, "--width", "wide", code=2)
     assert "single, double or a number of inches" in done.stderr
-    done = CliRunner().invoke(main, ["rank", R8, "--out", "x.png", "--width", "900"])
+    done = run("rank", R8, "--out", "x.png", "--width", "900", code=2)
     assert "3 to 40 inches" in done.stderr
     for look in (["--width", "double", "--style", "slides"], ["--style=slides", "--width=single"]):
-        done = CliRunner().invoke(main, ["rank", R8, "--out", "x.png", *look])
-        assert done.exit_code == 2
+        done = run("rank", R8, "--out", "x.png", *look, code=2)
         assert "is a column of a page" in done.stderr

@@ -11,12 +11,12 @@ import time
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from subspace.cli import VERBS, main
 from subspace.cli.shared.options import WRITTEN
 from subspace.training import TASKS
 from tests.support.samples import ROOT, SAMPLES
+from tests.support.verbs import run
 
 
 def offered(line):
@@ -27,8 +27,7 @@ def offered(line):
         "COMP_WORDS": "\n".join(words),
         "COMP_CWORD": str(len(words) - 1),
     }
-    done = CliRunner(env=asked).invoke(main, prog_name="subspace")
-    assert done.exit_code == 0, done.output
+    done = run(env=asked, prog_name="subspace")
     return [tuple(item.split(",", 1)) for item in done.output.splitlines() if item]
 
 

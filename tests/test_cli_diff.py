@@ -7,19 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 import subspace
-from subspace.cli import main
 from tests.support.checkpoints import CHANGED, dense, low_rank, normal, pair, write
 from tests.support.documents import held
 from tests.support.samples import R8
-
-
-def run(*words, verb="diff", code=0):
-    done = CliRunner().invoke(main, [verb, *map(str, words)])
-    assert done.exit_code == code, done.output
-    return done
+from tests.support.verbs import run
 
 
 @pytest.fixture
@@ -28,7 +21,7 @@ def two(tmp_path):
 
 
 def test_the_table_has_every_module_that_changed_and_says_what_is_in_none(two):
-    text = run(*two, "--rank", 6).stdout
+    text = run("diff", *two, "--rank", 6).stdout
     lines = text.splitlines()
     assert lines[0] == "tuned - base: 3 of 4 modules changed"
     assert lines[1] == "modules of model"
@@ -54,7 +47,7 @@ def test_a_note_that_modules_share_is_said_once(tmp_path):
     before = {f"layer.{n}.weight": normal(20, 30, seed=n) for n in range(6)}
     after = {n: W + low_rank(20, 30, 2) for n, W in before.items()}
     base = write(tmp_path / "a", before)
-    text = run(base, write(tmp_path / "b", after, dtype=torch.bfloat16), "--rank", 4).stdout
+    text = run("diff", base, write(tmp_path / "b", after, dtype=torch.bfloat16), "--rank", 4).stdout
     assert (
         "note: layer.0, layer.1, layer.2, layer.3 and 2 more: 2 of 4 directions are beyond the "
         "rounding of what is stored"
@@ -62,21 +55,21 @@ def test_a_note_that_modules_share_is_said_once(tmp_path):
 
 
 def test_json_csv_markdown_and_latex(two):
-    plain = held(json.loads(run(*two, "--json").stdout))
+    plain = held(json.loads(run("diff", *two, "--json").stdout))
     assert [m["module"] for m in plain["modules"]] == CHANGED
     assert (plain["rank"], plain["energy"]) == (16, None)
     assert len(plain["modules"][0]["sigma"]) == 16
-    rows = list(csv.DictReader(io.StringIO(run(*two, "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(run("diff", *two, "--csv").stdout)))
     assert [row["module"] for row in rows] == CHANGED
     for row, module in zip(rows, plain["modules"], strict=True):
         assert float(row["sigma_1"]) == module["sigma"][0]
         assert int(row["real"]) == module["real"]
-    assert run(*two, "--markdown").stdout.count("\n") == 5
-    assert r"\begin{tabular}{lrrrrrrrrr}" in run(*two, "--latex").stdout
+    assert run("diff", *two, "--markdown").stdout.count("\n") == 5
+    assert r"\begin{tabular}{lrrrrrrrrr}" in run("diff", *two, "--latex").stdout
 
 
 def test_an_energy_and_a_pattern(two):
-    plain = json.loads(run(*two, "--energy", 0.8, "--modules", "*.q_proj", "--json").stdout)
+    plain = json.loads(run("diff", *two, "--energy", 0.8, "--modules", "*.q_proj", "--json").stdout)
     (module,) = plain["modules"]
     assert module["energy"] >= 0.8
     assert (plain["rank"], plain["energy"], plain["equal"]) == (None, 0.8, [])
@@ -86,25 +79,25 @@ def test_what_only_one_has_is_named(tmp_path):
     more = {f"layer.{n}.weight": normal(3, 4, seed=n) for n in range(6)}
     base = write(tmp_path / "a", {"q.weight": normal(3, 4), "old.weight": normal(3, 4)})
     tuned = write(tmp_path / "b", {"q.weight": normal(3, 4, seed=9)} | more)
-    text = run(base, tuned).stdout
+    text = run("diff", base, tuned).stdout
     assert "only in a: 1 (old)" in text
     assert "only in b: 6 (layer.0, layer.1, layer.2, layer.3 and 2 more)" in text
 
 
 def test_equal_checkpoints_have_no_table_and_nothing_to_write(two, tmp_path):
     base, _ = two
-    text = run(base, base).stdout
+    text = run("diff", base, base).stdout
     assert text.splitlines()[0] == "base - base: 0 of 4 modules changed"
     assert "rounding" not in text
-    assert run(base, base, "--csv").stdout.count("\n") == 1
-    done = run(base, base, "--out", tmp_path / "nothing", code=2)
+    assert run("diff", base, base, "--csv").stdout.count("\n") == 1
+    done = run("diff", base, base, "--out", tmp_path / "nothing", code=2)
     assert "nothing to write" in done.stderr
     assert not (tmp_path / "nothing").exists()
 
 
 def test_the_adapter_that_is_written_is_the_one_of_the_library(two, tmp_path):
     out = tmp_path / "full-r3"
-    done = run(*two, "--rank", 3, "--out", out)
+    done = run("diff", *two, "--rank", 3, "--out", out)
     assert f"wrote {out}" in done.stderr
     written, kept = subspace.load(out, strict=True), subspace.diff(*two, rank=3).adapter
     assert list(written) == list(kept) == CHANGED
@@ -112,10 +105,10 @@ def test_the_adapter_that_is_written_is_the_one_of_the_library(two, tmp_path):
         np.testing.assert_allclose(written[name].delta(), update.delta(), atol=1e-7)
     embedding = "model.embed_tokens"
     assert written.updates[embedding].kind == "embedding"
-    assert "is there already" in run(*two, "--out", out, code=2).stderr
-    run(*two, "--rank", 2, "--out", out, "--overwrite")
+    assert "is there already" in run("diff", *two, "--out", out, code=2).stderr
+    run("diff", *two, "--rank", 2, "--out", out, "--overwrite")
     assert {u.rank for u in subspace.load(out).values()} == {2}
-    text = run(out, out, "--side", "in", "--modules", "*.q_proj", verb="similarity").stdout
+    text = run("similarity", out, out, "--side", "in", "--modules", "*.q_proj").stdout
     assert "q_proj" in text
 
 
@@ -136,7 +129,7 @@ def test_peft_puts_it_on_the_base_and_has_the_tuned_model(tmp_path):
     model.save_pretrained(tmp_path / "tuned")
     tokens = torch.arange(8)[None] % 31
     wanted = model(tokens).logits
-    run(tmp_path / "base", tmp_path / "tuned", "--rank", 3, "--out", tmp_path / "adapter")
+    run("diff", tmp_path / "base", tmp_path / "tuned", "--rank", 3, "--out", tmp_path / "adapter")
     base = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base").eval()
     assert (base(tokens).logits - wanted).abs().max() > 0.01
     with_it = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
@@ -156,7 +149,7 @@ def test_errors_are_one_line(two, tmp_path):
         ((base, f"{R8}/adapter_model.safetensors"), "base 'base' has no weight of"),
     ]
     for words, said in cases:
-        done = run(*words, code=2)
+        done = run("diff", *words, code=2)
         assert said in done.stderr
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
@@ -167,7 +160,7 @@ def test_exact_numbers_of_a_small_case(tmp_path):
     before = {"q.weight": torch.zeros(2, 2), "k.weight": torch.eye(2)}
     after = {"q.weight": torch.diag(torch.tensor([4.0, 3.0])), "k.weight": torch.eye(2)}
     base, tuned = write(tmp_path / "a", before), write(tmp_path / "b", after)
-    (module,) = json.loads(run(base, tuned, "--rank", 1, "--json").stdout)["modules"]
+    (module,) = json.loads(run("diff", base, tuned, "--rank", 1, "--json").stdout)["modules"]
     assert (module["delta_norm"], module["stable"]) == (5.0, 25 / 16)
     assert (module["energy"], module["sigma"]) == (pytest.approx(16 / 25), [pytest.approx(4.0)])
     assert dense(base, tuned, "q.weight").tolist() == [[4.0, 0.0], [0.0, 3.0]]

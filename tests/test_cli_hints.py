@@ -7,13 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from subspace.cli import main
 from subspace.cli.shared.hints import pasted
 from tests.support.folders import base, folder, two_models
 from tests.support.samples import R8, R64
+from tests.support.verbs import run
 
 
 @pytest.fixture
@@ -58,8 +57,7 @@ def hints(done):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_hint_runs_as_it_stands(verb, place):
     words, count = VERBS[verb]
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, done.output
+    done = run(*words)
     assert "next:" not in done.stdout
     said = hints(done)
     assert len(said) == count
@@ -67,40 +65,39 @@ def test_every_hint_runs_as_it_stands(verb, place):
         program, *rest = shlex.split(line)
         assert program == "subspace"
         before = set(place.iterdir())
-        again = CliRunner().invoke(main, rest)
-        assert again.exit_code == 0, (line, again.output)
+        run(*rest)
         if "--out" in rest:
             (new,) = set(place.iterdir()) - before
             assert new == place / rest[rest.index("--out") + 1]
 
 
 def test_a_hint_keeps_what_was_typed(place):
-    done = CliRunner().invoke(main, ["similarity", ONE, TWO, "--side", "in", *FEW])
+    done = run("similarity", ONE, TWO, "--side", "in", *FEW)
     assert hints(done)[0] == (
         "subspace similarity 'my runs/one' 'my runs/two' --side in --modules '*quer[y]' "
         "--out fig3.png"
     )
     assert hints(done)[1] == "subspace report 'my runs/one' 'my runs/two'"
-    done = CliRunner().invoke(main, ["rank", ONE, "--rename", "enc.0.query=x", "--strict"])
+    done = run("rank", ONE, "--rename", "enc.0.query=x", "--strict")
     assert hints(done)[1] == "subspace report 'my runs/one' --strict --rename enc.0.query=x"
     (place / "my runs" / "-three").rename(place / "-three")
-    done = CliRunner().invoke(main, ["rank", ONE, "--", "-three"])
+    done = run("rank", ONE, "--", "-three")
     first, second = hints(done)
     assert first == "subspace rank --out rank.png 'my runs/one' -- -three"
     assert second == "subspace report 'my runs/one' ./-three"
     for line in (first, second):
-        assert CliRunner().invoke(main, shlex.split(line)[1:]).exit_code == 0
+        run(*shlex.split(line)[1:])
 
 
 @pytest.mark.usefixtures("place")
 def test_the_figure_of_a_hint_has_the_papers_number():
-    done = CliRunner().invoke(main, ["placement", ONE, "--base", "a base", *FEW])
+    done = run("placement", ONE, "--base", "a base", *FEW)
     assert hints(done)[0].endswith(" --out fig8.png")
 
 
 def test_the_adapter_of_a_hint_takes_no_place_that_is_taken(place):
     (place / "after-adapter").mkdir()
-    done = CliRunner().invoke(main, ["diff", "before", "after"])
+    done = run("diff", "before", "after")
     assert hints(done) == ["subspace diff before after --out after-adapter-2"]
 
 
@@ -108,10 +105,10 @@ def test_the_adapter_of_a_hint_takes_no_place_that_is_taken(place):
 def test_no_log_and_no_document_has_a_hint(monkeypatch):
     words = ["similarity", ONE, TWO]
     for more in (["--json"], ["--csv"], ["--markdown"], ["--out", "x.png"]):
-        assert "next:" not in CliRunner().invoke(main, [*words, *more]).output
+        assert "next:" not in run(*words, *more).output
     monkeypatch.undo()
     words = ["similarity", R8, R64]
-    assert "next:" not in CliRunner().invoke(main, words).output
+    assert "next:" not in run(*words).output
 
 
 def test_what_is_pasted_is_read_back():
@@ -125,7 +122,7 @@ def test_of_an_adapter_without_updates_nothing_is_next(place):
     save_file({}, place / "empty" / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"]}
     (place / "empty" / "adapter_config.json").write_text(json.dumps(config))
-    done = CliRunner().invoke(main, ["inspect", "empty"])
+    done = run("inspect", "empty")
     assert (done.exit_code, hints(done)) == (0, [])
 
 
@@ -133,10 +130,9 @@ def test_the_next_verb_reads_the_same_adapter_of_several(place):
     (place / "several").mkdir()
     for name in ("one", "two"):
         (place / "my runs" / name).rename(place / "several" / name)
-    done = CliRunner().invoke(main, ["inspect", "several", "--adapter-name", "two"])
+    done = run("inspect", "several", "--adapter-name", "two")
     assert hints(done) == ["subspace report several --adapter-name two"]
-    done = CliRunner().invoke(main, ["report", "several", "--adapter-name", "two", "--json"])
-    assert done.exit_code == 0, done.output
+    done = run("report", "several", "--adapter-name", "two", "--json")
     (source,) = json.loads(done.stdout)["sources"]
     weights = place / "several" / "two" / "adapter_model.safetensors"
     assert sha256(weights.read_bytes()).hexdigest() in json.dumps(source)

@@ -6,17 +6,15 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from matplotlib.colors import to_hex
 
 from subspace import interference, load
-from subspace.cli import main
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.plots.interference_map import interference_figure, interference_map
 from subspace.plots.parts.cells import UNDEFINED
 from tests.support.axes import assert_apart
 from tests.support.folders import agreeing_folder
-from tests.support.verbs import modules_after, refused, run_cli
+from tests.support.verbs import modules_after, refused, run, run_cli
 
 MODULES = ("enc.0.query", "enc.0.value", "enc.1.query", "enc.1.value")
 
@@ -24,10 +22,6 @@ MODULES = ("enc.0.query", "enc.0.value", "enc.1.query", "enc.1.value")
 @pytest.fixture
 def runs(tmp_path):
     return [agreeing_folder(tmp_path / f"seed{n}", seed=n, modules=MODULES) for n in range(3)]
-
-
-def run(*args):
-    return CliRunner().invoke(main, ["interference", *map(str, args)])
 
 
 def strictly(done):
@@ -39,15 +33,14 @@ def strictly(done):
 
 
 def test_two_adapters_have_a_line_a_module_and_one_for_the_whole(runs):
-    done = run(*runs[:2])
-    assert done.exit_code == 0, done.output
+    done = run("interference", *runs[:2])
     lines = done.output.splitlines()
     assert lines[0] == (
         "interference in seed0 + seed1: what a merge by weighted sum of delta W would do"
     )
     assert lines[1] == "modules of enc"
     assert lines[2].split()[:4] == ["module", "cos", "chance", "p"]
-    plain = strictly(run(*runs[:2], "--json"))
+    plain = strictly(run("interference", *runs[:2], "--json"))
     for line, m in zip(lines[4:8], plain["modules"], strict=True):
         pair = m["pairs"][0]
         words = line.split()
@@ -61,18 +54,18 @@ def test_two_adapters_have_a_line_a_module_and_one_for_the_whole(runs):
 
 
 def test_weights_reach_the_sum_and_a_negative_one_the_cosines(runs):
-    plain = strictly(run(*runs[:2], "--weights", "1,-1", "--json"))
-    plus = strictly(run(*runs[:2], "--json"))
+    plain = strictly(run("interference", *runs[:2], "--weights", "1,-1", "--json"))
+    plus = strictly(run("interference", *runs[:2], "--json"))
     assert plain["weights"] == [1.0, -1.0]
     assert plain["pairs"][0]["cosine"] == -plus["pairs"][0]["cosine"]
     assert plain["energy"] + plus["energy"] == pytest.approx(2)
-    text = run(*runs[:2], "--weights", "-1,.5").output
+    text = run("interference", *runs[:2], "--weights", "-1,.5").output
     assert text.startswith("interference in -1 x seed0 + 0.5 x seed1")
     assert "partly cancel" in text
 
 
 def test_three_adapters_have_a_line_a_pair_and_the_modules_that_cancel_most(runs):
-    output = run(*runs, "--weights", "1,1,-1").output
+    output = run("interference", *runs, "--weights", "1,1,-1").output
     lines = output.splitlines()
     assert [line.split()[0:3:2] for line in lines[4:7]] == [
         ["seed0", "seed1"],
@@ -85,13 +78,13 @@ def test_three_adapters_have_a_line_a_pair_and_the_modules_that_cancel_most(runs
     energies = [float(line.split()[1]) for line in lines[10:14]]
     assert energies == sorted(energies)
     assert "same, opposite: modules beyond chance" in output
-    each = run(*runs, "--all").output
+    each = run("interference", *runs, "--all").output
     assert sum(line.startswith(("0.", "1.")) for line in each.splitlines()) == 12
 
 
 def test_csv_has_a_line_a_module_and_pair(runs):
-    rows = list(csv.DictReader(io.StringIO(run(*runs, "--csv").stdout)))
-    plain = strictly(run(*runs, "--json"))
+    rows = list(csv.DictReader(io.StringIO(run("interference", *runs, "--csv").stdout)))
+    plain = strictly(run("interference", *runs, "--json"))
     assert len(rows) == 12
     assert [row["module"] for row in rows[:3]] == ["enc.0.query"] * 3
     pair = plain["modules"][0]["pairs"][1]
@@ -102,30 +95,30 @@ def test_csv_has_a_line_a_module_and_pair(runs):
 
 def test_untrained_is_null_in_json_empty_in_csv_and_a_dash(runs, tmp_path):
     nothing = agreeing_folder(tmp_path / "zero", change=lambda t: [v.fill(0) for v in t.values()])
-    plain = strictly(run(runs[0], nothing, "--json"))
+    plain = strictly(run("interference", runs[0], nothing, "--json"))
     assert plain["kind"] == "interference"
     assert plain["modules"][0]["pairs"][0]["cosine"] is None
     assert plain["kept"][1] is None
-    row = next(csv.DictReader(io.StringIO(run(runs[0], nothing, "--csv").stdout)))
+    row = next(csv.DictReader(io.StringIO(run("interference", runs[0], nothing, "--csv").stdout)))
     assert (row["cosine"], row["finding"], row["rows_p"]) == ("", "", "")
-    output = run(runs[0], nothing).output
+    output = run("interference", runs[0], nothing).output
     assert "note: enc.0.query, enc.0.value: untrained: the update of zero" in output
     assert "note: only seed0 has enc.1.query, enc.1.value" in output
 
 
 def test_tables_for_model_cards_and_papers(runs):
-    lines = run(*runs[:2], "--markdown").stdout.splitlines()
+    lines = run("interference", *runs[:2], "--markdown").stdout.splitlines()
     assert lines[0].startswith("| module | cos | chance | p |")
     assert lines[2].startswith("| enc.0.query |")
     assert lines[-1].startswith("| whole model |")
-    latex = run(*runs, "--latex").stdout
+    latex = run("interference", *runs, "--latex").stdout
     assert "seed0 + seed1 &" in latex
 
 
 def test_a_figure_is_the_same_bytes_again_and_stdout_stays_clean(runs, tmp_path):
     out, again = tmp_path / "f.svg", tmp_path / "g.svg"
-    strictly(run(*runs, "--out", out, "--json"))
-    assert run(*runs, "--out", again).stderr == f"wrote {again}\n"
+    strictly(run("interference", *runs, "--out", out, "--json"))
+    assert run("interference", *runs, "--out", again).stderr == f"wrote {again}\n"
     assert out.read_bytes() == again.read_bytes()
     assert out.stat().st_size > 1000
 
@@ -135,30 +128,56 @@ def test_a_strangers_names_never_reach_the_terminal(tmp_path):
     paths = [agreeing_folder(tmp_path / f"s{n}", modules=(evil, "x.v"), seed=n) for n in range(3)]
     for option in ((), ("--all",), ("--csv",), ("--markdown",), ("--latex",), ("--json",)):
         for some in (paths, paths[:2]):
-            done = run(*some, *option)
-            assert done.exit_code == 0, done.output
+            done = run("interference", *some, *option)
             assert "\x1b" not in done.output
 
 
 def test_bad_input_is_one_line(runs, tmp_path):
     out = ("--out", tmp_path / "f.png")
-    refused(run(runs[0], *out), tmp_path, "1 adapter was given", "two or more")
-    refused(run(*runs, "--weights", "1,x,2", *out), tmp_path, "'1,x,2'", "0.5,0.5")
-    refused(run(*runs, "--weights", "1,2", *out), tmp_path, "2 weights for 3 adapters")
-    refused(run(*runs, "--weights", "1,0,2", *out), tmp_path, "'seed1' is 0", "leave")
-    refused(run(*runs, "--json", "--csv", *out), tmp_path, "choose one")
-    refused(run(*runs, "--level", "0", *out), tmp_path, "probability")
-    refused(run(*runs, "--modules", "typo", *out), tmp_path, "'typo'", "enc.0.query")
-    refused(run(runs[0], tmp_path / "nowhere", *out), tmp_path, "nowhere")
+    refused(
+        run("interference", runs[0], *out, code=2), tmp_path, "1 adapter was given", "two or more"
+    )
+    refused(
+        run("interference", *runs, "--weights", "1,x,2", *out, code=2),
+        tmp_path,
+        "'1,x,2'",
+        "0.5,0.5",
+    )
+    refused(
+        run("interference", *runs, "--weights", "1,2", *out, code=2),
+        tmp_path,
+        "2 weights for 3 adapters",
+    )
+    refused(
+        run("interference", *runs, "--weights", "1,0,2", *out, code=2),
+        tmp_path,
+        "'seed1' is 0",
+        "leave",
+    )
+    refused(run("interference", *runs, "--json", "--csv", *out, code=2), tmp_path, "choose one")
+    refused(run("interference", *runs, "--level", "0", *out, code=2), tmp_path, "probability")
+    refused(
+        run("interference", *runs, "--modules", "typo", *out, code=2),
+        tmp_path,
+        "'typo'",
+        "enc.0.query",
+    )
+    refused(run("interference", runs[0], tmp_path / "nowhere", *out, code=2), tmp_path, "nowhere")
     other = agreeing_folder(tmp_path / "other", d=(30, 41))
-    refused(run(runs[0], other, *out), tmp_path, "30 x 40", "30 x 41", "same base model")
+    refused(
+        run("interference", runs[0], other, *out, code=2),
+        tmp_path,
+        "30 x 40",
+        "30 x 41",
+        "same base model",
+    )
 
     def spoil(tensors):
         tensors["base_model.model.enc.0.value.lora_B.weight"][1, 2] = np.nan
 
     bad = agreeing_folder(tmp_path / "bad", change=spoil)
     words = ("entries of B", "enc.0.value", "[1, 2]", "adapter_model.safetensors")
-    refused(run(runs[0], bad, *out), tmp_path, *words)
+    refused(run("interference", runs[0], bad, *out, code=2), tmp_path, *words)
 
 
 def test_a_figure_that_cannot_be_written_is_refused_before_the_work(runs, tmp_path, monkeypatch):
@@ -168,7 +187,7 @@ def test_a_figure_that_cannot_be_written_is_refused_before_the_work(runs, tmp_pa
         raise AssertionError("compared before the figure's place was checked")
 
     monkeypatch.setattr(measure, "interference", too_late)
-    refused(run(*runs, "--out", tmp_path / "f.tiff"), tmp_path, "f.tiff")
+    refused(run("interference", *runs, "--out", tmp_path / "f.tiff", code=2), tmp_path, "f.tiff")
 
 
 def test_without_a_figure_nothing_heavy_is_imported(runs):

@@ -7,11 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from subspace.cli import main
 from tests.support.folders import agreeing_folder
-from tests.support.verbs import modules_after, refused, run_cli
+from tests.support.verbs import modules_after, refused, run, run_cli
 
 
 @pytest.fixture
@@ -21,10 +19,6 @@ def runs(tmp_path):
     return [
         agreeing_folder(tmp_path / f"seed{n}", seed=n, shared=each) for n, each in enumerate(shared)
     ]
-
-
-def run(*args):
-    return CliRunner().invoke(main, ["similarity", *map(str, args)])
 
 
 def strictly(done):
@@ -42,8 +36,8 @@ def untrained(tensors):
 
 
 def test_the_triangle_and_the_pairs_have_the_numbers_of_the_json(runs):
-    plain = strictly(run(*runs[:3], "--json"))
-    lines = run(*runs[:3]).output.splitlines()
+    plain = strictly(run("similarity", *runs[:3], "--json"))
+    lines = run("similarity", *runs[:3]).output.splitlines()
     assert lines[0].startswith("φ(3,3) of 3 adapters, side A: right singular vectors of A")
     names = [plain["adapters"][n] for n in plain["order"]]
     assert lines[1].split() == names[:-1]
@@ -61,27 +55,27 @@ def test_the_triangle_and_the_pairs_have_the_numbers_of_the_json(runs):
 
 
 def test_the_order_given_is_kept_on_request(runs):
-    lines = run(*runs, "--order", "given").output.splitlines()
+    lines = run("similarity", *runs, "--order", "given").output.splitlines()
     assert lines[1].split() == ["seed0", "seed1", "seed2", "seed3"]
     assert "order: as the adapters were given" in lines
-    order = strictly(run(*runs, "--json"))["order"]
+    order = strictly(run("similarity", *runs, "--json"))["order"]
     assert sum((a in (0, 2, 4)) != (b in (0, 2, 4)) for a, b in zip(order, order[1:])) <= 2  # noqa: B905, RUF007
     assert "the 6 of 10 pairs that are most alike (--csv writes all)" in lines
 
 
 @pytest.mark.parametrize("by", ["agreeing", "distance"])
 def test_other_measures(runs, by):
-    plain = strictly(run(*runs, "--by", by, "--json"))
+    plain = strictly(run("similarity", *runs, "--by", by, "--json"))
     assert (plain["by"], plain["k"]) == (by, None if by == "agreeing" else 3)
-    output = run(*runs, "--by", by).output
+    output = run("similarity", *runs, "--by", by).output
     assert {"agreeing": "2/3*", "distance": "0 the same subspace, 1 orthogonal"}[by] in output
     nearest = next(line for line in output.splitlines() if " + " in line)
     assert {"seed0", "seed2", "seed4"} >= {nearest.split()[0], nearest.split()[2]}
 
 
 def test_csv_is_one_line_a_pair(runs):
-    rows = list(csv.DictReader(io.StringIO(run(*runs, "--csv", "--k", "2").stdout)))
-    plain = strictly(run(*runs, "--json", "--k", "2"))
+    rows = list(csv.DictReader(io.StringIO(run("similarity", *runs, "--csv", "--k", "2").stdout)))
+    plain = strictly(run("similarity", *runs, "--json", "--k", "2"))
     assert len(rows) == 10
     for row, pair in zip(rows, plain["pairs"], strict=True):
         assert [row["a"], row["b"]] == pair["adapters"]
@@ -92,34 +86,37 @@ def test_csv_is_one_line_a_pair(runs):
 
 def test_tables_for_model_cards_and_papers(runs):
     """The triangle that a terminal shows, whole, in the order asked for."""
-    shown = [x.split() for x in run(*runs, "--order", "given").output.splitlines()[1:7]]
-    lines = run(*runs, "--order", "given", "--markdown").stdout.splitlines()
+    shown = [
+        x.split() for x in run("similarity", *runs, "--order", "given").output.splitlines()[1:7]
+    ]
+    lines = run("similarity", *runs, "--order", "given", "--markdown").stdout.splitlines()
     assert lines[0] == "|  | seed0 | seed1 | seed2 | seed3 |"
     assert lines[1] == "| :-- | --: | --: | --: | --: |"
     assert len(lines) == 6
     for line, words in zip(lines[2:], shown[2:], strict=True):
         assert line.replace("\\", "").replace("|", " ").split() == words
-    latex = run(*runs, "--order", "given", "--latex").stdout.splitlines()
+    latex = run("similarity", *runs, "--order", "given", "--latex").stdout.splitlines()
     assert latex[0] == r"\begin{tabular}{lrrrr}"
     assert latex[1:4] == ["  \\toprule", "   & seed0 & seed1 & seed2 & seed3 \\\\", "  \\midrule"]
     assert [cell.strip(" \\") for cell in latex[5].split("&")] == [*shown[3], "", ""]
-    names = [strictly(run(*runs, "--json"))["adapters"][n] for n in (0, 1)]
-    first = run(*runs, "--markdown").stdout.splitlines()[0]  # clustered, as the terminal's is
-    assert first.replace("|", "").split() == run(*runs).output.splitlines()[1].split()
+    names = [strictly(run("similarity", *runs, "--json"))["adapters"][n] for n in (0, 1)]
+    first = run("similarity", *runs, "--markdown").stdout.splitlines()[
+        0
+    ]  # clustered, as the terminal's is
+    assert first.replace("|", "").split() == run("similarity", *runs).output.splitlines()[1].split()
     assert names == ["seed0", "seed1"]
 
 
 def test_untrained_is_null_empty_and_a_dash(runs, tmp_path):
     nothing = agreeing_folder(tmp_path / "zero", change=untrained)
-    plain = strictly(run(*runs[:2], nothing, "--json"))
+    plain = strictly(run("similarity", *runs[:2], nothing, "--json"))
     assert [pair["value"] is None for pair in plain["pairs"]] == [False, True, True]
-    rows = list(csv.DictReader(io.StringIO(run(*runs[:2], nothing, "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(run("similarity", *runs[:2], nothing, "--csv").stdout)))
     assert (rows[2]["value"], rows[2]["undefined"]) == ("", "2")
-    output = run(*runs[:2], nothing, "--order", "given").output
+    output = run("similarity", *runs[:2], nothing, "--order", "given").output
     assert next(x for x in output.splitlines() if x.startswith("zero")).split()[1:] == ["-", "-"]
     assert "note: undefined in every module" in output
-    all_zero = run(nothing, nothing, nothing, "--out", tmp_path / "z.svg")
-    assert all_zero.exit_code == 0, all_zero.output
+    all_zero = run("similarity", nothing, nothing, nothing, "--out", tmp_path / "z.svg")
     assert "zero (3)" in all_zero.output
 
 
@@ -129,7 +126,7 @@ def test_a_narrow_terminal_gets_numbers_and_some_columns_at_a_time(tmp_path, mon
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    lines = run(*runs, "--order", "given").output.splitlines()
+    lines = run("similarity", *runs, "--order", "given").output.splitlines()
     end = next(n for n, line in enumerate(lines) if line.startswith("the 6 of"))
     assert max(map(len, lines[1:end])) <= width
     heads = [n for n, line in enumerate(lines[:end]) if re.match(r" +\d+( |$)", line)]
@@ -141,16 +138,19 @@ def test_a_narrow_terminal_gets_numbers_and_some_columns_at_a_time(tmp_path, mon
     assert values == 36  # every pair once
     if width == 200:
         monkeypatch.delenv("TTY_COMPATIBLE")  # in a pipe nothing is shortened
-        assert "\n9 a-name-that-is-rather-long-8  " in run(*runs, "--order", "given").output
+        assert (
+            "\n9 a-name-that-is-rather-long-8  "
+            in run("similarity", *runs, "--order", "given").output
+        )
 
 
 def test_a_figure_is_the_same_bytes_again_and_stdout_stays_clean(runs, tmp_path):
     out, again = tmp_path / "f.svg", tmp_path / "g.svg"
-    strictly(run(*runs, "--out", out, "--json"))
-    assert run(*runs, "--out", again).stderr == f"wrote {again}\n"
+    strictly(run("similarity", *runs, "--out", out, "--json"))
+    assert run("similarity", *runs, "--out", again).stderr == f"wrote {again}\n"
     assert out.read_bytes() == again.read_bytes()
     given = tmp_path / "h.svg"
-    assert run(*runs, "--out", given, "--order", "given").exit_code == 0
+    run("similarity", *runs, "--out", given, "--order", "given")
     assert given.read_bytes() != out.read_bytes()
 
 
@@ -162,12 +162,11 @@ def test_strangers_names_never_reach_the_terminal(tmp_path):
     ]
     for option in ((), ("--csv",), ("--json",), ("--by", "agreeing"), ("--order", "given"),
                    ("--markdown",), ("--latex",)):  # fmt: skip
-        done = run(*paths, *option, "--out", tmp_path / "f.svg")
-        assert done.exit_code == 0, done.output
+        done = run("similarity", *paths, *option, "--out", tmp_path / "f.svg")
         assert not {"\x1b", "\x07", "\u202e"} & set(done.output)
-    assert "'=cmd()" in run(*paths, "--csv").output
-    assert r"3 \$x^2\$\\x07 |" in run(*paths, "--markdown").output
-    assert r"\$x\textasciicircum{}2\$" in run(*paths, "--latex").output
+    assert "'=cmd()" in run("similarity", *paths, "--csv").output
+    assert r"3 \$x^2\$\\x07 |" in run("similarity", *paths, "--markdown").output
+    assert r"\$x\textasciicircum{}2\$" in run("similarity", *paths, "--latex").output
 
 
 @pytest.mark.parametrize(
@@ -182,27 +181,48 @@ def test_strangers_names_never_reach_the_terminal(tmp_path):
     ],
 )
 def test_what_is_for_two_is_refused_of_three(runs, tmp_path, option, word):
-    done = run(*runs[:3], *option, "--out", tmp_path / "f.png")
+    done = run("similarity", *runs[:3], *option, "--out", tmp_path / "f.png", code=2)
     refused(done, tmp_path, word, "for two adapters only, and 3 were given", "two at a time")
 
 
 @pytest.mark.parametrize("option", [("--by", "phi"), ("--k", "2"), ("--order", "given")])
 def test_what_is_for_three_is_refused_of_two(runs, tmp_path, option):
-    refused(run(*runs[:2], *option), tmp_path, option[0], "three adapters or more")
+    refused(
+        run("similarity", *runs[:2], *option, code=2), tmp_path, option[0], "three adapters or more"
+    )
 
 
 def test_bad_input_is_one_line(runs, tmp_path):
     out = ("--out", tmp_path / "f.png")
-    refused(run(runs[0]), tmp_path, "one adapter was given", "two or more")
-    refused(run(*runs, "--json", "--csv", *out), tmp_path, "--json and --csv", "choose one")
-    refused(run(*runs, "--latex", "--markdown", *out), tmp_path, "choose one")
-    refused(run(*runs, "--k", "4", *out), tmp_path, "k is 4", "'seed0' has 3 directions")
-    refused(run(*runs, "--by", "agreeing", "--k", "2", *out), tmp_path, "leave k out")
-    refused(run(*runs, "--level", "0", *out), tmp_path, "probability")
-    refused(run(*runs, "--modules", "*.nothing", *out), tmp_path, "nothing")
-    refused(run(*runs, "--out", tmp_path / "f.tiff"), tmp_path, "f.tiff")
-    refused(run(*[runs[0]] * 201, *out), tmp_path, "201 adapters were given", "2 to 200")
-    refused(run(*runs[:2], Path("nowhere"), *out), tmp_path, "nowhere")
+    refused(run("similarity", runs[0], code=2), tmp_path, "one adapter was given", "two or more")
+    refused(
+        run("similarity", *runs, "--json", "--csv", *out, code=2),
+        tmp_path,
+        "--json and --csv",
+        "choose one",
+    )
+    refused(run("similarity", *runs, "--latex", "--markdown", *out, code=2), tmp_path, "choose one")
+    refused(
+        run("similarity", *runs, "--k", "4", *out, code=2),
+        tmp_path,
+        "k is 4",
+        "'seed0' has 3 directions",
+    )
+    refused(
+        run("similarity", *runs, "--by", "agreeing", "--k", "2", *out, code=2),
+        tmp_path,
+        "leave k out",
+    )
+    refused(run("similarity", *runs, "--level", "0", *out, code=2), tmp_path, "probability")
+    refused(run("similarity", *runs, "--modules", "*.nothing", *out, code=2), tmp_path, "nothing")
+    refused(run("similarity", *runs, "--out", tmp_path / "f.tiff", code=2), tmp_path, "f.tiff")
+    refused(
+        run("similarity", *[runs[0]] * 201, *out, code=2),
+        tmp_path,
+        "201 adapters were given",
+        "2 to 200",
+    )
+    refused(run("similarity", *runs[:2], Path("nowhere"), *out, code=2), tmp_path, "nowhere")
 
 
 def test_a_table_needs_no_plotting(runs):
@@ -227,10 +247,15 @@ def test_a_figure_is_as_wide_as_asked_or_as_its_numbers_need(runs, tmp_path):
         ((*runs[:2], "--width", "single"), 700),  # of two, every figure
         ((*runs[:2], "--width", "single", "--figure", "layers"), 700),
     ):
-        assert run(*words, "--out", out).exit_code == 0
+        run("similarity", *words, "--out", out)
         assert dots(out) == pytest.approx(wide, rel=0.3 if len(words) == 30 else 0)
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_look_without_a_figure_is_said(runs, tmp_path, count):
-    refused(run(*runs[:count], "--width", "single"), tmp_path, "--width is for a figure", "--out")
+    refused(
+        run("similarity", *runs[:count], "--width", "single", code=2),
+        tmp_path,
+        "--width is for a figure",
+        "--out",
+    )

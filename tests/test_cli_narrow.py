@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from subspace.cli import main
 from subspace.cli.shared.narrow import stacked
 from tests.support.folders import folder, two_models
 from tests.support.samples import R8, R64, ROOT, SEED
@@ -38,8 +36,7 @@ def printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(verb, width):
-        done = CliRunner(env={"COLUMNS": width and str(width)}).invoke(main, VERBS[verb])
-        assert done.exit_code == 0, done.output
+        done = run(*VERBS[verb], env={"COLUMNS": width and str(width)})
         return done.stdout
 
     return run

@@ -4,9 +4,7 @@ import json
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from subspace.cli import main
 from subspace.errors import ArgumentError, FormatError
 from subspace.training import TASKS, TrainConfig, load_data, train
 from subspace.training.completion import _batches, exact_match, normalised, token_means, token_sums
@@ -14,6 +12,7 @@ from subspace.training.encoding import IGNORED, collator, encode
 from subspace.training.models import find_model, load_model, task_type
 from subspace.training.tasks.dataset import completing, labelled, paired
 from tests.support.decoders import ROWS, WORDS, thrice, write_tokenizer
+from tests.support.verbs import run
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -331,8 +330,7 @@ def test_a_users_own_prompts_and_model_are_two_options(world, tmp_path, name, ta
     rows = [{"prompt": a, "completion": b} for a, b in ROWS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
     words = ["--data", str(path), "--model", str(world / name), "--steps", "2", "--warmup", "0"]
-    done = CliRunner().invoke(main, ["train", *words, "--out", str(tmp_path / "run")])
-    assert done.exit_code == 0, done.output
+    done = run("train", *words, "--out", tmp_path / "run")
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     assert record["options"]["targets"] == targets
     heads = "train tokens  validation tokens  exact before  exact after  loss before  loss after"
@@ -352,7 +350,7 @@ def test_targets_that_are_not_there_are_answered_with_some_that_are(
     rows = [{"prompt": a, "completion": b} for a, b in ROWS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
     words = ["--data", str(path), "--model", str(world / name), "--targets", "query"]
-    done = CliRunner().invoke(main, ["train", *words, "--out", str(tmp_path / "run")])
+    done = run("train", *words, "--out", tmp_path / "run")
     assert f"its linear modules end in {said}" in done.output
     assert "lm_head" not in done.output
     assert f"such as --targets {such_as}, or all of them" in done.output
@@ -363,8 +361,7 @@ def test_an_own_classifier_is_two_options_too(world, tmp_path):
     rows = [{"text": a, "label": str(k % 2)} for k, (a, _) in enumerate(ROWS * 3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["--data", str(path), "--model", str(world / "llama"), "--steps", "2", "--warmup", "0"]
-    done = CliRunner().invoke(main, ["train", *words, "--out", str(tmp_path / "run")])
-    assert done.exit_code == 0, done.output
+    done = run("train", *words, "--out", tmp_path / "run")
     assert "loss" not in done.output
-    bad = CliRunner().invoke(main, ["train", *words, "--label-column", "kind"])
+    bad = run("train", *words, "--label-column", "kind")
     assert "no column 'kind' (it has 'text', 'label'); --text-column" in bad.output

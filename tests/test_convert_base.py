@@ -10,24 +10,17 @@ import peft
 import pytest
 import torch
 import transformers
-from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import subspace
-from subspace.cli import main
 from subspace.errors import UnknownModuleError
 from subspace.pretrained import open_pretrained
 from tests.support.diffusers_models import UNET, deltas, pipelines_file, text_encoder, unet
 from tests.support.memory import the_same
 from tests.support.peft_adapters import made, written
+from tests.support.verbs import run
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
-
-
-def run(*args, code=0):
-    done = CliRunner().invoke(main, [str(arg) for arg in args])
-    assert done.exit_code == code, done.output
-    return done.output
 
 
 def tiny_llama():

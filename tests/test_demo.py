@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from subspace import training
-from subspace.cli import main
 from subspace.results import Demo, DemoRun
 from tests.support.documents import held
 from tests.support.tiny_world import write_world
+from tests.support.verbs import run
 
 
 @pytest.fixture
@@ -45,8 +44,7 @@ def short(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_demo_trains_compares_draws_and_reuses(tmp_path):
-    first = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
-    assert first.exit_code == 0, first.output
+    first = run("demo", "--out", tmp_path / "demo")
     for name in ("r8", "r64", "r64-seed1"):
         assert (tmp_path / "demo" / "adapters" / name / "adapter_model.safetensors").exists()
     for figure in ("figure3.png", "figure4.png"):
@@ -59,8 +57,7 @@ def test_demo_trains_compares_draws_and_reuses(tmp_path):
 
     record = tmp_path / "demo" / "adapters" / "r8" / "training.json"
     written = record.stat().st_mtime_ns
-    again = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
-    assert again.exit_code == 0, again.output
+    again = run("demo", "--out", tmp_path / "demo")
     assert again.output.count("used again") == 3
     assert record.stat().st_mtime_ns == written
     # All but the words on reuse is the same: the demo is deterministic.
@@ -79,8 +76,7 @@ def test_demo_writes_json_and_csv_alone_to_stdout(tmp_path, monkeypatch):
     }  # fmt: skip
     monkeypatch.setattr(training, "DEMO", runs)
     words = ["demo", "--out", str(tmp_path / "demo")]
-    done = CliRunner().invoke(main, [*words, "--json"])
-    assert done.exit_code == 0, done.output
+    done = run(*words, "--json")
     plain = held(json.loads(done.stdout))
     assert [run["reused"] for run in plain["runs"]] == [False] * 3
     assert [pair["adapters"] for pair in plain["pairs"]] == [["r8", "r64"], ["r64", "r64-seed1"]]
@@ -89,15 +85,14 @@ def test_demo_writes_json_and_csv_alone_to_stdout(tmp_path, monkeypatch):
     assert "wrote " in done.stderr
     for figure in plain["figures"]:
         assert Path(figure).read_bytes().startswith(b"\x89PNG")
-    done = CliRunner().invoke(main, [*words, "--csv"])
+    done = run(*words, "--csv")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["name"] for row in rows] == list(runs)
     assert [float(row["after"]) for row in rows] == [run["after"] for run in plain["runs"]]
-    text = CliRunner().invoke(main, words)
+    text = run(*words)
     for sentence in plain["findings"]:
         assert sentence in text.stdout
-    done = CliRunner().invoke(main, [*words, "--csv", "--json"])
-    assert done.exit_code == 2
+    done = run(*words, "--csv", "--json", code=2)
     assert "choose one" in done.stderr
 
 
@@ -107,8 +102,7 @@ def test_demo_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
     icd10_texts.cache_clear()
-    done = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
-    assert done.exit_code == 2
+    done = run("demo", "--out", tmp_path / "demo", code=2)
     assert "pip install '.[demo]' in a clone, else pip install 'lora-subspace[demo]'" in done.output
     assert not (tmp_path / "demo").exists()
 

@@ -6,7 +6,6 @@ import shutil
 import struct
 
 import pytest
-from click.testing import CliRunner
 
 import subspace
 from docs.refresh import (
@@ -22,6 +21,7 @@ from docs.refresh import (
 from subspace.adapters.load import FORMATS
 from subspace.cli import VERBS, main
 from tests.support.samples import ROOT
+from tests.support.verbs import run
 
 WRITERS = ("peft", "gguf", "mlx_lm", "diffusers", "lycoris", "loralib")
 README = (ROOT / "README.md").read_text()
@@ -181,8 +181,7 @@ def test_the_gallery_is_what_its_command_writes(monkeypatch, tmp_path):
     command = re.search(
         r"^    subspace (reproduce .*)$", (figures / "README.md").read_text(), re.MULTILINE
     )
-    done = CliRunner().invoke(main, command[1].split())
-    assert done.exit_code == 0, done.output
+    done = run(*command[1].split())
     assert "training it again" not in done.stderr
     for name in sorted(path.name for path in figures.iterdir() if path.is_file()):
         assert (tmp_path / "figures" / name).read_bytes() == (figures / name).read_bytes(), name

@@ -4,10 +4,9 @@ import re
 import struct
 
 import pytest
-from click.testing import CliRunner
 
-from subspace.cli import main
 from tests.support.samples import R8, R64, ROOT
+from tests.support.verbs import run
 
 ROWS = re.findall(
     r"^\| `(--style [^`]+)` \|[^|]*\| ([\d.]+) \| (\d+) \|$",
@@ -25,7 +24,7 @@ def test_a_picture_is_as_wide_as_the_page_says(tmp_path, options, inches, dots):
     runs = [R8, R64]
     for suffix in (".png", ".svg"):
         words = ("--modules", "*.5.*", *options.split(), "--out", str(tmp_path / f"f{suffix}"))
-        assert CliRunner().invoke(main, ["similarity", *runs, *words]).exit_code == 0
+        run("similarity", *runs, *words)
     (wide,) = struct.unpack(">I", (tmp_path / "f.png").read_bytes()[16:20])
     assert wide == int(dots)
     points = float(re.search(r'width="([\d.]+)pt"', (tmp_path / "f.svg").read_text())[1])

@@ -9,12 +9,10 @@ import numpy as np
 import peft
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import subspace
 from subspace.adapters import LowRankUpdate
-from subspace.cli import main
 from subspace.errors import FormatError, NonFiniteError, ShapeError
 from subspace.measures.diff.adapted import adapted_weight
 from tests.support.peft_adapters import (
@@ -27,6 +25,7 @@ from tests.support.peft_adapters import (
     two_linears,
     written,
 )
+from tests.support.verbs import run
 
 
 def mixed() -> torch.nn.Module:
@@ -162,18 +161,12 @@ def test_another_base_and_a_magnitude_that_fits_nowhere(tmp_path):
         subspace.load(run)
 
 
-def run(*words, code=0):
-    done = CliRunner().invoke(main, ["diff", *map(str, words)])
-    assert done.exit_code == code, done.output
-    return done
-
-
 def test_on_the_command_line(tmp_path):
     plain = two_linears()
     base = base_of(plain, tmp_path / "base.safetensors")
     wrapped = made(plain, target_modules=["0", "2"], use_dora=True)
     written(wrapped, tmp_path / "run")
-    done = run(base, tmp_path / "run", "--rank", 4, "--out", tmp_path / "whole")
+    done = run("diff", base, tmp_path / "run", "--rank", 4, "--out", tmp_path / "whole")
     assert done.stdout.startswith("run - base.safetensors: 2 of 2 modules changed")
     assert "note: run is an adapter" in done.stdout
     whole = subspace.load(tmp_path / "whole")
@@ -181,7 +174,7 @@ def test_on_the_command_line(tmp_path):
     for name, update in expected.items():
         torch.testing.assert_close(whole[name].delta(), update.delta(), rtol=1e-5, atol=1e-6)
     file = tmp_path / "run" / "adapter_model.safetensors"
-    a, b = (json.loads(run(base, t, "--json").stdout) for t in (tmp_path / "run", file))
+    a, b = (json.loads(run("diff", base, t, "--json").stdout) for t in (tmp_path / "run", file))
     assert [m["sigma"] for m in a["modules"]] == [m["sigma"] for m in b["modules"]]
     assert isinstance(peft.PeftModel.from_pretrained(two_linears(), tmp_path / "whole"), object)
 
@@ -189,11 +182,11 @@ def test_on_the_command_line(tmp_path):
 def test_what_is_neither_a_checkpoint_nor_an_adapter_is_told_as_a_checkpoint(tmp_path):
     base = base_of(two_linears(), tmp_path / "base.safetensors")
     (tmp_path / "empty").mkdir()
-    assert "empty" in run(base, tmp_path / "empty", code=2).stderr
+    assert "empty" in run("diff", base, tmp_path / "empty", code=2).stderr
     save_file({"blocks.0.lora_A": torch.ones(2, 6), "blocks.0.lora_B": torch.ones(10, 2)},
               tmp_path / "x.safetensors")  # fmt: skip
     # An adapter, of which alpha is missing: not taken for a checkpoint.
-    assert "--alpha 16" in run(base, tmp_path / "x.safetensors", code=2).stderr
+    assert "--alpha 16" in run("diff", base, tmp_path / "x.safetensors", code=2).stderr
 
 
 def test_tokens_that_were_trained_beside(tmp_path):

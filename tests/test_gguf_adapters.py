@@ -15,17 +15,15 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
 from subspace.adapters.formats.gguf import _HUGGING_FACE, _MAPPED, _OUTSIDE, _module
-from subspace.cli import main
 from subspace.errors import FormatError, NonFiniteError
 from tests.support.peft_adapters import assert_same_update, made, two_linears, written
-from tests.support.verbs import HEAVY, modules_after, run_cli
+from tests.support.verbs import HEAVY, modules_after, run, run_cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,7 +272,7 @@ def test_quantised_factors_are_what_llama_cpp_computes_with(tmp_path):
     # Directions that quantising may have made are no finding.
     assert subspace.spectrum(update).rank == 8
     out = tmp_path / "peft"
-    done = CliRunner().invoke(main, ["convert", str(tmp_path / "x.gguf"), str(out), "--to", "peft"])
+    done = run("convert", tmp_path / "x.gguf", out, "--to", "peft")
     assert done.stdout.splitlines()[2].endswith("float32/float16")  # what is written
     assert torch.equal(subspace.load(out)[update.name].delta(), update.delta())
 

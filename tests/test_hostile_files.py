@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import subspace
 from subspace.adapters.peft import matching as patterns
-from subspace.cli import main
 from tests.support.peft_adapters import (
     PREFIX,
     edited,
@@ -26,6 +24,7 @@ from tests.support.peft_adapters import (
     two_linears,
     written,
 )
+from tests.support.verbs import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,8 +50,7 @@ def folder(sound, tmp_path):
 
 def refused(*paths: Path, options: tuple[str, ...] = ()) -> str:
     """Run inspect; hold it to one line of error, exit code 2, and nothing on stdout."""
-    result = CliRunner().invoke(main, ["inspect", *options, *map(str, paths)])
-    assert result.exit_code == 2, result.output + repr(result.exception)
+    result = run("inspect", *options, *paths, code=2)
     assert result.stdout == ""
     lines = [line for line in result.stderr.splitlines() if "is a torch pickle" not in line]
     (line,) = lines
@@ -75,7 +73,7 @@ def stored(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
 
 
 def test_a_sound_adapter_passes(folder):
-    assert CliRunner().invoke(main, ["inspect", str(folder)]).exit_code == 0
+    run("inspect", folder)
 
 
 def test_a_missing_folder(tmp_path):
@@ -84,8 +82,7 @@ def test_a_missing_folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["a" * 300, "x" * 5000])
 def test_a_path_that_cannot_be(name):
-    result = CliRunner().invoke(main, ["inspect", name])
-    assert result.exit_code == 2
+    result = run("inspect", name, code=2)
     assert "cannot be looked at" in result.stderr or "no such file" in result.stderr
     with pytest.raises(subspace.SubspaceError, match=r"cannot be looked at|no such file"):
         subspace.load(f"{name}\0")
@@ -168,7 +165,7 @@ def test_a_config_that_makes_no_sense(folder, fields, message):
 
 def test_fields_that_are_not_needed_may_hold_anything(folder):
     edited(folder, target_modules=3, bias=[1], base_model_name_or_path={"a": 1}, eva_config=[[]])
-    assert CliRunner().invoke(main, ["inspect", str(folder)]).exit_code == 0
+    run("inspect", folder)
 
 
 @pytest.mark.parametrize(
@@ -342,11 +339,10 @@ def test_control_characters_never_reach_the_terminal(folder):
     tensors[f"{red}.unknown"] = torch.ones(1)
     stored(edited(folder, base_model_name_or_path=red, bias=red, **{red: 1}), tensors)
     for options in ([], ["--json"]):
-        result = CliRunner().invoke(main, ["inspect", str(folder), *options])
-        assert result.exit_code == 0, result.output
+        result = run("inspect", folder, *options)
         for line in (result.stdout + result.stderr).split("\n"):
             assert line.isprintable()
-    assert "\\x1b[31mred" in CliRunner().invoke(main, ["inspect", str(folder)]).stdout
+    assert "\\x1b[31mred" in run("inspect", folder).stdout
     del tensors[f"{PREFIX}{red}.lora_B.weight"]
     assert "\\x1b[31mred" in refused(stored(folder, tensors))
 
@@ -410,8 +406,7 @@ def test_any_config_is_read_or_refused(sound, tmp_path_factory, fields):
         weights.write_bytes((sound / weights.name).read_bytes())
     config = json.loads((sound / "adapter_config.json").read_text()) | fields
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    result = CliRunner().invoke(main, ["inspect", "--json", str(folder)])
-    assert result.exit_code in {0, 2}, result.stderr
+    result = run("inspect", "--json", folder, code={0, 2})
     assert len(result.stderr.splitlines()) <= 1
 
 

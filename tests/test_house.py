@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.samples import ROOT as REPOSITORY
 from tests.support.samples import SAMPLES
-from tests.support.verbs import HEAVY, modules_after, run_cli
+from tests.support.verbs import HEAVY, modules_after, run, run_cli
 
 ROOT = REPOSITORY / "subspace"
 TESTS = REPOSITORY / "tests"
@@ -303,13 +303,10 @@ def test_the_lightness_test_can_fail():
 
 
 def test_every_verb_has_help_with_an_example():
-    from click.testing import CliRunner
-
-    from subspace.cli import VERBS, main
+    from subspace.cli import VERBS
 
     for words in ((), *((verb,) for verb in VERBS)):
-        done = CliRunner().invoke(main, [*words, "--help"])
-        assert done.exit_code == 0, done.output
+        done = run(*words, "--help")
         assert "\\b" not in done.output
         example = " ".join(("subspace", *words))
         # A line of its own: click did not reflow the examples into a paragraph.
@@ -370,21 +367,17 @@ RESULTS = {"Amplification", "Interference", "Profile", "Rank", "Similarity", "Si
 
 
 def test_an_unexpected_exception_calls_itself_a_bug(monkeypatch):
-    from click.testing import CliRunner
-
     import subspace.cli.inspect as verb
-    from subspace.cli import main
 
     def broken(**_):
         raise ZeroDivisionError("odd \x1b[31m text")
 
     monkeypatch.setattr(verb.command, "callback", broken)
-    done = CliRunner().invoke(main, ["inspect", "anything"])
-    assert done.exit_code == 1
+    done = run("inspect", "anything", code=1)
     assert done.output.count("\n") == 1
     assert "this is a bug in subspace" in done.output
     assert "\x1b" not in done.output
-    loud = CliRunner().invoke(main, ["--debug", "inspect", "anything"])
+    loud = run("--debug", "inspect", "anything")
     assert isinstance(loud.exception, ZeroDivisionError)
 
 

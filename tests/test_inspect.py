@@ -8,22 +8,19 @@ import sys
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.cli import main
 from subspace.cli.inspect import _pattern
 from tests.support.peft_adapters import PREFIX, edited, made, tiny_bert, two_linears, written
 from tests.support.samples import ROOT
+from tests.support.verbs import run
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
 
 
 def inspected(*arguments: object):
-    result = CliRunner().invoke(main, ["inspect", *map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result
+    return run("inspect", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +145,9 @@ def test_it_stays_light(bert):
 
 
 def test_help_teaches_by_example():
-    result = CliRunner().invoke(main, ["inspect", "--help"])
-    assert result.exit_code == 0
+    result = run("inspect", "--help")
     assert "    subspace inspect runs/r8\n" in result.output
-    assert CliRunner().invoke(main, ["inspect"]).exit_code == 2
+    run("inspect", code=2)
 
 
 @pytest.mark.parametrize(
@@ -173,5 +169,4 @@ def test_csv_has_a_line_for_each_module(bert):
     assert len(lines) == 1 + len(adapter)
     first = next(iter(adapter.updates.values()))
     assert lines[1].split(",")[1:6] == [first.name, "linear", *map(str, (*first.shape, first.rank))]
-    both = CliRunner().invoke(main, ["inspect", str(bert), "--csv", "--json"])
-    assert both.exit_code == 2
+    run("inspect", bert, "--csv", "--json", code=2)

@@ -5,14 +5,12 @@ from itertools import cycle
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
 from subspace import Adapter, LowRankUpdate
-from subspace.cli import main
 from subspace.errors import UnknownModuleError
 from subspace.findings.claims.figures import check_query_against_value
 from subspace.findings.paper import matrices, query_or_value
@@ -31,6 +29,7 @@ from subspace.modules.words import (
 from subspace.modules.wrappers import bare_name, spell
 from subspace.plots.parts.names import default_modules
 from subspace.pretrained import open_pretrained
+from tests.support.verbs import run
 
 WORDS_OF = {
     name: {word for role in ROLES for word in words_of(naming, role)}
@@ -55,12 +54,6 @@ def checkpoint(path, names):
     generator = torch.Generator().manual_seed(1)
     save_file({f"{n}.weight": torch.randn(6, 5, generator=generator) for n in names}, path)
     return path
-
-
-def run(*args, code=0):
-    done = CliRunner().invoke(main, [str(arg) for arg in args])
-    assert done.exit_code == code, done.output
-    return done.output
 
 
 parts = st.sampled_from([*sorted(WRAPPERS), *sorted(TOWERS), "base_layer", "layer", "0", "query"])
@@ -167,7 +160,7 @@ def test_no_format_with_the_models_own_paths_is_written_with_flat_names(tmp_path
     save_file({f"{prefix}{FLAT}.{slot}": value for slot, value in tensors.items()}, source)
     suffix = {"loralib": ".pt", "diffusers": ".safetensors"}.get(format, "")
     out = tmp_path / f"out{suffix}"
-    said = run("convert", source, out, "--to", format, code=2)
+    said = run("convert", source, out, "--to", format, code=2).output
     assert "with _ for every dot" in said
     assert not out.exists()
     models = FLAT_PREFIXES.get(prefix, ())
@@ -196,9 +189,8 @@ def test_a_pipelines_models_that_both_have_a_flat_name(tmp_path):
     (tmp_path / "pipeline" / "model_index.json").write_text(json.dumps({}))
     out = tmp_path / "out.safetensors"
     options = ("--to", "diffusers", "--base", tmp_path / "pipeline")
-    assert "unet and text_encoder have such a module" in run(
-        "convert", source, out, *options, code=2
-    )
+    done = run("convert", source, out, *options, code=2)
+    assert "unet and text_encoder have such a module" in done.stderr
     assert not out.exists()
 
 

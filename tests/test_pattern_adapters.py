@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -16,8 +15,8 @@ from safetensors.torch import save_file
 import subspace
 from subspace.adapters.formats.custom.fields import parsed
 from subspace.adapters.formats.custom.template import Template
-from subspace.cli import main
 from tests.support.peft_adapters import assert_same_update
+from tests.support.verbs import run
 
 D_OUT, D_IN = 10, 6
 
@@ -271,8 +270,7 @@ def test_inspect_lists_the_pattern_and_gives_it_as_toml_to_keep(tmp_path):
     text = "A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=6"
 
     def shown(*options):
-        done = CliRunner().invoke(main, ["inspect", str(path), *options])
-        assert done.exit_code == 0, done.output
+        done = run("inspect", path, *options)
         return done.stdout.splitlines()
 
     lines = shown("--pattern", text, "--explain")

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -18,7 +17,6 @@ from scipy.special import betaincc
 
 from subspace import chance
 from subspace.adapters import LowRankUpdate
-from subspace.cli import main
 from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
 from subspace.measures.placement.profile import estimate_seconds, profile
 from subspace.plots.gains import W_COLOUR
@@ -27,7 +25,7 @@ from tests.support import oracle
 from tests.support.axes import assert_legible, words
 from tests.support.folders import base, folder
 from tests.support.memory import MemoryBase, adapter, dense, factors, gaussian
-from tests.support.verbs import refused
+from tests.support.verbs import refused, run
 
 SHAPES = [(60, 40), (40, 60), (50, 50)]
 SIDES = ["in", "out"]
@@ -347,17 +345,15 @@ def pair(tmp_path):
     return folder(tmp_path / "r2"), base(tmp_path / "model")
 
 
-def run(adapter, model, *more):
-    words = ["placement", adapter, "--base", model, "--profile", *map(str, more)]
-    return CliRunner().invoke(main, words)
+def profiled(adapter, model, *more, code=0):
+    return run("placement", adapter, "--base", model, "--profile", *more, code=code)
 
 
 def test_the_table_and_json_say_the_same(pair):
-    done = run(*pair)
-    assert done.exit_code == 0, done.output
+    done = profiled(*pair)
     assert "energy of r2 over the right singular vectors of W of model, side in" in done.output
     assert all(len(x) <= 90 for x in done.output.splitlines() if not x.startswith("note"))
-    plain = json.loads(run(*pair, "--json").stdout)
+    plain = json.loads(profiled(*pair, "--json").stdout)
     assert (plain["schema_version"], plain["kind"], plain["side"]) == ("1", "profile", "in")
     (first, _) = plain["modules"]
     line = next(text for text in done.output.splitlines() if text.startswith("query"))
@@ -368,12 +364,12 @@ def test_the_table_and_json_say_the_same(pair):
     assert "note: enc.0.query: 5 of 7 directions of W" in done.output
     assert len(first["energy"]) == 7
     assert first["error"][5] is None
-    rows = json.loads(run(*pair, "--side", "out", "--modules", "*.value", "--json").stdout)
+    rows = json.loads(profiled(*pair, "--side", "out", "--modules", "*.value", "--json").stdout)
     assert [(m["module"], m["d"]) for m in rows["modules"]] == [("enc.0.value", 5)]
 
 
 def test_csv_is_one_line_an_index(pair):
-    rows = list(csv.DictReader(io.StringIO(run(*pair, "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(profiled(*pair, "--csv").stdout)))
     assert [row["k"] for row in rows] == [*map(str, range(1, 8))] * 2
     first = rows[:7]
     assert sum(float(row["energy"]) for row in first) == pytest.approx(1)
@@ -382,23 +378,23 @@ def test_csv_is_one_line_an_index(pair):
 
 
 def test_refusals(pair, tmp_path):
-    refused(run(*pair, "--top", 3), tmp_path, "--top", "--profile")
-    refused(run(*pair, "--figure", 4), tmp_path, "--figure", "--profile")
-    refused(run(*pair, "--json", "--csv"), tmp_path, "choose one")
-    refused(run(*pair, "--out", "x.gif"), tmp_path, "x.gif")
+    refused(profiled(*pair, "--top", 3, code=2), tmp_path, "--top", "--profile")
+    refused(profiled(*pair, "--figure", 4, code=2), tmp_path, "--figure", "--profile")
+    refused(profiled(*pair, "--json", "--csv", code=2), tmp_path, "choose one")
+    refused(profiled(*pair, "--out", "x.gif", code=2), tmp_path, "x.gif")
     other = base(tmp_path / "other", d=(5, 9))
-    refused(run(pair[0], other), tmp_path, "enc.0.query", "5", "9", "7")
+    refused(profiled(pair[0], other, code=2), tmp_path, "enc.0.query", "5", "9", "7")
 
 
 def test_long_work_is_announced_on_stderr(pair, monkeypatch):
     from subspace.cli import profile_table
 
     monkeypatch.setattr(profile_table, "_NOTED", 1)
-    done = run(*pair, "--json")
+    done = profiled(*pair, "--json")
     json.loads(done.stdout)
     assert done.stderr.startswith("profile: eigh of 2 Grams up to 5 x 5, about ")
     assert done.stderr.count("\n") == 1
-    one = run(*pair, "--json", "--modules", "*.value")
+    one = profiled(*pair, "--json", "--modules", "*.value")
     assert one.stderr.startswith("profile: eigh of a Gram of 5 x 5, about ")
 
 
@@ -407,15 +403,13 @@ def test_ranks_that_differ_have_their_own_chance(tmp_path):
         for which, shape in (("A", (1, 7)), ("B", (5, 1))):
             tensors[f"base_model.model.enc.0.value.lora_{which}.weight"] = np.ones(shape, "f4")
 
-    done = run(folder(tmp_path / "a", change=narrow), base(tmp_path / "model"))
-    assert done.exit_code == 0, done.output
+    done = profiled(folder(tmp_path / "a", change=narrow), base(tmp_path / "model"))
     assert "top r  chance" in done.output
 
 
 def test_the_figure_is_written(pair, tmp_path):
     out = tmp_path / "profile.svg"
-    done = run(*pair, "--out", out)
-    assert done.exit_code == 0, done.output
+    done = profiled(*pair, "--out", out)
     assert out.read_text().startswith("<?xml")
     assert done.stderr == f"wrote {out}\n"
 

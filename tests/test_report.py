@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
-from subspace.cli import main
 from subspace.errors import ArgumentError
 from subspace.findings import describe_rank, describe_similarity
 from subspace.reports import html, report
@@ -27,6 +25,7 @@ from subspace.reports.payload import payload
 from tests.support.memory import adapter, gaussian
 from tests.support.results import row6
 from tests.support.samples import NAMES, R8, R64, SAMPLES, SEED
+from tests.support.verbs import run
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;\u202e"
 
@@ -290,14 +289,9 @@ def test_a_column_of_one_value_is_said_in_the_caption():
     assert "seeds" in [name for name, _ in several.header]
 
 
-def run(*words):
-    return CliRunner().invoke(main, ["report", *map(str, words)])
-
-
 def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
     out = tmp_path / "page.html"
-    done = run(R8, R64, "--base", "minilm", "--runs", SAMPLES, "--out", out)
-    assert done.exit_code == 0, done.output
+    done = run("report", R8, R64, "--base", "minilm", "--runs", SAMPLES, "--out", out)
     text = out.read_text()
     assert "What the updates amplify" in text
     assert "Accuracy over rank (Table 6)" in text
@@ -306,7 +300,7 @@ def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
     assert str(SAMPLES) not in text
     for sentence in done.stdout.splitlines():
         assert sentence.split("'")[0] in "".join(Page(text).words)
-    exact = json.loads(run(R8, R64, "--base", "minilm", "--json").stdout)
+    exact = json.loads(run("report", R8, R64, "--base", "minilm", "--json").stdout)
     assert exact["kind"] == "report"
     assert [a["adapter"] for a in exact["amplifications"]] == list(NAMES[:2])
     assert {row["rank"] for row in exact["amplifications"][1]["modules"]} == {64}
@@ -315,21 +309,19 @@ def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
 
 def test_json_goes_to_stdout_or_to_a_file(tmp_path):
     words = (R8, "--modules", "*.5.*.query")
-    exact = json.loads(run(*words, "--json").stdout)
+    exact = json.loads(run("report", *words, "--json").stdout)
     assert exact["command"].endswith("--json")
     out = tmp_path / "r.json"
-    assert run(*words, "--json", "--out", out).exit_code == 0
+    run("report", *words, "--json", "--out", out)
     assert json.loads(out.read_text())["sources"] == exact["sources"]
-    done = run(*words, "--json", "--csv")
-    assert done.exit_code == 2
+    done = run("report", *words, "--json", "--csv", code=2)
     assert "choose one" in done.stderr
 
 
 def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):
     few = ("--modules", "*.[05].*.query", "--base", "minilm")
     names = NAMES
-    done = run(*(SAMPLES / name for name in names), *few, "--csv")
-    assert done.exit_code == 0, done.output
+    done = run("report", *(SAMPLES / name for name in names), *few, "--csv")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["adapter"] for row in rows] == [n for n in names for _ in range(2)]
     one, two = (subspace.load(SAMPLES / n).select("*.5.*.query") for n in NAMES[::2])
@@ -344,7 +336,7 @@ def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):
     assert float(row["factor"]) > 1
     assert (rows[0]["first"], rows[0]["phi_first"], rows[0]["agreeing"]) == ("", "", "")
     out = tmp_path / "r.csv"
-    assert run(R8, "--csv", "--out", out).exit_code == 0
+    run("report", R8, "--csv", "--out", out)
     first = next(csv.DictReader(io.StringIO(out.read_text())))
     assert first["w_norm"] == ""  # without a base
     again = subspace.report([one]).to_frame()
@@ -355,13 +347,11 @@ def test_csv_has_a_line_for_each_adapter_and_module(tmp_path):
     ("out", "said"), [("nowhere/page.html", "there is no folder"), (".", "a folder; give a file")]
 )
 def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path, out, said):
-    done = run(tmp_path / "no adapter at all", "--out", tmp_path / out)
-    assert done.exit_code == 2
+    done = run("report", tmp_path / "no adapter at all", "--out", tmp_path / out, code=2)
     assert said in done.stderr
 
 
 def test_what_was_written_is_said_without_its_escape_codes(tmp_path):
     out = tmp_path / "\x1b[31mpage.html"
-    done = CliRunner().invoke(main, ["report", R8, "--out", str(out)])
-    assert done.exit_code == 0, done.output
+    done = run("report", R8, "--out", out)
     assert f"wrote {tmp_path}/\\x1b[31mpage.html\n" in done.stderr

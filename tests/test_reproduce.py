@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import subspace.cli.reproduce as verb
-from subspace.cli import main
 from subspace.cli.shared import options
 from subspace.cli.shared.printing import markdown_text
 from subspace.cli.train import sweep_of
@@ -23,6 +21,7 @@ from subspace.training.sweep.read import find_runs
 from subspace.training.sweep.summary import table6
 from tests.support.decoders import write_tokenizer
 from tests.support.tiny_world import write_world
+from tests.support.verbs import run
 
 FIGURES = {
     "table6", "figure3", "figure4", "figure6", "figure7", "figure8", "figure8-r64", "profile",
@@ -43,21 +42,15 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def run(world, out, *more):
-    return CliRunner().invoke(
-        main,
-        [
-            "reproduce", "--quick", "--steps", "6", "--model", str(world / "tiny-bert"), "--data",
-            str(world / "texts.jsonl"), "--out", str(out), "--lr", "2e-2", *more,
-        ],
-    )  # fmt: skip
+def reproduced(world, out, *more, code=0):
+    source = ("--model", world / "tiny-bert", "--data", world / "texts.jsonl", "--out", out)
+    return run("reproduce", "--quick", "--steps", 6, *source, "--lr", "2e-2", *more, code=code)
 
 
 @pytest.fixture(scope="module")
 def made(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("reproduced")
-    done = run(world, out)
-    assert done.exit_code == 0, done.output
+    done = reproduced(world, out)
     return out, done
 
 
@@ -83,8 +76,7 @@ def test_the_commands_under_the_figures_draw_them(made, world, monkeypatch, tmp_
         folder, name = place.split("/")
         assert folder == out.name
         given = words.replace("--base tiny-bert", f"--base {world / 'tiny-bert'}").split()
-        again = CliRunner().invoke(main, [*given, "--out", str(tmp_path / f"{name}.png")])
-        assert again.exit_code == 0, (words, again.output)
+        run(*given, "--out", tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes() == (out / f"{name}.png").read_bytes(), name
 
 
@@ -126,7 +118,7 @@ def test_run_again_it_trains_nothing_and_writes_the_same(made, world):
     out, first = made
     before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("training.json")}
-    again = run(world, out)
+    again = reproduced(world, out)
     assert again.stdout == first.stdout
     assert {p: p.stat().st_mtime_ns for p in out.rglob("training.json")} == stamps
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
@@ -142,8 +134,7 @@ def test_the_runs_are_as_many_and_as_long_as_asked_for(made):
 def test_ranks_seeds_and_steps_of_ones_own_stand_before_a_files(world, tmp_path):
     sweep = write_sweep(world, tmp_path / "sweep.toml", ranks=[1], seeds=[9])
     words = ["--config", str(sweep), "--ranks", "2,4", "--seeds", "0,1", "--steps", "3"]
-    done = CliRunner().invoke(main, ["reproduce", *words, "--out", str(tmp_path / "o"), "--json"])
-    assert done.exit_code == 0, done.output
+    done = run("reproduce", *words, "--out", tmp_path / "o", "--json")
     plain = json.loads(done.stdout)
     assert [(row["rank"], row["seeds"]) for row in plain["table6"]["rows"]] == [
         (2, [0, 1]),
@@ -165,8 +156,7 @@ def test_a_task_of_writing_has_no_head_to_train_alone(tmp_path):
     (tmp_path / "say.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["--model", str(model), "--data", str(tmp_path / "say.jsonl"), "--ranks", "1,2"]
     words += ["--seeds", "0,1", "--steps", "2", "--out", str(tmp_path / "o"), "--json"]
-    done = CliRunner().invoke(main, ["reproduce", *words])
-    assert done.exit_code == 0, done.output
+    done = run("reproduce", *words)
     found = json.loads(done.stdout)["table6"]["rows"]
     assert [(row["method"], row["metric"]) for row in found] == [("lora", "exact match")] * 2
 
@@ -174,8 +164,7 @@ def test_a_task_of_writing_has_no_head_to_train_alone(tmp_path):
 @pytest.fixture(scope="module")
 def told(made, world):
     """What the command says of the gallery as JSON."""
-    done = run(world, made[0], "--json")
-    assert done.exit_code == 0, done.output
+    done = reproduced(world, made[0], "--json")
     return json.loads(done.stdout)
 
 
@@ -205,8 +194,7 @@ def test_json_names_every_file_and_repeats_the_page(made, told):
 
 
 def test_csv_has_the_same_numbers(made, world, told):
-    done = run(world, made[0], "--csv")
-    assert done.exit_code == 0, done.output
+    done = reproduced(world, made[0], "--csv")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ["part", "item", "quantity", "value"]
     assert [r["value"] for r in rows if r["part"] == "finding"] == told["findings"]
@@ -234,14 +222,8 @@ def pictures(out):
 
 def test_folders_of_runs_are_taken_as_they_are(made, world, tmp_path):
     out, first = made
-    again = CliRunner().invoke(
-        main,
-        [
-            "reproduce", str(out / "runs"), "--base", str(world / "tiny-bert"),
-            "--out", str(tmp_path / "again"),
-        ],
-    )  # fmt: skip
-    assert again.exit_code == 0, again.output
+    base = world / "tiny-bert"
+    again = run("reproduce", out / "runs", "--base", base, "--out", tmp_path / "again")
     assert again.stdout == first.stdout
     assert page_of(tmp_path / "again") == page_of(out)
     assert pictures(tmp_path / "again") == pictures(out)
@@ -259,8 +241,7 @@ def test_of_runs_with_a_record_alone_the_page_says_how_to_train_them(
     (gone / "adapter_model.safetensors").unlink()
     base = str(world / "tiny-bert")
     words = ["reproduce", str(runs), "--base", base, "--out", str(tmp_path / "o"), "--json"]
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, done.output
+    done = run(*words)
     plain = json.loads(done.stdout)
     page = (tmp_path / "o" / "README.md").read_text()
     assert str(gone) not in plain["adapters"]
@@ -304,8 +285,7 @@ out = {json.dumps(str(clone / "runs"))}
 """
     )
     words = ["reproduce", "--config", str(sweep), "--out", str(clone)]
-    again = CliRunner().invoke(main, words)
-    assert again.exit_code == 0, again.output
+    again = run(*words)
     assert "used again" in again.stderr
     assert "trained" not in again.stderr
     assert again.stdout == first.stdout
@@ -314,8 +294,7 @@ out = {json.dumps(str(clone / "runs"))}
     # A kept adapter that is lost is trained again, to the same bytes.
     lost = clone / "adapters" / "r8-seed0"
     shutil.rmtree(lost)
-    again = CliRunner().invoke(main, words)
-    assert again.exit_code == 0, again.output
+    again = run(*words)
     assert "r8-seed0: its weights are not here; training it again" in again.stderr
     assert load_file(lost / "adapter_model.safetensors").keys()
     assert pictures(clone) == pictures(out)
@@ -348,8 +327,7 @@ def test_what_cannot_be_compared_is_refused(made, world, tmp_path, words, said):
     places = {"RUNS": out / "runs", "NOTHING": tmp_path / "nothing", "BASE": world / "tiny-bert"}
     for name, place in places.items():
         words = [word.replace(name, str(place)) for word in words]
-    done = CliRunner().invoke(main, ["reproduce", *words, "--out", str(tmp_path / "out")])
-    assert done.exit_code == 2
+    done = run("reproduce", *words, "--out", tmp_path / "out", code=2)
     assert said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()  # refused before anything is trained or drawn
 
@@ -371,8 +349,7 @@ def test_the_page_shows_strangers_names_and_odd_records_as_they_are(made, world,
             record["history"][-1]["validation_accuracy"] = 0.0
         path.write_text(json.dumps(record))
     words = ["reproduce", str(tmp_path / "runs"), "--base", str(tmp_path / "<i>base|")]
-    done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "o")])
-    assert done.exit_code == 0, done.output
+    run(*words, "--out", tmp_path / "o")
     page = (tmp_path / "o" / "README.md").read_text()
     prose = [line for line in page.splitlines() if not line.startswith("    ")]
     for line in prose:
@@ -414,8 +391,7 @@ def write_sweep(world, path, **options):
 )
 def test_a_sweep_that_could_not_be_compared_is_not_trained(world, tmp_path, options, said):
     sweep = write_sweep(world, tmp_path / "sweep.toml", **options)
-    done = CliRunner().invoke(main, ["reproduce", "--config", str(sweep), "--out", str(tmp_path)])
-    assert done.exit_code == 2
+    done = run("reproduce", "--config", sweep, "--out", tmp_path, code=2)
     assert said in done.stderr.splitlines()[-1]
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.toml"}
 
@@ -426,14 +402,12 @@ def test_two_sweeps_make_one_table(world, tmp_path, monkeypatch):
     one = write_sweep(world, tmp_path / "one.toml", references=["head"])
     two = write_sweep(world, tmp_path / "two.toml", references=["head"], targets=["query"])
     words = ["reproduce", "--config", str(one), "--config", str(two), "--out", str(tmp_path / "o")]
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, done.output
+    done = run(*words)
     assert [cell.config.seed for cell in seen if cell.config.method == "head"] == [0, 1]
     assert len(seen) == 10
     assert len(table6(seen)) == 5
     write_sweep(world, two, steps=7, targets=["query"])
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 2
+    done = run(*words, code=2)
     assert "trained with steps 7" in done.stderr.splitlines()[-1]
 
 
@@ -455,8 +429,7 @@ def test_what_is_trained_again_is_trained_as_it_was(made, world, tmp_path, monke
         shutil.copytree(out / "runs" / folder.name, folder, dirs_exist_ok=True)
 
     monkeypatch.setattr("subspace.training.run.train", train)
-    done = run(world, clone)
-    assert done.exit_code == 0, done.output
+    reproduced(world, clone)
     assert threads == [3]
     assert torch.get_num_threads() == 1
     (cell,) = (cell for cell in seen if cell.folder == path.parent)
@@ -482,8 +455,7 @@ def test_the_page_repeats_the_command_without_a_path_of_the_machine(words, said)
 
 
 def test_a_run_that_fails_is_named(world, tmp_path):
-    done = run(world, tmp_path, "--targets", "nothing")
-    assert done.exit_code == 2
+    done = reproduced(world, tmp_path, "--targets", "nothing", code=2)
     assert "runs failed" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "README.md").exists()
 

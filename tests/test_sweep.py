@@ -7,7 +7,6 @@ from dataclasses import replace
 import click
 import pytest
 import torch
-from click.testing import CliRunner
 
 from subspace.cli import main
 from subspace.cli.sweep_table import enough
@@ -19,6 +18,7 @@ from subspace.training.sweep.run import SweepRun
 from subspace.training.sweep.summary import nearly_enough, table6
 from tests.support.decoders import write_tokenizer
 from tests.support.tiny_world import tiny_config, write_world
+from tests.support.verbs import run
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +220,7 @@ def test_the_command_prints_table_6_with_the_papers(swept, world, config):
         "--lr", "head:2e-2", "--eval-every", "6", "--eval-texts", "9", "--reference", "full",
         "--reference", "head", "--out", str(out),
     ]  # fmt: skip
-    done = CliRunner().invoke(main, common)
-    assert done.exit_code == 0, done.output
+    done = run(*common)
     table = table6(cells)
     for each in table:
         spread = f"{100 * each.mean:.1f} ± {100 * each.std:.1f}"
@@ -230,14 +229,14 @@ def test_the_command_prints_table_6_with_the_papers(swept, world, config):
     assert "68.8" in done.stdout
     assert "nearly enough: the smallest rank" in done.stdout
     assert "alpha 6" in done.stdout
-    plain = json.loads(CliRunner().invoke(main, [*common, "--json"]).stdout)
+    plain = json.loads(run(*common, "--json").stdout)
     assert plain["kind"] == "training-runs"
     assert plain["table"] == table.to_dict()
     assert len(plain["runs"]) == 12
-    csv = CliRunner().invoke(main, [*common, "--csv"]).stdout.splitlines()
+    csv = run(*common, "--csv").stdout.splitlines()
     assert len(csv) == 13
     for option in ("--markdown", "--latex"):
-        assert spread in CliRunner().invoke(main, [*common, option]).stdout
+        assert spread in run(*common, option).stdout
 
 
 def test_a_sweep_from_a_file(swept, world, tmp_path, config):
@@ -261,12 +260,11 @@ def test_a_sweep_from_a_file(swept, world, tmp_path, config):
         """
     )
     asked = ["train", "--config", str(tmp_path / "sweep.toml"), "--json"]
-    done = CliRunner().invoke(main, asked)
-    assert done.exit_code == 0, done.output
+    done = run(*asked)
     some = out / "texts.jsonl" / "query" / "r1-seed0" / "adapter_model.safetensors"
     some.rename(tmp_path / "away")
-    assert CliRunner().invoke(main, asked).exit_code == 1
-    assert CliRunner().invoke(main, [*asked, "--records-only"]).stdout == done.stdout
+    run(*asked, code=1)
+    assert run(*asked, "--records-only").stdout == done.stdout
     (tmp_path / "away").rename(some)
     assert all(run["reused"] for run in json.loads(done.stdout)["runs"])
     assert len(json.loads(done.stdout)["runs"]) == 12
@@ -278,8 +276,7 @@ def test_tables_are_printed_from_the_folder_alone(swept, tmp_path):
     table = table6(cells)
 
     def told(*words):
-        done = CliRunner().invoke(main, ["train", str(out), *words])
-        assert done.exit_code == 0, done.output
+        done = run("train", out, *words)
         return done.stdout
 
     plain = json.loads(told("--json"))
@@ -300,23 +297,21 @@ def test_tables_are_printed_from_the_folder_alone(swept, tmp_path):
 def test_a_control_is_no_row_beside_the_runs_of_the_task(config, tmp_path):
     for name, options in (("run", {}), ("control", {"shuffle_labels": True})):
         train(replace(config, steps=2, warmup=0, eval_every=0, **options), tmp_path / name)
-    both = CliRunner().invoke(main, ["train", str(tmp_path), "--json"])
+    both = run("train", tmp_path, "--json")
     assert len(json.loads(both.stdout)["runs"]) == 2
     (row,) = json.loads(both.stdout)["table"]["rows"]
     assert row["seeds"] == [5]
-    alone = CliRunner().invoke(main, ["train", str(tmp_path / "control"), "--json"])
+    alone = run("train", tmp_path / "control", "--json")
     assert len(json.loads(alone.stdout)["table"]["rows"]) == 1
 
 
 def test_a_sweep_is_followed_by_a_command_that_runs(swept, monkeypatch):
     _, out, _ = swept
     monkeypatch.setattr("subspace.cli.shared.hints.at_terminal", lambda: True)
-    done = CliRunner().invoke(main, ["train", str(out)])
+    done = run("train", out)
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("next: ")]
-    again = CliRunner().invoke(main, shlex.split(line)[2:])
-    assert again.exit_code == 0, again.output
-    one = CliRunner().invoke(main, ["train", shlex.split(line)[3]])
-    assert one.exit_code == 0
+    run(*shlex.split(line)[2:])
+    one = run("train", shlex.split(line)[3])
     assert "next: " not in one.stderr
 
 
@@ -330,27 +325,19 @@ def test_options_of_training_are_refused_beside_folders(swept, tmp_path):
         value = str(tmp_path / "x.toml") if option.opts[0] == "--config" else "1"
         value = option.type.choices[0] if isinstance(option.type, click.Choice) else value
         words = option.opts[:1] if option.is_flag else [option.opts[0], value]
-        done = CliRunner().invoke(main, ["train", str(out), *words])
-        assert done.exit_code == 2
+        done = run("train", out, *words, code=2)
         assert f"{words[0]} is for training, and '{out}' stands for runs that are" in done.stderr
     (tmp_path / "x.toml").write_text("ranks = [1]")  # typed is --config alone
-    done = CliRunner().invoke(main, ["train", str(out), "--config", str(tmp_path / "x.toml")])
+    done = run("train", out, "--config", tmp_path / "x.toml", code=2)
     assert "--config is for training" in done.stderr
-    done = CliRunner().invoke(main, ["train", str(tmp_path)])
-    assert done.exit_code == 2
+    done = run("train", tmp_path, code=2)
     assert "no run in it" in done.stderr
 
 
 def test_a_failed_cell_ends_the_command_with_1(world, config, tmp_path):
-    done = CliRunner().invoke(
-        main,
-        [
-            "train", "--model", str(world / "tiny-bert"), "--data", config.data, "--steps", "2",
-            "--warmup", "0", "--targets", "nothing", "--targets", "query", "--rank", "1", "--out",
-            str(tmp_path / "runs"),
-        ],
-    )  # fmt: skip
-    assert done.exit_code == 1
+    words = ["train", "--model", world / "tiny-bert", "--data", config.data, "--steps", "2"]
+    words += ["--warmup", "0", "--targets", "nothing", "--targets", "query", "--rank", "1"]
+    done = run(*words, "--out", tmp_path / "runs", code=1)
     (said,) = (line for line in done.stdout.splitlines() if line.startswith("failed: "))
     assert "nothing/r1-seed0: no module of Bert" in said
     assert "ends in 'nothing'" in said

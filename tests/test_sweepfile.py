@@ -4,12 +4,12 @@ import json
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from subspace.cli import main
 from subspace.errors import FormatError, MissingFileError
 from subspace.training.sweep.file import NOT_OF_A_SWEEP, read_sweep
 from tests.support.tiny_world import write_world
+from tests.support.verbs import run
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,7 @@ def test_a_file_that_says_something_else_is_told_what_and_where(tmp_path, line, 
     path.write_text(line)
     with pytest.raises(FormatError, match=rf"sweep\.toml: {said}"):
         read_sweep(path)
-    done = CliRunner().invoke(main, ["train", "--config", str(path)])
-    assert done.exit_code == 2
+    done = run("train", "--config", path, code=2)
     assert "sweep.toml: " in done.stderr
 
 
@@ -108,8 +107,7 @@ def test_a_file_of_single_words(world, tmp_path):
         out = {json.dumps(str(tmp_path / "runs"))}
         """
     )
-    done = CliRunner().invoke(main, ["train", "--config", str(tmp_path / "one.toml"), "--json"])
-    assert done.exit_code == 0, done.output
+    done = run("train", "--config", tmp_path / "one.toml", "--json")
     lora, head = json.loads(done.stdout)["runs"]
     assert (lora["options"]["rank"], lora["options"]["seed"]) == (2, 3)
     assert lora["options"]["max_length"] == 9

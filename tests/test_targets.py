@@ -5,13 +5,12 @@ import re
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from subspace.cli import main
 from subspace.errors import ArgumentError
 from subspace.training import TrainConfig, train
 from subspace.training.targets import check_found, default_targets, linear_ends, read_targets, typed
 from tests.support.tiny_world import write_world
+from tests.support.verbs import run
 
 SMALL = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 8}
 
@@ -80,8 +79,7 @@ def test_a_kind_without_such_names_is_answered_with_those_it_has(tmp_path):
     assert "'fnet' is of the type 'fnet'" in str(told.value)
     assert "its linear modules end in dense, projection; name some of them" in str(told.value)
     assert "--targets dense,projection" in str(told.value)
-    done = CliRunner().invoke(main, ["train", "--model", place, "--out", str(tmp_path / "run")])
-    assert done.exit_code == 2
+    done = run("train", "--model", place, "--out", tmp_path / "run", code=2)
     assert str(told.value) in done.stderr
 
 
@@ -162,14 +160,13 @@ def test_the_command_and_a_file_say_the_same(world, tmp_path):
         "--steps", "1", "--warmup", "0", "--out", str(tmp_path / "runs"), "--json",
     ]  # fmt: skip
     (tmp_path / "sweep.toml").write_text(f"targets = {json.dumps(sets)}\n")
-    filed = CliRunner().invoke(main, ["train", *words, "--config", str(tmp_path / "sweep.toml")])
-    assert filed.exit_code == 0, filed.output
+    filed = run("train", *words, "--config", tmp_path / "sweep.toml")
     first, second = json.loads(filed.stdout)["runs"]
     rows = json.loads(filed.stdout)["table"]["rows"]
     assert rows[0]["targets"] == "value+re:.*1.*key"  # as it was written, not as its folder
     assert first["options"]["targets"] == sets[0]
     assert len(second["modules"]) == 4
     typed_in = [word for each in sets for word in ("--targets", typed(each))]
-    again = CliRunner().invoke(main, ["train", *words, *typed_in])
+    again = run("train", *words, *typed_in)
     assert [run["reused"] for run in json.loads(again.stdout)["runs"]] == [True, True]
     assert read_targets(typed(sets[0])) == tuple(sets[0])

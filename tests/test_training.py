@@ -8,10 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from subspace.cli import main
 from subspace.errors import (
     AnalysisError,
     ArgumentError,
@@ -25,7 +23,7 @@ from subspace.training import models as training_models
 from subspace.training.folder import write_json
 from subspace.training.loop import batch_order, shuffled
 from subspace.training.models import EMBEDDED_SHA256, find_model, load_classifier
-from tests.support import samples
+from tests.support import samples, verbs
 from tests.support.tiny_world import tiny_config, write_world
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
@@ -492,8 +490,7 @@ def arguments(config, *more):
 
 def test_one_run_is_the_folder_itself(config, tmp_path):
     out = tmp_path / "r2"
-    done = CliRunner().invoke(main, arguments(config, "--rank", "2", "--out", str(out)))
-    assert done.exit_code == 0, done.output
+    done = verbs.run(*arguments(config, "--rank", "2", "--out", str(out)))
     assert (out / "adapter_model.safetensors").exists()
     head, *_, row = done.stdout.splitlines()
     assert head.split() == (
@@ -505,15 +502,14 @@ def test_one_run_is_the_folder_itself(config, tmp_path):
 
 def test_several_runs_are_folders_in_it_and_are_used_again(config, tmp_path):
     more = ("--ranks", "1,2", "--rank", "2", "--seeds", "0,1", "--out", str(tmp_path), "--json")
-    done = CliRunner().invoke(main, arguments(config, *more))
-    assert done.exit_code == 0, done.output
+    done = verbs.run(*arguments(config, *more))
     names = ["r1-seed0", "r1-seed1", "r2-seed0", "r2-seed1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert done.stderr.count("trained") == 4
     runs = json.loads(done.stdout)["runs"]
     assert [run["options"]["rank"] for run in runs] == [1, 1, 2, 2]
     assert not any(run["reused"] for run in runs)
-    again = json.loads(CliRunner().invoke(main, arguments(config, *more)).stdout)["runs"]
+    again = json.loads(verbs.run(*arguments(config, *more)).stdout)["runs"]
     assert all(run["reused"] for run in again)
 
 
@@ -533,8 +529,7 @@ def test_bad_usage_is_one_line_and_exit_2(config, tmp_path, more, message):
     given = arguments(config, "--out", str(tmp_path / "run"))
     if more[0] == "--data":  # which a sweep may have several of
         del given[3:5]
-    done = CliRunner().invoke(main, [*given, *more])
-    assert done.exit_code == 2
+    done = verbs.run(*given, *more, code=2)
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.output
     assert done.stdout == ""
@@ -542,6 +537,5 @@ def test_bad_usage_is_one_line_and_exit_2(config, tmp_path, more, message):
 
 
 def test_runs_are_not_written_into_a_run(run, config):
-    done = CliRunner().invoke(main, arguments(config, "--ranks", "1,2", "--out", str(run.folder)))
-    assert done.exit_code == 2
+    done = verbs.run(*arguments(config, "--ranks", "1,2", "--out", str(run.folder)), code=2)
     assert "is a run itself" in done.stderr

@@ -2,12 +2,11 @@
 
 import json
 
-from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from subspace.cli import main
 from subspace.results import schema
+from tests.support.verbs import run
 
 MAY_BE_MISSING = {
     "token_accuracy", "generated", "train_accuracy", "train_token_accuracy", "validation_accuracy",
@@ -28,8 +27,7 @@ def held(plain, kind=None):
 
 
 def document(*words, code=0):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exit_code == code, done.output
-    plain = held(json.loads(done.stdout))
+    """Run a verb that writes JSON, and return what it wrote, which is valid."""
+    plain = held(json.loads(run(*words, code=code).stdout))
     assert plain["kind"] in KINDS
     return plain

@@ -3,10 +3,22 @@
 import subprocess
 import sys
 
+from click.testing import CliRunner
+
+from subspace.cli import main
+
+
+def run(*words, code=0, env=None, **options):
+    """Run a verb, and hold its exit code, or that it is one of several; return click's result."""
+    done = CliRunner(env=env).invoke(main, list(map(str, words)), **options)
+    codes = {code} if isinstance(code, int) else code
+    assert done.exit_code in codes, f"{done.output}{done.exception!r}"
+    return done
+
 
 def refused(done, tmp_path, *words):
     """One line on stderr, exit code 2, no traceback, nothing written."""
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
     assert "Traceback" not in done.stderr
