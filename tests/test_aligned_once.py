@@ -1,6 +1,7 @@
 """Adapters are aligned once per call: by every verb, and by every public function."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +9,10 @@ import subspace
 from subspace.adapters import Adapter, Aligned, align
 from subspace.reports import report
 from tests.support.memory import adapter, gaussian
+from tests.support.samples import R8, R64, SEED
 from tests.support.verbs import run
 
-PAIR = ("data/adapters/r8", "data/adapters/r64")
+PAIR = (R8, R64)
 MODULE = ("--modules", "*.0.*.query")
 
 
@@ -31,13 +33,13 @@ def calls(monkeypatch):
     [
         ("similarity", *PAIR),
         ("similarity", *PAIR, "--control", PAIR[0]),
-        ("similarity", *PAIR, "data/adapters/r64-seed1"),
+        ("similarity", *PAIR, SEED),
         ("interference", *PAIR),
         ("rank", *PAIR),
         ("report", *PAIR, "--json"),
-        ("report", *PAIR, "--json", "--control", "data/adapters/r64-seed1"),
+        ("report", *PAIR, "--json", "--control", SEED),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(Path(word).name for word in words),
 )
 def test_a_verb_aligns_once(command, calls):
     run(*command, *MODULE)

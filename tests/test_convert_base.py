@@ -51,10 +51,11 @@ def test_from_peft_to_kohya_and_back_no_bit_changes(base, tmp_path):
     source, flat, back = (tmp_path / name for name in ("run", "flat.safetensors", "back"))
     written(wrapped, source)
     run("convert", source, flat, "--to", "kohya")
-    assert "only the base tells (subspace convert --base MODEL" in run(
-        "convert", flat, back, "--to", "peft", code=2
+    assert (
+        "only the base tells (subspace convert --base MODEL"
+        in run("convert", flat, back, "--to", "peft", code=2).output
     )
-    said = run("convert", flat, back, "--to", "peft", "--base", base)
+    said = run("convert", flat, back, "--to", "peft", "--base", base).output
     assert "lora_unet_model_layers_0_self_attn_q_proj is model.layers.0.self_attn.q_proj" in said
     before, after = (load_file(place / "adapter_model.safetensors") for place in (source, back))
     assert before.keys() == after.keys()
@@ -163,7 +164,7 @@ def test_another_base_and_names_of_ones_own(tmp_path):
     transformers.LlamaForCausalLM(wide).save_pretrained(tmp_path / "other")
     said = run(
         "convert", flat, tmp_path / "no", "--to", "peft", "--base", tmp_path / "other", code=2
-    )
+    ).output
     assert "the update is 8 x 8, W is 16 x 16" in said
     assert not (tmp_path / "no").exists()
 
@@ -179,14 +180,16 @@ def test_a_pipelines_adapter_gets_its_parts(tmp_path):
     (pipeline / "model_index.json").write_text(json.dumps({}))
     out = tmp_path / "out.safetensors"
     options = ("--to", "diffusers", "--base", pipeline)
-    assert "has no text_encoder, of which module 'lora_te_" in run(
-        "convert", flat, out, *options, code=2
+    assert (
+        "has no text_encoder, of which module 'lora_te_"
+        in run("convert", flat, out, *options, code=2).output
     )
     text_encoder().save_pretrained(pipeline / "text_encoder")
     run("convert", flat, out, *options)
     the_same(source, subspace.load(out, strict=True))
-    assert "is a pipeline of several models, for --to diffusers" in run(
-        "convert", flat, tmp_path / "p", "--to", "peft", "--base", pipeline, code=2
+    assert (
+        "is a pipeline of several models, for --to diffusers"
+        in run("convert", flat, tmp_path / "p", "--to", "peft", "--base", pipeline, code=2).output
     )
 
 
@@ -199,7 +202,10 @@ def test_pefts_adapter_of_one_model_of_a_pipeline_gets_its_part(tmp_path):
     unet().save_pretrained(pipeline / "unet")
     text_encoder().save_pretrained(pipeline / "text_encoder")
     (pipeline / "model_index.json").write_text(json.dumps({}))
-    assert "wants the pipeline's part" in run("convert", source, out, "--to", "diffusers", code=2)
+    assert (
+        "wants the pipeline's part"
+        in run("convert", source, out, "--to", "diffusers", code=2).output
+    )
     run("convert", source, out, "--to", "diffusers", "--base", pipeline)
     adapter = subspace.load(source)
     assert set(subspace.load(out)) == {f"unet.{name}" for name in adapter}

@@ -180,6 +180,86 @@ def test_rooms_have_no_cycle():
             assert all(order.index(other) < order.index(name) for other in allowed - {"__init__"})
 
 
+def file_of(name, files):
+    """Return the file of a module's name among `files` (name -> source), or None."""
+    return next((n for n in (name, f"{name}.__init__") if n in files), None)
+
+
+def edges(files):
+    """Return, for each file of `files` (name -> source), the files that it imports.
+
+    Imports inside functions count; those under TYPE_CHECKING do not, since nothing is loaded by
+    them, nor do names that a table of strings gives (the verbs of `cli`, the lazy public names).
+    """
+    found = {}
+    for here, source in files.items():
+        there = found[here] = set()
+        for node in ast.walk(untyped(ast.parse(source))):
+            if isinstance(node, ast.Import):
+                there.update(file_of(alias.name, files) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:  # `from package import file`, or a name of a file
+                    whole = file_of(f"{node.module}.{alias.name}", files)
+                    there.add(whole or file_of(node.module, files))
+        there -= {None, here}
+    return found
+
+
+def untyped(tree):
+    """Return the tree without what stands under TYPE_CHECKING."""
+
+    class Untyped(ast.NodeTransformer):
+        def visit_If(self, node):
+            self.generic_visit(node)
+            return (node.orelse or ast.Pass()) if type_checking(node) else node
+
+    return Untyped().visit(tree)
+
+
+def circles(graph):
+    """Return the sets of files each of which leads back to itself through the others."""
+
+    def reached(start):
+        seen, waiting = set(), [start]
+        while waiting:
+            for other in graph[waiting.pop()] - seen:
+                seen.add(other)
+                waiting.append(other)
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    return {
+        frozenset({name} | {other for other in reach[name] if name in reach[other]})
+        for name in graph
+        if name in reach[name]
+    }
+
+
+def test_files_have_no_circle():
+    files = {
+        ".".join(("subspace", *path.relative_to(ROOT).with_suffix("").parts)): path.read_text()
+        for path in FILES
+    }
+    graph = edges(files)
+    assert graph["subspace.measures.rank.measure"] & files.keys()  # edges were found
+    assert circles(graph) == set()
+
+
+def test_the_walker_sees_a_circle():
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
+    files = {
+        "p.__init__": "",
+        "p.a": "def f():\n    from p import b",
+        "p.b": "from p.c import name",
+        "p.c": "import p.a",
+        "p.d": "import p.c",
+    }
+    assert circles(edges(files)) == {frozenset({"p.a", "p.b", "p.c"})}
+    assert circles(edges(files | {"p.c": typed + "import p.a"})) == set()
+    package = {"p.__init__": "from p.a import x", "p.a": "from p import y"}
+    assert circles(edges(package)) == {frozenset(package)}
+
+
 def test_the_walker_sees_a_forbidden_import():
     """A guard is itself tested."""
     assert set(targets("def f():\n    from subspace.cli import main")) == {"cli"}
@@ -216,6 +296,15 @@ def test_the_walker_sees_a_test_that_imports_a_test():
     assert list(shared_names("import tests.test_cli")) == ["tests.test_cli"]
     assert list(shared_names("from verbs import run")) == ["verbs"]
     assert list(shared_names("import json")) == []
+
+
+def test_verbs_are_run_by_one_function():
+    files = [
+        path
+        for path in TEST_FILES
+        if re.search(r"^ *from click.testing", path.read_text(), flags=re.MULTILINE)
+    ]
+    assert [path.name for path in files] == ["verbs.py"]
 
 
 def test_the_sample_adapters_are_named_in_one_place():
