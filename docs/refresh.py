@@ -4,7 +4,8 @@
 
 A console block holds ``$ subspace …`` commands; a python block is followed by a text block with
 what it prints; a notebook stores what its cells show; the table of formats is written from the
-registry. tests/test_docs.py fails where what is written is not what is printed.
+registry, schema.json from the fields of the results. tests/test_docs.py fails where what is
+written is not what is printed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 NOTEBOOKS = tuple(sorted((ROOT / "docs").glob("*.ipynb")))
+SCHEMA = ROOT / "docs" / "schema.json"
 FIGURES = (".png", ".svg", ".pdf", ".html")
 _CONSOLE = re.compile(r"```console\n(.*?)```", flags=re.DOTALL)
 _FORMATS = re.compile(r"(<!-- formats[^>]*-->\n).*?(\n<!-- end -->)", flags=re.DOTALL)
@@ -141,7 +143,15 @@ def refreshed_notebook(text: str, scratch: Path) -> str:
     return nbformat.writes(run_notebook(text, scratch)) + "\n"
 
 
+def write_schema() -> None:
+    """Write the JSON Schema of all that the verbs write, from the fields of the results."""
+    from subspace.results import schema_text
+
+    SCHEMA.write_text(schema_text())
+
+
 if __name__ == "__main__":
+    write_schema()
     chosen = [Path(page).resolve() for page in sys.argv[1:]] or (*PAGES, *NOTEBOOKS)
     os.chdir(ROOT)
     for page in chosen:

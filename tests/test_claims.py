@@ -43,9 +43,25 @@ def module(name="layer.0.query", *, agreeing=0, first=0.003, p=0.5, share=None, 
     overlap = np.full(r_a, r_b / d if share is None else share)
     overlap[: agreeing or 0] = 0.95
     return ModuleSimilarity(
-        name, "A", d, r_a, r_b, r_a, r_b, phi, np.zeros_like(phi), np.zeros(phi.shape, dtype=bool),
-        mean, np.zeros_like(phi), pvalue, agreeing, overlap, np.full(r_b, r_a / d), 1, 1,
-    )  # fmt: skip
+        module=name,
+        side="A",
+        d=d,
+        rank_a=r_a,
+        rank_b=r_b,
+        numerical_rank_a=r_a,
+        numerical_rank_b=r_b,
+        phi=phi,
+        error=np.zeros_like(phi),
+        masked=np.zeros(phi.shape, dtype=bool),
+        null_mean=mean,
+        null_std=np.zeros_like(phi),
+        pvalue=pvalue,
+        agreeing=agreeing,
+        overlap_a=overlap,
+        overlap_b=np.full(r_b, r_a / d),
+        method_a="cholesky",
+        method_b="cholesky",
+    )
 
 
 def untrained(name="layer.9.query"):

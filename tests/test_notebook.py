@@ -12,7 +12,8 @@ import subspace
 from subspace import results
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.results import SweepRow, Table6
-from subspace.results.notebook import MOST, html_table
+from subspace.results.fields import Field
+from subspace.results.render import MOST
 from tests.support.memory import adapter, gaussian
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;\u202e{{7*7}}"
@@ -111,13 +112,13 @@ def test_the_numbers_are_the_results(shown):
     similarity = shown["Similarity"]
     module = similarity[f"a.{HOSTILE}"]
     row = Table(similarity._repr_html_()).rows[1]
-    assert row[2:4] == [f"{module.phi[0, 0]:.3g}", f"{module.null_mean[0, 0]:.3g}"]
-    assert row[5] == f"{module.phi[1, 1]:.3g}"
-    assert row[-1] == f"{module.agreeing}/2"
+    assert row[1:3] == [f"{module.phi[0, 0]:.3f}", f"{module.null_mean[0, 0]:.3f}"]
+    assert row[4] == f"{module.phi[1, 1]:.3f}"
+    assert row[6] == f"{module.agreeing}/2"
     same = subspace.similarity(odd("one"), odd("again"))
-    assert Table(same._repr_html_()).rows[1][2:5:2] == ["1", "< 1e-12"]
+    assert Table(same._repr_html_()).rows[1][1:4:2] == ["1.000", "< 1e-12"]
     far = subspace.interference([odd("one"), odd("again")])._repr_html_()
-    assert Table(far).rows[1][3] == "1*"
+    assert Table(far).rows[1][1] == "1.000*"
     assert Table(shown["Table6"]._repr_html_()).rows[1][4:] == ["0.625", "0.177", "2", "1"]
     (first, _) = shown["Amplification"]
     assert Table(shown["Amplification"]._repr_html_()).rows[1][7] == f"{first.factor:.3g}"
@@ -128,11 +129,9 @@ def test_many_rows_are_cut_and_counted():
     rows = Table(subspace.rank(many)._repr_html_()).rows
     assert len(rows) == 1 + MOST + 1
     assert rows[-1] == ["and 3 more"]
-    exactly = Table(html_table("t", ["n"], [[n] for n in range(MOST)])).rows
-    assert exactly[-1] == [str(MOST - 1)]
-    empty = Table(html_table("t", ["n"], [])).rows
-    assert empty == [["n"]]
-    assert Table(html_table("t", ["n"], [[math.nan], [None]])).rows[1:] == [["-"], ["-"]]
+    exactly = Table(subspace.rank(many, modules="module[!012]*")._repr_html_()).rows
+    assert len(exactly) == 1 + MOST - 8
+    assert [Field("Number").text(x) for x in (math.nan, None)] == ["-", "-"]
 
 
 # What every result type can be turned into

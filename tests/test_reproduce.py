@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 import subspace.cli.reproduce as verb
 from subspace.cli.shared import options
-from subspace.cli.shared.printing import markdown_text
 from subspace.cli.train import sweep_of
 from subspace.gallery import write as gallery
+from subspace.results.render import markdown_text
 from subspace.training.sweep.read import find_runs
 from subspace.training.sweep.summary import table6
 from tests.support.decoders import write_tokenizer

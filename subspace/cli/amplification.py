@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from subspace.cli.shared import hints, options, output, reading
+from subspace.cli.shared.printing import show_table
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
@@ -161,8 +162,8 @@ def command(
     """  # noqa: D301 - click wants the real character
     cache = kept.folder()
     _check_figure(output, paths, ranks)
-    from subspace.cli.amplification_table import echo_directions, show
     from subspace.measures.amplification.measure import amplifications
+    from subspace.results import Amplifications
 
     adapters = [reading.adapter(path) for path in paths]
     checkpoint = reading.open_base(base)
@@ -183,20 +184,18 @@ def command(
             progress=at,
         )
 
-    def show_all() -> None:
+    def show() -> None:
         for n, result in enumerate(results):
             if n:
                 click.echo()
-            (echo_directions if output.form == "directions" else show)(result)
+            show_table(result.directions() if output.form == "directions" else result.table())
 
     cut = [] if ranks else [hints.again("--ranks", "1-8")]
     one = len(paths) == 1
     drawn = [hints.again("--figure", "map", "--out", "map.png")] if one else []
     output.emit(
-        json=lambda: _plain(results),
-        csv=lambda: _rows(results),
-        table=lambda: _table(results),
-        show=show_all,
+        results[0] if one else Amplifications(tuple(results)),
+        show=show,
         draw=lambda style: _figure(results[0], output.drawing["figure"], style.width),
         next_commands=[*cut, *drawn],
     )
@@ -224,27 +223,3 @@ def _figure(result: Amplification, figure: str, width: float) -> Figure:
     from subspace.plots.gains import gains_figure
 
     return gains_figure(result, width=width)
-
-
-def _plain(results: Sequence[Amplification]) -> dict[str, object]:
-    if len(results) == 1:
-        return results[0].to_dict()
-    from subspace.results import SCHEMA_VERSION
-
-    plain = [result.to_dict() for result in results]
-    return {"schema_version": SCHEMA_VERSION, "kind": "amplifications", "results": plain}
-
-
-def _rows(results: Sequence[Amplification]) -> tuple[list[str], list[list[object]]]:
-    rows = [{"adapter": result.adapter} | row.to_dict() for result in results for row in result]
-    names = [n for n in rows[0] if n not in ("directions", "shape")]
-    return names, [[row[n] for n in names] for row in rows]
-
-
-def _table(results: Sequence[Amplification]) -> tuple[tuple[str, ...], list[list[str]]]:
-    from subspace.cli.amplification_table import HEADER, rows_of
-
-    if len(results) == 1:
-        return HEADER, list(rows_of(results[0]))
-    rows = [[result.adapter, *row] for result in results for row in rows_of(result)]
-    return ("adapter", *HEADER), rows

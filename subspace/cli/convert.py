@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from subspace.cli.shared import options, output, reading
-from subspace.cli.shared.output import in_columns
 from subspace.cli.shared.places import check_place
 from subspace.cli.shared.printing import echo_table, say
 
@@ -65,21 +65,19 @@ def command(
     written = save(adapter, out, to, **writing._asdict())
     result = _result(adapter, written)
     output.emit(
-        json=result.to_dict,
-        csv=lambda: in_columns([m.to_row() for m in result.values()]),
+        result,
         show=lambda: show(result),
         wrote=out,
     )
 
 
 def _result(adapter: Adapter, written: Written) -> Conversion:
-    from subspace.results import Conversion, ModuleConversion
+    from subspace.cli.inspect import inspect_module
+    from subspace.results import Conversion
 
     modules = {
-        i.name: ModuleConversion(
-            i.name, i.kind, i.shape, i.rank, i.scale, _written_dtype(i), i.parameters
-        )
-        for i in adapter.updates.values()
+        info.name: replace(inspect_module(info), dtype=_written_dtype(info))
+        for info in adapter.updates.values()
     }
     place = str(written.path)
     return Conversion(adapter.name, adapter.format, written.format, place, modules, written.notes)

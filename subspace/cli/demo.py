@@ -9,7 +9,7 @@ import click
 
 from subspace.cli.shared import output, reading
 from subspace.cli.shared.places import check_folder
-from subspace.cli.shared.printing import say
+from subspace.cli.shared.printing import say, show_table
 from subspace.cli.shared.progress import training_progress
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def command(out: Path, output: Output) -> None:
     runs = _trained(out, to_stderr=piped)
     result = _compared(out, runs)
     output.emit(
-        json=result.to_dict,
-        csv=lambda: (list(vars(runs[0])), [list(vars(run).values()) for run in runs]),
+        result,
         show=lambda: show(result),
     )
     figures = " and ".join(result.figures)
@@ -97,19 +96,16 @@ def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
 
 def show(result: Demo) -> None:
     """Print what the runs' directions are, side by side, and what they say."""
-    from subspace.cli.amplification_table import show as show_table7
-    from subspace.cli.similarity_table import show as show_pair
-
     for pair in result.pairs:
         click.echo()
-        show_pair(pair)
+        show_table(pair.table())
     *of_pairs, of_tables = result.findings
     click.echo()
     for sentence in of_pairs:
         say(sentence)
     for table in result.amplifications:
         click.echo()
-        show_table7(table)
+        show_table(table.table())
     click.echo()
     say(of_tables)
     click.echo()

@@ -10,22 +10,13 @@ import click
 
 from subspace.cli.shared import hints, options, output, reading
 from subspace.cli.shared.places import check_place
-from subspace.cli.shared.printing import common_path, echo_table, say
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from subspace.adapters import Adapter
     from subspace.cli.shared.output import Output
     from subspace.pretrained import Pretrained
-    from subspace.results import Diff
-
-HEADER = (
-    "module", "r", "|W|", "|ΔW|", "|ΔW|/|W|", "σ1", "energy", "stable", "rounding", "real",
-)  # fmt: skip
-_NAMED = 4  # modules or tensors of a list; the others are counted
 
 
 @click.command()
@@ -78,7 +69,6 @@ def command(
         raise ArgumentError("--overwrite is for --out ADAPTER_FOLDER: give it too")
     from subspace.adapters.save import check, save
     from subspace.measures.diff.measure import diff
-    from subspace.results.diff import COLUMNS, row
 
     if out is not None:
         check_place(out)
@@ -100,10 +90,7 @@ def command(
             raise ArgumentError(f"nothing to write to {out}: no matrix of the two is different")
         save(result.adapter, out, updates_only=True, overwrite=overwrite)
     output.emit(
-        json=result.to_dict,
-        csv=lambda: (COLUMNS, [[row(m)[c] for c in COLUMNS] for m in result.values()]),
-        table=lambda: (HEADER, _rows(result)),
-        show=lambda: show(result),
+        result,
         wrote=out,
         next_commands=[hints.again("--out", _free(tuned))] if result else [],
     )
@@ -135,62 +122,3 @@ def _opened(path: Path) -> Pretrained | Adapter:
             return reading.adapter(path)
         except MissingFileError:
             raise missing from None
-
-
-def show(result: Diff) -> None:
-    """Print one line a module that changed, the whole, and what is in no line."""
-    changed, all_of = len(result), len(result) + len(result.equal)
-    say(f"{result.tuned} - {result.base}: {changed} of {all_of} modules changed")
-    if result:
-        above = common_path(list(result))
-        if above:
-            say(f"modules of {above}")
-        echo_table(HEADER, list(_rows(result, above)))
-        say(
-            f"whole: |ΔW| {result.delta_norm:.3g}, of whose square the kept directions hold "
-            f"{result.kept:.3f}"
-        )
-        say("energy: share of |ΔW|² in the leading r; stable: |ΔW|²/σ1², how many σ1 would make it")
-        say("rounding: norm of what storing both rounded away; real: directions beyond its level")
-    _say_list("equal", result.equal)
-    _say_list(f"only in {result.base}", result.only_base)
-    _say_list(f"only in {result.tuned}", result.only_tuned)
-    other = [tensor.tensor for tensor in result.tensors if tensor.changed]
-    if result.tensors:
-        of = f"{len(other)} of {len(result.tensors)} tensors that are no matrices changed"
-        say(f"in no update: {of}{_some(other, ': ')}")
-    said: dict[str, list[str]] = {}
-    for name, m in result.items():
-        if m.note:
-            said.setdefault(m.note, []).append(name)
-    for note, names in said.items():
-        say(f"note{_some(names, ': ')}: {note}")
-    for note in result.notes:
-        say(f"note: {note}")
-
-
-def _say_list(label: str, names: Sequence[str]) -> None:
-    if names:
-        say(f"{label}: {len(names)}{_some(names, ' (')})")
-
-
-def _some(names: Sequence[str], before: str) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{before}{', '.join(names[:_NAMED])}{more}" if names else ""
-
-
-def _rows(result: Diff, above: str = "") -> Iterable[list[str]]:
-    for name, m in result.items():
-        yield [
-            name.removeprefix(f"{above}."),
-            str(m.rank),
-            *(_number(x) for x in (m.w_norm, m.delta_norm, m.relative)),
-            _number(float(m.sigma[0])) if m.rank else "-",
-            f"{m.energy:.3f}",
-            *(_number(x) for x in (m.stable, m.rounding)),
-            m.held,
-        ]
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.3g}"

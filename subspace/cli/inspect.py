@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,10 +14,11 @@ from subspace.cli.shared.printing import echo_table
 from subspace.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from subspace.adapters import Adapter, SetAside, UpdateInfo
     from subspace.cli.shared.output import Output
+    from subspace.results import Inspected, InspectedModule
 
 
 @click.command()
@@ -41,7 +42,7 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
         subspace inspect own.pt --explain --pattern 'A={m*}.down, B={m*}.up, alpha=8'
     """  # noqa: D301 - click wants the real character
     from subspace.adapters.load import find
-    from subspace.results import SCHEMA_VERSION
+    from subspace.results import Inspection
     from subspace.tensorfiles import TORCH_SUFFIXES
 
     adapters = []
@@ -65,12 +66,7 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
     pairs = [hints.then("similarity", paths[:2])] if len(paths) > 1 else []
     updates = all(adapter.updates for adapter in adapters)  # without any, no verb is next
     output.emit(
-        json=lambda: {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "inspect",
-            "adapters": [_plain(adapter) for adapter in adapters],
-        },
-        csv=lambda: (("adapter", *_COLUMNS), _lines(adapters)),
+        Inspection(tuple(map(inspect_adapter, adapters))),
         show=show_all,
         next_commands=[*pairs, hints.report()] if updates else [],
     )
@@ -79,51 +75,50 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
 _LABEL = 11  # characters of the labels, which stand before what they say
 # A layer's number stands between dots, or underscores in kohya's names; the 1 of "fc1" is none.
 _NUMBER = re.compile(r"(?<![^._])[0-9]+(?![^._])")
-_COLUMNS = ("module", "kind", "d_out", "d_in", "rank", "scale", "dtype", "parameters")
 
 
-def _lines(adapters: Iterable[Adapter]) -> Iterator[tuple[object, ...]]:
-    for adapter in adapters:
-        for i in adapter.updates.values():
-            row = (i.name, i.kind, *i.shape, i.rank, i.scale, i.dtype, i.parameters)
-            yield (adapter.name, *row)
+def inspect_adapter(adapter: Adapter) -> Inspected:
+    """Return what an adapter's headers say."""
+    from subspace.results import Inspected, SetAsideTensor
 
-
-def _plain(adapter: Adapter) -> dict[str, Any]:
-    """Return what is shown as plain Python for strict JSON."""
-    return {
-        "name": adapter.name,
-        "path": str(adapter.path),
-        "format": adapter.format,
-        "method": str(adapter.method),
-        "base_model": adapter.metadata.get("base_model"),
-        "parameters": sum(info.parameters for info in adapter.updates.values()),
-        "initial_A": bool(adapter.initial),
-        "modules": [
-            {
-                "module": info.name,
-                "kind": info.kind,
-                "shape": list(info.shape),
-                "rank": info.rank,
-                "scale": info.scale,
-                "dtype": info.dtype,
-                "parameters": info.parameters,
-            }
-            for info in adapter.updates.values()
-        ],
-        "set_aside": [
-            {
-                "tensor": tensor.name,
-                "module": tensor.module,
-                "shape": list(tensor.shape),
-                "dtype": tensor.dtype,
-                "reason": tensor.reason_text,
-                "known": tensor.known,
-            }
+    base = adapter.metadata.get("base_model")
+    return Inspected(
+        name=adapter.name,
+        path=str(adapter.path),
+        format=adapter.format,
+        method=str(adapter.method),
+        base_model=None if base is None else str(base),
+        parameters=sum(info.parameters for info in adapter.updates.values()),
+        initial_a=bool(adapter.initial),
+        modules=tuple(map(inspect_module, adapter.updates.values())),
+        set_aside=tuple(
+            SetAsideTensor(
+                tensor=tensor.name,
+                module=tensor.module,
+                shape=tensor.shape,
+                dtype=tensor.dtype,
+                reason=tensor.reason_text,
+                known=tensor.known,
+            )
             for tensor in adapter.set_aside
-        ],
-        "notes": list(adapter.notes),
-    }
+        ),
+        notes=tuple(adapter.notes),
+    )
+
+
+def inspect_module(info: UpdateInfo) -> InspectedModule:
+    """Return what the header says of one module's update."""
+    from subspace.results import InspectedModule
+
+    return InspectedModule(
+        module=info.name,
+        kind=info.kind,
+        shape=info.shape,
+        rank=info.rank,
+        scale=info.scale,
+        dtype=info.dtype,
+        parameters=info.parameters,
+    )
 
 
 def _warn_unknown(adapters: Iterable[Adapter]) -> None:

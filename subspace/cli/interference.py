@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from subspace.cli.shared import hints, options, output, reading
-from subspace.cli.shared.output import in_columns
+from subspace.cli.shared.printing import say, show_notes, show_table
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from subspace.cli.shared.output import FigureStyle, Output
+    from subspace.results import Interference
+
+LISTED = 6  # modules of lowest energy that are printed of more than two adapters
 
 
 @click.command()
@@ -61,7 +65,6 @@ def command(
         subspace interference runs/a runs/b --json | jq '.modules[] | [.module, .energy]'
     """  # noqa: D301 - click wants the real character
     by = None if weights is None else _numbers(weights)
-    from subspace.cli.interference_table import show, table
     from subspace.measures.interference.measure import interference
 
     adapters = reading.adapters(paths)
@@ -78,14 +81,29 @@ def command(
 
     shares = ",".join([f"{1 / len(paths):.2g}"] * len(paths))
     other = [] if weights is not None else [hints.again("--weights", shares)]
+    by_pairs = len(paths) > 2 and not each
     output.emit(
-        json=result.to_dict,
-        csv=lambda: in_columns([row for m in result.values() for row in m.to_rows()]),
-        table=lambda: table(result, each=each),
-        show=lambda: show(result, each=each),
+        result,
+        table=lambda: result.pairs_table() if by_pairs else result.table(),
+        show=lambda: show(result, by_pairs=by_pairs),
         draw=draw,
         next_commands=[*other, hints.again("--out", "map.png")],
     )
+
+
+def show(result: Interference, *, by_pairs: bool) -> None:
+    """Print the tables and the sentences; of several pairs the modules of lowest energy."""
+    from subspace.findings import describe_interference
+
+    main = result.pairs_table() if by_pairs else result.table()
+    show_table(replace(main, legend=(), notes=()))
+    if by_pairs:
+        show_table(replace(result.lowest_energies(LISTED), legend=()))
+    shares = result.shares_table()
+    show_table(replace(shares, legend=(*main.legend, *shares.legend)))
+    for sentence in describe_interference(result):
+        say(sentence)
+    show_notes(main)
 
 
 def _numbers(weights: str) -> list[float]:

@@ -9,7 +9,7 @@ import click
 
 from subspace.cli import profile_table
 from subspace.cli.shared import hints, options, output, reading
-from subspace.cli.shared.phi_figures import cells, draw, figure_option
+from subspace.cli.shared.phi_figures import draw, figure_option
 from subspace.cli.shared.progress import progress
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ def command(
             adapter, checkpoint, side=side, modules=modules, device=device, output=output
         )
         return
-    from subspace.cli.similarity_table import show
     from subspace.measures.placement.measure import placement
 
     with progress("decomposing W", len(adapter.select(modules))) as advance:
@@ -89,9 +88,7 @@ def command(
             progress=advance,
         )
     output.emit(
-        json=result.to_dict,
-        csv=lambda: cells(result),
-        show=lambda: show(result),
+        result,
         draw=lambda style: draw(result, width=style.width, **output.drawing),
         # Figure 8 of the paper, whatever it is drawn like.
         next_commands=[hints.again("--out", "fig8.png"), hints.report()],

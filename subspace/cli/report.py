@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options, output, reading
-from subspace.cli.shared.options import SIDE_WORDS
-from subspace.cli.shared.output import in_columns
+from subspace.cli.shared.options import SIDES
+from subspace.cli.shared.output import document
 from subspace.cli.shared.places import check_file
-from subspace.cli.shared.printing import csv_text, json_text, say
+from subspace.cli.shared.printing import say
 from subspace.cli.shared.progress import progress
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--side",
-    type=click.Choice(tuple(SIDE_WORDS)),
+    type=click.Choice(SIDES),
     default="A",
     show_default=True,
     help="Whose directions, as in similarity.",
@@ -137,12 +137,7 @@ def _count(adapter: Adapter, modules: str | None) -> int:
 def _text(found: Report, form: Form) -> str:
     from subspace.reports import html
 
-    if form == "json":
-        return json_text(found.to_dict())
-    if form == "csv":
-        header, rows = in_columns(found.to_rows())
-        return csv_text(header, [["" if v is None else v for v in row] for row in rows])
-    return html(found)
+    return html(found) if form == "table" else document(found, form)
 
 
 def _table6(runs: Path) -> Table6:

@@ -155,7 +155,6 @@ def command(
         subspace reproduce --config data/sweep-icd10.toml --out figures
         subspace reproduce runs/ --base ./my-bert --out mine
     """  # noqa: D301 - click wants the real character
-    from subspace.cli.reproduction_table import HEADER, reproduction_lines
     from subspace.cli.train import words_of
     from subspace.gallery.runs import adapters_of, compared
     from subspace.gallery.write import Typed, write_gallery
@@ -211,8 +210,7 @@ def command(
     )
     made = write_gallery(trained, adapters, checkpoint, out, typed)
     output.emit(
-        json=made.to_dict,
-        csv=lambda: (HEADER, reproduction_lines(made)),
+        made,
         show=lambda: show(made),
         wrote=out / "README.md",
     )

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from subspace.cli.shared import options, output, reading
-from subspace.cli.shared.output import in_columns
 from subspace.cli.shared.places import check_place
-from subspace.cli.shared.printing import common_path, echo_table, say
+from subspace.cli.shared.printing import show_table
 from subspace.cli.shared.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from subspace.cli.shared.options import Writing
     from subspace.cli.shared.output import Output
-    from subspace.results import Budget, Resize
-
-HEADER = ("module", "r", "kept", "energy", "error", "parameters")
+    from subspace.results import Budget
 
 
 class Cut(NamedTuple):
@@ -112,50 +108,7 @@ def command(
         )
     written = save(result.adapter, out, to, **writing._asdict())
     output.emit(
-        json=result.to_dict,
-        csv=lambda: in_columns([m.to_row() for m in result.values()]),
-        table=lambda: (HEADER, _rows(result)),
-        show=lambda: show(result, written.notes),
+        result,
+        show=lambda: show_table(replace(result.table(), notes=tuple(written.notes))),
         wrote=out,
     )
-
-
-def show(result: Resize, notes: Iterable[str]) -> None:
-    """Print one line a module and the whole, and what a reader must know to read them."""
-    above = common_path(list(result))
-    of = "all modules together" if result.budget == "all" else "each module"
-    say(f"{result.name} resized by {result.asked} {result.value:g} of {of}")
-    if above:
-        say(f"modules of {above}")
-    echo_table(HEADER, list(_rows(result, above)))
-    say("energy: kept share of |dW|_F^2; error: |dW - kept|_F / |dW|_F, the least at that rank")
-    for note in notes:
-        say(f"note: {note}")
-
-
-def _rows(result: Resize, above: str = "") -> Iterable[list[str]]:
-    for name, m in result.items():
-        yield [
-            name.removeprefix(f"{above}."),
-            str(m.before),
-            str(m.after),
-            _share(m.energy),
-            _number(m.error),
-            f"{m.parameters_after:,}",
-        ]
-    yield [
-        "all",
-        str(sum(m.before for m in result.values())),
-        str(sum(m.after for m in result.values())),
-        _share(result.energy),
-        _number(result.error),
-        f"{result.parameters_after:,}",
-    ]
-
-
-def _share(value: float) -> str:
-    return "-" if value != value else f"{value:.4f}"
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.3g}"

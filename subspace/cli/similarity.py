@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options, output, reading
-from subspace.cli.shared.options import SIDE_WORDS
-from subspace.cli.shared.phi_figures import cells, draw, figure_option
+from subspace.cli.shared.options import SIDES
+from subspace.cli.shared.phi_figures import draw, figure_option
 from subspace.cli.shared.progress import progress
 from subspace.cli.similarity_matrix import Pairs, compare_all
 from subspace.errors import ArgumentError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("paths", metavar="A B…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--side",
-    type=click.Choice(tuple(SIDE_WORDS)),
+    type=click.Choice(SIDES),
     default="A",
     show_default=True,
     help="Whose directions: of A, of B, of delta W (in, out), or of A minus its start.",
@@ -129,7 +129,6 @@ def command(
         )
         return
     _check_two(paths)
-    from subspace.cli.similarity_table import show, table
     from subspace.measures.similarity.measure import compare
 
     adapters = reading.adapters([*paths, *([] if control is None else [control])])
@@ -145,10 +144,7 @@ def command(
         )
     figure = output.drawing["figure"]
     output.emit(
-        json=result.to_dict,
-        csv=lambda: cells(result),
-        table=lambda: table(result),
-        show=lambda: show(result),
+        result,
         draw=lambda style: draw(result, width=style.width, **output.drawing),
         next_commands=[hints.again("--out", f"fig{figure}.png"), hints.report()],
     )

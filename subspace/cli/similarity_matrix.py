@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.cli.shared import hints, options, reading
 from subspace.cli.shared.narrow import line_width
-from subspace.cli.shared.options import SIDE_WORDS
-from subspace.cli.shared.output import in_columns
-from subspace.cli.shared.printing import echo_table, say
+from subspace.cli.shared.printing import echo_table, say, show_table
 from subspace.cli.shared.progress import progress
 from subspace.errors import ArgumentError, printable, shorten
+from subspace.results.numbers import significant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from subspace.cli.shared.output import FigureStyle, Output
     from subspace.results import By, PairSimilarity, Side, SimilarityMatrix
+    from subspace.results.table import Table
 
 _OF_TWO = {
     "--control": "control",
@@ -85,9 +86,8 @@ def compare_all(
         )
 
     output.emit(
-        json=result.to_dict,
-        csv=lambda: in_columns(result.to_rows()),
-        table=lambda: table(result, clustered=clustered),
+        result,
+        table=lambda: draw_triangle(result, clustered=clustered),
         show=lambda: show(result, clustered=clustered),
         draw=draw,
         next_commands=[hints.again("--out", "matrix.png"), hints.then("similarity", paths[:2])],
@@ -106,8 +106,7 @@ def _check(adapters: int) -> None:
 
 def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
     """Print the lower triangle, the pairs that are most alike, and how to read both."""
-    say(f"{_measure(result)} of {len(result.adapters)} adapters, side {result.side}: "
-        f"{SIDE_WORDS[result.side]}")  # fmt: skip
+    say(result.caption())
     for part in _triangles(result, _order(result, clustered=clustered), line_width()):
         echo_table(*part)
     nearest = sorted(
@@ -116,39 +115,24 @@ def show(result: SimilarityMatrix, *, clustered: bool = True) -> None:
     )
     if len(nearest) > LISTED:
         say(f"the {LISTED} of {len(result.pairs)} pairs that are most alike (--csv writes all)")
-    started = any(pair.same_start is not None for pair in result.pairs)
-    header = ["adapters", "median", "chance", "beyond", "undefined"]
-    header += ["same start"] if started else []
-    rows = [_row(result, pair, started=started) for pair in nearest[:LISTED]]
-    if rows:
-        echo_table(header, rows)
-    say(
-        f"median over the modules of a pair; * and beyond: modules beyond chance (level "
-        f"{result.level:g}, Benjamini-Hochberg over modules)"
+    linkage = f"average linkage on {result.clustered_on}"
+    order = linkage if clustered else "as the adapters were given"
+    table = result.table(nearest[:LISTED])
+    show_table(replace(table, caption="", legend=(*table.legend, f"order: {order}")))
+
+
+def draw_triangle(result: SimilarityMatrix, *, clustered: bool = True) -> Table:
+    """Return the whole lower triangle as a table."""
+    from subspace.results import PairSimilarity
+    from subspace.results.fields import described
+    from subspace.results.table import Head, Table
+
+    ((header, rows),) = _triangles(result, _order(result, clustered=clustered), None)
+    return Table(
+        caption=result.caption(),
+        heads=tuple(Head(title, described(PairSimilarity)["value"]) for title in header),
+        rows=tuple(map(tuple, rows)),
     )
-    if result.by == "distance":
-        say("distance: 0 the same subspace, 1 orthogonal ones")
-    say(
-        f"order: average linkage on {result.clustered_on}"
-        if clustered
-        else "order: as the adapters were given"
-    )
-    for note in result.notes:
-        say(f"note: {note}")
-
-
-def _measure(result: SimilarityMatrix) -> str:
-    if result.by == "phi":
-        return f"φ({result.k},{result.k})"
-    if result.by == "distance":
-        return f"projection distance of the leading {result.k} directions"
-    return "agreeing directions"
-
-
-def table(result: SimilarityMatrix, *, clustered: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the whole lower triangle."""
-    (whole,) = _triangles(result, _order(result, clustered=clustered), None)
-    return whole
 
 
 def _order(result: SimilarityMatrix, *, clustered: bool) -> Sequence[int]:
@@ -190,17 +174,5 @@ def _triangles(
         )
 
 
-def _row(result: SimilarityMatrix, pair: PairSimilarity, *, started: bool) -> list[str]:
-    by_chance = f"{pair.chance:.3f}" if result.by != "agreeing" else f"{pair.chance:g}"
-    row = [" + ".join(pair.adapters), _value(result, pair, star=False), by_chance]
-    row += [f"{pair.beyond}/{pair.modules - pair.undefined}", str(pair.undefined)]
-    if started:
-        row.append("-" if pair.same_start is None else f"{pair.same_start}/{pair.modules}")
-    return row
-
-
-def _value(result: SimilarityMatrix, pair: PairSimilarity, *, star: bool = True) -> str:
-    if math.isnan(pair.value):
-        return "-"
-    word = f"{pair.value:g}/{pair.largest:g}" if result.by == "agreeing" else f"{pair.value:.3f}"
-    return f"{word}*" if star and pair.finding else word
+def _value(result: SimilarityMatrix, pair: PairSimilarity) -> str:
+    return significant(result.value_text(pair), pair.finding)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Literal
 
-from subspace.cli.shared.printing import echo_csv, echo_latex, echo_markdown, echo_table, say
+import click
+
+from subspace.cli.shared.printing import echo_csv, echo_table, say
 from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
+from subspace.results.numbers import percent
+from subspace.results.render import latex_table, markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,11 +81,6 @@ def _show_kind(cells: Sequence[SweepRun], writes: bool) -> None:
         say(f"exact: test texts whose whole completion is written{among}; loss: nats a test token")
 
 
-def percent(accuracy: float) -> str:
-    """Return an accuracy in percent, or a dash where there is none."""
-    return "-" if accuracy != accuracy else f"{accuracy:.1%}"
-
-
 def echo_cells_csv(cells: Sequence[SweepRun]) -> None:
     """Write one line a run; what is counted is in the name of its column."""
     from subspace.training.sweep.run import read_last_accuracy
@@ -128,7 +127,9 @@ def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> N
     header, rows = table6_cells(table, counted=counted)
     left = 3 if counted else 2
     if style != "text":
-        (echo_markdown if style == "markdown" else echo_latex)(header, rows, left=left)
+        click.echo(
+            (markdown_table if style == "markdown" else latex_table)(header, rows, left=left)
+        )
         return
     what = "test texts" if counted else "test accuracy in percent"
     say(f"{what}, mean ± standard deviation over seeds (Table 6)")

@@ -163,7 +163,7 @@ def _open(result: Interference) -> str:
             ": two updates of cosine 0 may still read the same inputs or write the same outputs "
             f"(median φ of {phi})"
         )
-    same = sum(bool(n) for n in (result.same_start or {}).values())
+    same = sum(bool(pair.modules) for pair in result.same_initial or ())
     caution = (
         f"; caution: {same} of {len(result.pairs)} pair{'' if len(result.pairs) == 1 else 's'} "
         "began with the same A, which widens what chance gives"

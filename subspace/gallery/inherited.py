@@ -48,7 +48,7 @@ def table(found: Sequence[SharedByRuns]) -> tuple[list[str], list[list[str]]]:
     """Return the header and a line a pair."""
     header = ["runs", *(f"side {side}" for side in SIDES), "initial A"]
     rows = [
-        [" and ".join(p.runs), *(_words(p.sides[side]) for side in SIDES), _words(p.start)]
+        [" and ".join(p.runs), *(_words(p.sides[side]) for side in SIDES), _words(p.initial)]
         for p in found
     ]
     return header, rows

@@ -5,9 +5,10 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from subspace.cli.shared.printing import markdown_table, markdown_text
 from subspace.files import replace_file
 from subspace.gallery.inherited import table
+from subspace.results.numbers import percent
+from subspace.results.render import markdown_table, markdown_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -228,7 +229,6 @@ def _alpha(trained: Sequence[SweepRun]) -> str:
 
 
 def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
-    from subspace.cli.sweep_table import percent
 
     rows = [row for row in numbers.table if row.searched]
     if not rows:
@@ -273,7 +273,5 @@ def _moved(adapter: Adapter) -> str:
 
 
 def _table7(result: Amplification) -> str:
-    from subspace.cli.amplification_table import HEADER, rows_of
-
     name = markdown_text(f"{result.adapter} of {result.base}")
-    return f"{name}:\n\n{markdown_table(HEADER, rows_of(result))}"
+    return f"{name}:\n\n{result.to_markdown()}"

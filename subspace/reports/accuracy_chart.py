@@ -206,7 +206,7 @@ def _levels(
     places: Mapping[int, int],
     column: int,
 ) -> tuple[Level, ...]:
-    of = {row.method: row for row in rows if row.rank is None}
+    of: dict[str, SweepRow] = {row.method: row for row in rows if row.rank is None}
     ordered = sorted(inside.items(), key=lambda item: item[1][0])
     heights = apart([y(level) for _, (level, _) in reversed(ordered)], _LETTERS)[::-1]
     out = []

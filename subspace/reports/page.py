@@ -12,13 +12,9 @@ from subspace.errors import printable
 from subspace.reports.definitions import DEFINITIONS
 from subspace.reports.payload import payload
 from subspace.reports.tables import (
-    of_amplification,
     of_files,
     of_matrix,
-    of_pair,
     of_ranks,
-    of_replicable,
-    of_sources,
     of_table6,
 )
 
@@ -68,14 +64,16 @@ def html(report: Report, *, title: str = "") -> str:
         style=style,
         data=_embedded(plain),
         grids=grids,
-        compared=of_sources(report),
+        compared=report.table(),
         read=of_files(report),
         trained=report.trained,
-        pairs=[of_pair(pair) for pair in report.pairs],
-        matrix=of_matrix(report),
+        pairs=[pair.table().shortened() for pair in report.pairs],
+        matrix=of_matrix(report.pairs),
         ranks=of_ranks(report.ranks),
-        replicable=[(of_replicable(each), describe_rank(each), each) for each in report.replicable],
-        amplifications=[of_amplification(each) for each in report.amplifications],
+        replicable=[
+            (each.table().shortened(), describe_rank(each), each) for each in report.replicable
+        ],
+        amplifications=[each.table().shortened() for each in report.amplifications],
         sweep=None if report.sweep is None else _sweep(report.sweep),
         definitions=DEFINITIONS,
     )

@@ -1,82 +1,68 @@
 """An adapter in another format: what was written where, module by module."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from subspace.results.base import SCHEMA_VERSION, ByModule, Part
-from subspace.results.notebook import html_table
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
+from subspace.results.base import ByModule, Part
+from subspace.results.fields import Field, Module, Shape
+from subspace.results.table import Column
 
 
-@dataclass(frozen=True)
-class ModuleConversion(Part):
-    """One module's update as it was read: written, B A times its scale is the same."""
+@dataclass(frozen=True, kw_only=True)
+class InspectedModule(Part):
+    """One module's update, as the header says."""
 
-    module: str
-    kind: str  # "linear", "embedding", "conv2d", ...
-    shape: tuple[int, int]  # (d_out, d_in)
-    rank: int
-    scale: float
-    dtype: str  # of A and B as stored
-    parameters: int  # values in A and B
-
-    def to_row(self) -> dict[str, Any]:
-        """Return one flat row."""
-        row = dict(vars(self))
-        d_out, d_in = row.pop("shape")
-        first = {name: row.pop(name) for name in ("module", "kind")}
-        return first | {"d_out": d_out, "d_in": d_in, **row}
+    module: Module
+    kind: Annotated[str, Field("Kind of layer: linear, embedding, conv1d, conv2d, conv3d")]
+    shape: Shape
+    rank: Annotated[int, Field("Stored rank", low=1)]
+    scale: Annotated[
+        float, Field("What B A is multiplied by: alpha / r, or what the format says", digits=6)
+    ]
+    dtype: Annotated[str, Field("Stored dtype of A and B; of two with a slash")]
+    parameters: Annotated[int, Field("Stored values of A and B", low=0)]
 
 
 @dataclass(frozen=True, eq=False)
-class Conversion(ByModule[ModuleConversion]):
+class Conversion(ByModule[InspectedModule]):
     """What `subspace convert` wrote: a read-only mapping from module path."""
 
-    name: str  # of the adapter
-    source_format: str
-    format: str  # of what was written
-    out: str  # where, as it was given
-    modules: Mapping[str, ModuleConversion]
-    notes: tuple[str, ...] = ()  # what was folded, filled up or left out
+    kind = "conversion"
+    of_rows = InspectedModule
+
+    name: Annotated[str, Field("Name of the adapter", key="adapter")]
+    source_format: Annotated[str, Field("Format that was read, such as PEFT")]
+    format: Annotated[str, Field("Format that was written")]
+    out: Annotated[str, Field("File or folder that was written, as it was given")]
+    modules: Annotated[
+        Mapping[str, InspectedModule],
+        Field("One entry per module, in the adapter's order, as it was read", at_least=1),
+    ]
+    notes: Annotated[
+        tuple[str, ...],
+        Field("What was folded, filled up or left out, and what else a reader must know"),
+    ] = ()
 
     _lacks = ("was not written", "were")
 
     @property
-    def parameters(self) -> int:
+    def parameters(self) -> Annotated[int, Field("Values in A and B of all modules", low=0)]:
         """Values in A and B of all modules."""
         return sum(m.parameters for m in self.modules.values())
 
     def __repr__(self) -> str:
         return f"Conversion({self.name!r}, {self.format!r}, {self.out!r}, {len(self)} modules)"
 
-    def _repr_html_(self) -> str:
-        header = ["module", "d_out", "d_in", "rank", "scale", "dtype"]
-        rows = [[n, *m.shape, m.rank, m.scale, m.dtype] for n, m in self.modules.items()]
-        caption = f"{self.name} ({self.source_format}) as {self.format}: {self.out}"
-        return html_table(caption, header, rows)
+    def caption(self) -> str:
+        """Say what was written where."""
+        return f"{self.name} ({self.source_format}) as {self.format}: {self.out}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for strict JSON, schema version 1."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "conversion",
-            "adapter": self.name,
-            "source_format": self.source_format,
-            "format": self.format,
-            "out": self.out,
-            "parameters": self.parameters,
-            "notes": list(self.notes),
-            "modules": [m.to_dict() for m in self.modules.values()],
-        }
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return tidy rows, one a module."""
-        import pandas as pd
-
-        return pd.DataFrame([m.to_row() for m in self.modules.values()])
+    def columns(self) -> Sequence[Column]:
+        """Shapes and scales."""
+        return [
+            Column("module"),
+            Column("shape", "d_out", value=lambda m: m.shape[0]),
+            Column("shape", "d_in", value=lambda m: m.shape[1]),
+            *map(Column, ("rank", "scale", "dtype")),
+        ]

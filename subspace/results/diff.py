@@ -1,102 +1,189 @@
 """Two full checkpoints: what tuning changed, module by module, and how few directions hold it."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from subspace.results.base import SCHEMA_VERSION, ByModule, Part, strict
-from subspace.results.notebook import html_table
+from subspace.results.base import ByModule, Part
+from subspace.results.fields import HIDDEN, Field, Module, Shape, Vector, described
+from subspace.results.numbers import number
+from subspace.results.table import Column, some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
     from subspace.adapters import Adapter
 
-    Array = NDArray[np.float64]
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ModuleDiff(Part):
     """One module's delta W = tuned - base, and its leading directions. NaN, None: see `note`."""
 
-    module: str
-    kind: str  # "linear", "embedding", "conv2d", ...
-    shape: tuple[int, int]  # (d_out, d_in) of the map
-    base_dtype: str  # as stored
-    tuned_dtype: str
-    unchanged: float  # share of the entries that are equal
-    w_norm: float  # |W|_F of the base
-    delta_norm: float  # |delta W|_F
-    rank: int  # leading directions that are kept: those asked for, told apart from zero
-    sigma: Array  # (rank,) singular values of delta W, descending
-    error: Array  # (rank,) a singular value lies this close to each
-    method: str  # "gram": all were computed; "krylov": a lower bound, since one may be missed
-    energy: float  # share of |delta W|_F^2 in the kept directions
-    stable: float  # |delta W|_F^2 / sigma_1^2: as many directions as strong as the first hold it
-    rounding: float  # what storing both rounded away, Frobenius norm, root mean square
-    level: float  # a singular value up to this may be rounding alone
-    real: int | None  # leading directions beyond `level` and `error`
-    more: bool  # the last direction computed is real too: there may be more
-    note: str = ""
+    module: Module
+    kind: Annotated[str, Field("Kind of layer: linear, embedding, conv1d, conv2d or conv3d")]
+    shape: Shape
+    base_dtype: Annotated[str, Field("Stored dtype of the base's W")]
+    tuned_dtype: Annotated[str, Field("Stored dtype of the tuned W")]
+    unchanged: Annotated[float, Field("Share of the entries that are equal", low=0, high=1)]
+    w_norm: Annotated[float, Field("Frobenius norm of the base's W", title="|W|", low=0)]
+    delta_norm: Annotated[float, Field("Frobenius norm of delta W", title="|ΔW|", low=0)]
+    rank: Annotated[
+        int,
+        Field(
+            "Directions kept: those asked for, where they are told apart from zero",
+            title="r",
+            low=0,
+        ),
+    ]
+    sigma: Annotated[Vector, Field("Their singular values, descending", title="σ1", low=0)]
+    error: Annotated[Vector, Field("How close to each a singular value of delta W lies", low=0)]
+    method: Annotated[
+        Literal["gram", "krylov", "rough"],
+        Field(
+            "How they were found: gram all of them, krylov lower bounds, since one may be missed"
+        ),
+    ]
+    energy: Annotated[
+        float,
+        Field(
+            "Share of the squared norm of delta W in the kept directions",
+            decimals=3,
+            explain=True,
+            low=0,
+            high=1,
+        ),
+    ]
+    stable: Annotated[
+        float,
+        Field(
+            "Stable rank: the squared norm of delta W over that of its first direction",
+            explain=True,
+            low=0,
+        ),
+    ]
+    rounding: Annotated[
+        float,
+        Field(
+            "Frobenius norm of what storing both rounded away, root mean square",
+            explain=True,
+            low=0,
+            undefined="where not known",
+        ),
+    ]
+    level: Annotated[
+        float,
+        Field(
+            "A singular value up to this may be rounding alone", low=0, undefined="where not known"
+        ),
+    ]
+    real: Annotated[
+        int | None,
+        Field(
+            "Leading directions beyond the level of rounding",
+            explain=True,
+            low=0,
+            undefined="where not known",
+        ),
+    ]
+    more: Annotated[bool, Field("Whether the last value computed is real too, so that more may be")]
+    note: Annotated[str, Field("What is rounding, or not known; may be empty")] = ""
 
     @property
-    def relative(self) -> float:
+    def relative(
+        self,
+    ) -> Annotated[
+        float,
+        Field(
+            "The norm of delta W over that of W",
+            title="|ΔW|/|W|",
+            low=0,
+            undefined="where W is zero",
+        ),
+    ]:
         """|delta W|_F / |W|_F; NaN where W is zero."""
         return self.delta_norm / self.w_norm if self.w_norm else math.nan
 
-    @property
-    def held(self) -> str:
-        """How many directions are real, as a table shows it."""
-        return "-" if self.real is None else f"{'≥' if self.more else ''}{self.real}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for JSON; undefined is None."""
-        plain: dict[str, Any] = strict(vars(self) | {"relative": self.relative})
-        return plain
+    def to_row(self) -> dict[str, Any]:
+        """Return one flat row; ``sigma_1`` is the first singular value."""
+        return super().to_row() | {"sigma_1": float(self.sigma[0]) if self.rank else None}
 
 
 @dataclass(frozen=True)
 class TensorDiff(Part):
     """A tensor of both checkpoints that is no module's matrix: a bias, a norm, stacked experts."""
 
-    tensor: str
-    shape: tuple[int, ...]  # of the tuned one
-    changed: bool
-    relative: float  # norm of the change over that of the base's; NaN: that is zero, or of a shape
+    tensor: Annotated[str, Field("Its name in the base")]
+    shape: Annotated[tuple[int, ...], Field("Its shape in the tuned checkpoint", low=0)]
+    changed: Annotated[bool, Field("Whether any number, or the shape, is another")]
+    relative: Annotated[
+        float,
+        Field(
+            "Norm of the change over that of the base's",
+            low=0,
+            undefined="where that is zero or shapes differ",
+        ),
+    ]
 
 
 @dataclass(frozen=True, eq=False)
 class Diff(ByModule[ModuleDiff]):
     """What tuning changed: a read-only mapping from the modules that are not equal."""
 
-    base: str
-    tuned: str
-    rank: int | None  # directions asked for of each module
-    energy: float | None  # or the share of each module's energy
-    modules: Mapping[str, ModuleDiff]
-    equal: tuple[str, ...]  # modules that are the same number by number
-    only_base: tuple[str, ...]  # modules, and tensors that are none's, without a counterpart
-    only_tuned: tuple[str, ...]
-    tensors: tuple[TensorDiff, ...]
-    notes: tuple[str, ...] = ()
-    adapter: Adapter | None = field(default=None, repr=False)
+    kind = "diff"
+    of_rows = ModuleDiff
+
+    base: Annotated[str, Field("Name of the checkpoint before tuning")]
+    tuned: Annotated[str, Field("Name of the checkpoint after it")]
+    rank: Annotated[
+        int | None,
+        Field("Directions asked for of each module", low=1, undefined="where an energy was"),
+    ]
+    energy: Annotated[
+        float | None,
+        Field(
+            "Share of each module's energy asked for", high=1, above=0, undefined="where a rank was"
+        ),
+    ]
+    modules: Annotated[
+        Mapping[str, ModuleDiff], Field("One entry per module that changed, in the model's order")
+    ]
+    equal: Annotated[tuple[str, ...], Field("Modules that are the same number by number")]
+    only_base: Annotated[
+        tuple[str, ...],
+        Field("Modules, and tensors of none, that the tuned checkpoint has no counterpart of"),
+    ]
+    only_tuned: Annotated[
+        tuple[str, ...], Field("Modules, and tensors of none, that the base has no counterpart of")
+    ]
+    tensors: Annotated[
+        tuple[TensorDiff, ...],
+        Field("Tensors of both that are no module's matrix, and so are in no update"),
+    ]
+    notes: Annotated[tuple[str, ...], Field("What else a reader must know of the two")] = ()
+    adapter: Annotated["Adapter | None", HIDDEN] = field(default=None, repr=False)
     """The kept directions as an adapter of the base, B A = U S V^T; None where not asked for."""
 
     _lacks = ("did not change, or is not in both", "did")
 
     @property
-    def delta_norm(self) -> float:
+    def delta_norm(
+        self,
+    ) -> Annotated[float, Field("Frobenius norm of delta W over all modules", low=0)]:
         """|delta W|_F over all modules."""
         return math.hypot(*(m.delta_norm for m in self.modules.values()))
 
     @property
-    def kept(self) -> float:
+    def kept(
+        self,
+    ) -> Annotated[
+        float,
+        Field(
+            "Share of its square in the kept directions",
+            decimals=3,
+            low=0,
+            high=1,
+            undefined="where no module changed",
+        ),
+    ]:
         """Share of the whole |delta W|_F^2 in the kept directions; NaN where nothing changed."""
         whole = self.delta_norm
         parts = (m.energy * (m.delta_norm / whole) ** 2 for m in self.modules.values())
@@ -105,60 +192,42 @@ class Diff(ByModule[ModuleDiff]):
     def __repr__(self) -> str:
         return f"Diff(base={self.base!r}, tuned={self.tuned!r}, {len(self)} modules changed)"
 
-    def _repr_html_(self) -> str:
-        header = ["module", "r", "|W|", "|ΔW|", "|ΔW|/|W|", "σ1", "energy", "stable", "rounding"]
-        rows = [
-            [
-                name,
-                *(m.rank, m.w_norm, m.delta_norm, m.relative),
-                float(m.sigma[0]) if m.rank else None,
-                *(m.energy, m.stable, m.rounding, m.held),
-            ]
-            for name, m in self.modules.items()
+    def caption(self) -> str:
+        """Say how many modules changed."""
+        all_of = len(self) + len(self.equal)
+        return f"{self.tuned} - {self.base}: {len(self)} of {all_of} modules changed"
+
+    def columns(self) -> Sequence[Column]:
+        """Norms, and how few directions hold the change."""
+        names = ("module", "rank", "w_norm", "delta_norm", "relative")
+        return [
+            *map(Column, names),
+            Column("sigma", value=lambda m: float(m.sigma[0]) if m.rank else None),
+            *map(Column, ("energy", "stable", "rounding")),
+            Column("real", text=lambda m: f"{'≥' if m.more and m.real else ''}{number(m.real)}"),
         ]
-        caption = (
-            f"{self.tuned} - {self.base}: {len(self)} modules changed, {len(self.equal)} equal"
-        )
-        return html_table(caption, [*header, "real"], rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for strict JSON, schema version 1."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "diff",
-            "base": self.base,
-            "tuned": self.tuned,
-            "rank": self.rank,
-            "energy": self.energy,
-            "delta_norm": self.delta_norm,
-            "kept": strict(self.kept),
-            "equal": list(self.equal),
-            "only_base": list(self.only_base),
-            "only_tuned": list(self.only_tuned),
-            "tensors": [tensor.to_dict() for tensor in self.tensors],
-            "notes": list(self.notes),
-            "modules": [result.to_dict() for result in self.modules.values()],
+    def legend(self) -> Sequence[str]:
+        """Say what the kept directions hold of the whole."""
+        if not self:
+            return ()
+        share = described(Diff)["kept"].field.text(self.kept)
+        whole = f"|ΔW| {number(self.delta_norm)}"
+        return [f"whole: {whole}, of whose square the kept directions hold {share}"]
+
+    def remarks(self) -> Sequence[str]:
+        """Add what is in no row."""
+        lists = {
+            "equal": self.equal,
+            f"only in {self.base}": self.only_base,
+            f"only in {self.tuned}": self.only_tuned,
         }
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return tidy rows, one a module that changed; ``sigma_1`` is its first singular value."""
-        import pandas as pd
-
-        return pd.DataFrame(list(map(row, self.modules.values())), columns=list(COLUMNS))
-
-
-COLUMNS = (
-    *("module", "kind", "d_out", "d_in", "sigma_1", "base_dtype", "tuned_dtype", "unchanged"),
-    *("w_norm", "delta_norm", "rank", "method", "energy", "stable", "rounding", "level", "real"),
-    *("more", "note", "relative"),
-)
-"""Of `row`."""
-
-
-def row(module: ModuleDiff) -> dict[str, Any]:
-    """Return one module's numbers as one flat row."""
-    plain = module.to_dict()
-    (d_out, d_in), sigma = plain.pop("shape"), plain.pop("sigma")
-    del plain["error"]
-    first = {"module": plain.pop("module"), "kind": plain.pop("kind")}
-    return first | {"d_out": d_out, "d_in": d_in, "sigma_1": sigma[0] if sigma else None} | plain
+        lines = [f"{what}: {len(names)} ({some(names)})" for what, names in lists.items() if names]
+        if self.tensors:
+            other = [tensor.tensor for tensor in self.tensors if tensor.changed]
+            named = f": {some(other)}" if other else ""
+            lines.append(
+                f"in no update: {len(other)} of {len(self.tensors)} tensors that are no matrices "
+                f"changed{named}"
+            )
+        return [*lines, *super().remarks()]

@@ -1,21 +1,21 @@
 """Many adapters compared two by two: a matrix, and the order in which alike ones stand together."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
-from subspace.results.base import SCHEMA_VERSION, Part, Side, strict
-from subspace.results.notebook import html_table
+from subspace.results.base import SIDE_WORDS, Part, Result
+from subspace.results.fields import Field, Level
+from subspace.results.numbers import UNDEFINED, number
+from subspace.results.similarity import SideOf
+from subspace.results.table import Column, Table, make_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
+
 
 By = Literal["phi", "agreeing", "distance"]
 BY: tuple[By, ...] = get_args(By)
@@ -25,55 +25,95 @@ BY: tuple[By, ...] = get_args(By)
 class PairSimilarity(Part):
     """Two adapters over all the modules that both have."""
 
-    adapters: tuple[str, str]
-    value: float  # median over the modules where it is defined; NaN: in none
-    chance: float  # the same median of what independent random subspaces give
-    largest: float  # that the value could be: 1, or for agreeing the directions of the smaller
-    modules: int  # that both have
-    undefined: int  # of those without a value
-    beyond: int  # of those beyond chance at the matrix's level
-    same_start: int | None  # of those begun with the same A; None: not stored with both
+    adapters: Annotated[tuple[str, str], Field("Names of the two", title="adapters")]
+    value: Annotated[
+        float,
+        Field(
+            "Median over modules of what `by` says",
+            title="median",
+            decimals=3,
+            low=0,
+            undefined="where it is defined in none",
+        ),
+    ]
+    chance: Annotated[
+        float,
+        Field(
+            "The same median of independent random subspaces",
+            title="null mean",
+            decimals=3,
+            low=0,
+            undefined="where value is",
+        ),
+    ]
+    largest: Annotated[
+        float, Field("Largest that the value could be", low=0, undefined="where undefined")
+    ]
+    modules: Annotated[int, Field("Modules that both have", low=0)]
+    undefined: Annotated[int, Field("Of those the ones without a value", low=0)]
+    beyond: Annotated[
+        int, Field("Modules that are significant", title="significant", explain=True, low=0)
+    ]
+    same_start: Annotated[
+        int | None,
+        Field(
+            "Of those the ones with the same initial A",
+            title="same initial A",
+            low=0,
+            undefined="where it is not stored with both",
+        ),
+    ]
 
     @property
     def finding(self) -> bool | None:
-        """Whether any module is beyond chance; None: undefined."""
+        """Whether any module is significant; None: undefined."""
         return None if math.isnan(self.value) else self.beyond > 0
 
 
 @dataclass(frozen=True, eq=False)
-class SimilarityMatrix:
+class SimilarityMatrix(Result):
     """Every pair of several adapters by one measure, with what chance gives beside."""
 
-    adapters: tuple[str, ...]  # as they were given
-    by: By
-    side: Side
-    k: int | None  # leading directions of each; None for agreeing, which asks all
-    level: float  # false discovery rate over modules, a pair each
-    pairs: tuple[PairSimilarity, ...]  # (0, 1), (0, 2), … (1, 2), … as the adapters were given
-    order: tuple[int, ...]  # of the adapters, so that alike ones are neighbours
-    linkage: tuple[tuple[int, int, float, int], ...]  # scipy's: two clusters, distance, members
-    notes: tuple[str, ...] = ()
+    kind = "similarity-matrix"
+    of_rows = PairSimilarity
+    row_name = "pairs"
+
+    adapters: Annotated[tuple[str, ...], Field("Names, in the order given", at_least=2)]
+    by: Annotated[By, Field("Measure of a pair: phi(k, k), agreeing directions, or a distance")]
+    side: SideOf
+    k: Annotated[
+        int | None,
+        Field(
+            "Leading directions of each that are compared",
+            low=1,
+            undefined="for agreeing, which asks all",
+        ),
+    ]
+    level: Level
+    pairs: Annotated[
+        tuple[PairSimilarity, ...],
+        Field(
+            "One entry per pair: (0, 1), (0, 2), and so on to (1, 2), as the adapters were given"
+        ),
+    ]
+    order: Annotated[
+        tuple[int, ...],
+        Field("Places of the adapters, from 0, so that alike ones are neighbours", low=0),
+    ]
+    linkage: Annotated[
+        tuple[tuple[int, int, float, int], ...],
+        Field(
+            "Average linkage as scipy writes it: two clusters, their distance, number of members"
+        ),
+    ]
+    notes: Annotated[tuple[str, ...], Field("What else a reader must know of the adapters")] = ()
 
     def __repr__(self) -> str:
         many = f"{len(self.adapters)} adapters"
         return f"SimilarityMatrix({many}, by={self.by!r}, side={self.side!r})"
 
-    def _repr_html_(self) -> str:
-        header = ["a", "b", "median", "chance", "modules", "beyond", "undefined", "same start"]
-        rows = [
-            [
-                *(*pair.adapters, pair.value, pair.chance),
-                *(pair.modules, pair.beyond, pair.undefined, pair.same_start),
-            ]
-            for pair in self.pairs
-        ]
-        what = self.by if self.k is None else f"{self.by} of the leading {self.k} directions"
-        return html_table(
-            f"{what} of {len(self.adapters)} adapters, side {self.side}", header, rows
-        )
-
     @property
-    def clustered_on(self) -> str:
+    def clustered_on(self) -> Annotated[str, Field("Distance that linkage and order rest on")]:
         """The distance that `linkage` and `order` rest on, an undefined pair's being 1."""
         return {"phi": "1 - phi", "distance": "the distance"}.get(
             self.by, "1 - agreeing / directions of the smaller"
@@ -108,7 +148,7 @@ class SimilarityMatrix:
             raise ArgumentError(f"no adapter {adapter!r} in this matrix; it has {have}{more}")
         return places.index(adapter)
 
-    def square(self, of: str = "value", *, clustered: bool = False) -> NDArray[np.float64]:
+    def square(self, of: str = "value", *, clustered: bool = False) -> "NDArray[np.float64]":
         """Return one number of every pair as a symmetric (n, n) array, the diagonal NaN.
 
         Parameters
@@ -126,9 +166,12 @@ class SimilarityMatrix:
 
         Examples
         --------
-        >>> pair = PairSimilarity(("a", "b"), 0.25, 0.1, 1.0, 2, 0, 1, None)
-        >>> matrix = SimilarityMatrix(("a", "b"), "phi", "A", 4, 0.01, (pair,), (0, 1),
-        ...                           ((0, 1, 0.75, 2),))
+        >>> pair = PairSimilarity(
+        ...     adapters=("a", "b"), value=0.25, chance=0.1, largest=1.0, modules=2, undefined=0,
+        ...     beyond=1, same_start=None)
+        >>> matrix = SimilarityMatrix(
+        ...     adapters=("a", "b"), by="phi", side="A", k=4, level=0.01, pairs=(pair,),
+        ...     order=(0, 1), linkage=((0, 1, 0.75, 2),))
         >>> matrix.square().tolist(), matrix.pair("b", "a").beyond
         ([[nan, 0.25], [0.25, nan]], 1)
         """
@@ -144,38 +187,69 @@ class SimilarityMatrix:
         out.T[upper] = out[upper]
         return out[np.ix_(self.order, self.order)] if clustered else out
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for strict JSON, schema version 1; undefined is None."""
-        out: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "similarity-matrix",
-            "by": self.by,
-            "side": self.side,
-            "k": self.k,
-            "level": self.level,
-            "adapters": list(self.adapters),
-            "order": list(self.order),
-            "linkage": [list(row) for row in self.linkage],
-            "clustered_on": self.clustered_on,
-            "notes": list(self.notes),
-            "pairs": [pair.to_dict() for pair in self.pairs],
-        }
-        plain: dict[str, Any] = strict(out)
-        return plain
+    @property
+    def measure(self) -> str:
+        """What a pair's value is, in words."""
+        if self.by == "phi":
+            return f"φ({self.k},{self.k})"
+        if self.by == "distance":
+            return f"projection distance of the leading {self.k} directions"
+        return "agreeing directions"
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Return one flat row a pair."""
+    def caption(self) -> str:
+        """Say what was compared, on which side."""
+        words = SIDE_WORDS[self.side]
+        return f"{self.measure} of {len(self.adapters)} adapters, side {self.side}: {words}"
+
+    def columns(self) -> Sequence[Column]:
+        """Return a pair's value beside its null, and how many modules are significant."""
+        columns = [
+            Column("adapters", value=lambda pair: " + ".join(pair.adapters)),
+            Column("value", text=self.value_text),
+            Column("chance", text=lambda pair: self._number(pair.chance)),
+            Column("beyond", of=lambda pair: pair.modules - pair.undefined),
+            Column("undefined"),
+        ]
+        if any(pair.same_start is not None for pair in self.pairs):
+            columns.append(Column("same_start", of=lambda pair: pair.modules))
+        return columns
+
+    def _number(self, value: float) -> str:
+        """Write whole directions as such."""
+        return number(value, decimals=None if self.by == "agreeing" else 3)
+
+    def value_text(self, pair: PairSimilarity) -> str:
+        """Write a pair's value, of directions that agree out of how many."""
+        text = self._number(pair.value)
+        shown = text != UNDEFINED and self.by == "agreeing"
+        return f"{text}/{number(pair.largest)}" if shown else text
+
+    def legend(self) -> Sequence[str]:
+        """Say what the numbers are over."""
         return [
-            {
-                "a": pair.adapters[0],
-                "b": pair.adapters[1],
-                **{f.name: getattr(pair, f.name) for f in fields(pair) if f.name != "adapters"},
-            }
-            for pair in self.pairs
+            f"median: over the modules of a pair; *: at least one module is significant at FDR "
+            f"{self.level:g}",
+            *(
+                ["distance: 0 the same subspace, 1 orthogonal ones"]
+                if self.by == "distance"
+                else []
+            ),
         ]
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return tidy rows, one a pair; undefined is missing."""
-        import pandas as pd
+    def table(self, pairs: Sequence[PairSimilarity] | None = None) -> Table:
+        """Return one row per pair, of all pairs or of some."""
+        rows = self.pairs if pairs is None else pairs
+        return make_table(
+            self.of_rows,
+            self.columns(),
+            rows,
+            caption=self.caption(),
+            legend=self.legend(),
+            notes=self.remarks(),
+        )
 
-        return pd.DataFrame(self.to_rows())
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one flat row per pair."""
+        return [
+            {"a": pair.adapters[0], "b": pair.adapters[1], **pair.to_row()} for pair in self.pairs
+        ]

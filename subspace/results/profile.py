@@ -1,21 +1,14 @@
 """Where an update's energy lies over the whole singular index of W."""
 
-from __future__ import annotations
-
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
-from subspace.results.base import SCHEMA_VERSION, ByModule, Part
-from subspace.results.notebook import html_table, of, probability
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+from subspace.results.base import ByModule, Part
+from subspace.results.fields import Field, Module, Shape, Vector
+from subspace.results.numbers import number
+from subspace.results.table import Column
 
 LEAST = 1e-4  # p-value shown: further out the Beta of two moments is off by several times
 
@@ -24,48 +17,175 @@ LEAST = 1e-4  # p-value shown: further out the Beta of two moments is off by sev
 class TopEnergy(Part):
     """The share of an update's energy in W's leading k directions, beside chance. NaN: unknown."""
 
-    k: int
-    energy: float  # in [0, 1]
-    error: float  # bound on |energy - exact|
-    chance: float  # what a random update has in the mean: k / d
-    chance_low: float  # central 95 % of it
-    chance_high: float
-    p: float  # two-sided: of chance being as far from its middle
+    k: Annotated[int, Field("Number of W's directions", low=1)]
+    energy: Annotated[
+        float,
+        Field(
+            "Share of the energy, in [0, 1]",
+            title="energy",
+            decimals=3,
+            low=0,
+            high=1,
+            undefined="where unknown",
+        ),
+    ]
+    error: Annotated[float, Field("Bound on |energy - exact|", low=0, undefined="where unknown")]
+    chance: Annotated[
+        float,
+        Field("Mean share of a random update: k / d", title="null mean", decimals=3, low=0, high=1),
+    ]
+    chance_low: Annotated[
+        float,
+        Field(
+            "Lower end of the central 95 % of chance", low=0, high=1, undefined="where undefined"
+        ),
+    ]
+    chance_high: Annotated[
+        float,
+        Field(
+            "Upper end of the central 95 % of chance", low=0, high=1, undefined="where undefined"
+        ),
+    ]
+    p: Annotated[
+        float,
+        Field(
+            "Two-sided probability under the null, rough below 1e-4",
+            form="pvalue",
+            least_shown=LEAST,
+            low=0,
+            high=1,
+            undefined="where unknown",
+        ),
+    ]
 
 
 @dataclass(frozen=True, eq=False)
 class ModuleProfile(Part):
     """One module's update spread over W's singular directions k = 1 ... d. NaN: see `note`."""
 
-    module: str
-    side: Literal["in", "out"]
-    shape: tuple[int, int]  # (d_out, d_in)
-    d: int  # the dimension of the side: d_in or d_out
-    rank: int  # of the update, as stored
-    resolved: int  # leading directions of W whose singular value is told apart from zero
-    sigma: Array  # (min(d_out, d_in),) singular values of W, descending
-    energy: Array  # (d,) |delta W v_k|^2 / |delta W|_F^2; sums to 1; even where W has no order
-    cumulative: Array  # (d,) its running sum: the share within W's leading k directions
-    error: Array  # (d,) bound on |cumulative - exact|; infinite where k cuts a cluster
-    chance_low: Array  # (d,) central 95 % of `cumulative` by chance, whose mean is k / d
-    chance_high: Array
-    concentration: float  # sum of squares of the update's own energies: 1/r even, 1 one direction
-    top: TopEnergy  # in W's leading `rank` directions
-    tenth: TopEnergy  # in the leading tenth of W's min(d_out, d_in) directions
-    median: float  # k / d at which `cumulative` reaches 1/2; 0.5 by chance
-    median_between: tuple[int, int]  # k before and after which the median surely does not lie
-    median_p: float  # two-sided
-    note: str = ""
+    module: Module
+    side: Annotated[Literal["in", "out"], Field("Right (in) or left (out) singular vectors of W")]
+    shape: Shape
+    d: Annotated[int, Field("Dimension of the side: d_in or d_out", low=1)]
+    rank: Annotated[int, Field("Stored rank of the update", low=1)]
+    resolved: Annotated[
+        int,
+        Field(
+            "Leading directions of W that are told apart from zero; 0 where undefined",
+            title="of d",
+            explain=True,
+            low=0,
+        ),
+    ]
+    sigma: Annotated[
+        Vector,
+        Field(
+            "Singular values of W, descending, min(d_out, d_in) of them",
+            undefined="where undefined",
+        ),
+    ]
+    energy: Annotated[
+        Vector,
+        Field(
+            "Share of the energy along each of d directions, summing to 1",
+            undefined="where undefined",
+        ),
+    ]
+    cumulative: Annotated[
+        Vector,
+        Field(
+            "Running sum of energy, d of them: the share within the leading k",
+            undefined="where undefined",
+        ),
+    ]
+    error: Annotated[
+        Vector,
+        Field(
+            "Bound on |cumulative - exact|, d of them",
+            undefined="where k cuts a cluster, or undefined",
+        ),
+    ]
+    chance_low: Annotated[
+        Vector,
+        Field(
+            "Lower end of the central 95 % of cumulative by chance, d of them",
+            undefined="where undefined",
+        ),
+    ]
+    chance_high: Annotated[
+        Vector,
+        Field(
+            "Upper end of the central 95 % of cumulative by chance, d of them",
+            undefined="where undefined",
+        ),
+    ]
+    concentration: Annotated[
+        float,
+        Field(
+            "Sum of squares of the update's own energies: 1/r even, 1 a single direction",
+            low=0,
+            undefined="where undefined",
+        ),
+    ]
+    top: Annotated[
+        TopEnergy,
+        Field(
+            "Share of the energy in W's leading directions, as many as the update's rank",
+            title="top r",
+        ),
+    ]
+    tenth: Annotated[
+        TopEnergy,
+        Field(
+            "Share of the energy in the leading tenth of W's min(d_out, d_in) directions",
+            title="top 10%",
+        ),
+    ]
+    median: Annotated[
+        float,
+        Field(
+            "k/d within which half of the energy lies, 0.5 under the null",
+            title="half at",
+            decimals=3,
+            explain=True,
+            low=0,
+            high=1,
+            undefined="where it cannot be told",
+        ),
+    ]
+    median_between: Annotated[
+        tuple[int, int], Field("First and last k at which the median may lie", low=1)
+    ]
+    median_p: Annotated[
+        float,
+        Field(
+            "Two-sided probability under the null, rough below 1e-4",
+            title="p",
+            form="pvalue",
+            least_shown=LEAST,
+            low=0,
+            high=1,
+            undefined="where the median is",
+        ),
+    ]
+    note: Annotated[
+        str, Field("Why something is undefined, and what is known of sums alone; may be empty")
+    ] = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Profile(ByModule[ModuleProfile]):
     """An adapter over the whole singular index of its base: a read-only mapping from module."""
 
-    adapter: str
-    base: str
-    side: Literal["in", "out"]
-    modules: Mapping[str, ModuleProfile]
+    kind = "profile"
+    of_rows = ModuleProfile
+
+    adapter: Annotated[str, Field("Name of the adapter")]
+    base: Annotated[str, Field("Name of the base checkpoint")]
+    side: Annotated[Literal["in", "out"], Field("Right (in) or left (out) singular vectors of W")]
+    modules: Annotated[
+        Mapping[str, ModuleProfile], Field("One entry per module, in the model's order")
+    ]
 
     _lacks = ("has no profile here", "have")
 
@@ -75,55 +195,66 @@ class Profile(ByModule[ModuleProfile]):
             f"{len(self)} modules)"
         )
 
-    def _repr_html_(self) -> str:
-        header = [
-            "module",
-            "of d",
-            "top r",
-            "chance",
-            "p",
-            "top 10%",
-            "chance",
-            "p",
-            "half at",
-            "p",
+    def caption(self) -> str:
+        """Say whose energy lies over what."""
+        words = {"in": "right", "out": "left"}[self.side]
+        return (
+            f"energy of {self.adapter} over the {words} singular vectors of W of {self.base}, side "
+            f"{self.side}"
+        )
+
+    def columns(self) -> Sequence[Column]:
+        """Shares of the energy; a null mean that all modules share is in the legend instead."""
+        columns = [Column("module"), Column("resolved", of=lambda m: m.d)]
+        for part, title, shared in self._tops():
+            columns.append(Column(f"{part}.energy", title))
+            columns += [] if shared else [Column(f"{part}.chance")]
+            columns.append(Column(f"{part}.p"))
+        return [*columns, Column("median", text=_median), Column("median_p")]
+
+    def _tops(self) -> list[tuple[str, str, str]]:
+        """Return name, title, and the null mean that all modules share, of both shares."""
+        ranks = {m.rank for m in self.values()}
+        titles = (f"top {next(iter(ranks))}" if len(ranks) == 1 else "top r", "top 10%")
+        tops = []
+        for part, title in zip(("top", "tenth"), titles, strict=True):
+            means = {number(getattr(m, part).chance, decimals=3) for m in self.values()}
+            tops.append((part, title, next(iter(means)) if len(means) == 1 else ""))
+        return tops
+
+    def legend(self) -> Sequence[str]:
+        """Say what the shares are of, and their null means where all modules share them."""
+        shared = ", ".join(f"{title} {mean}" for _, title, mean in self._tops() if mean)
+        null = f"; null mean: {shared}" if shared else ""
+        return [
+            f"top: share of the energy in W's leading directions{null}",
+            "p: two-sided probability under the null",
         ]
-        rows = [
-            [
-                name,
-                of(m.resolved, m.d),
-                *(m.top.energy, m.top.chance, probability(m.top.p, LEAST)),
-                *(m.tenth.energy, m.tenth.chance, probability(m.tenth.p, LEAST)),
-                *(m.median, probability(m.median_p, LEAST)),
-            ]
-            for name, m in self.modules.items()
-        ]
-        caption = f"energy of {self.adapter} over W of {self.base}, side {self.side}"
-        return html_table(caption, header, rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for strict JSON, schema version 1."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "profile",
-            "adapter": self.adapter,
-            "base": self.base,
-            "side": self.side,
-            "modules": [result.to_dict() for result in self.modules.values()],
-        }
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return tidy rows: one per module and index k; sigma is NaN where W has none."""
+        return [dict(row) for row in self._indices()]
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return tidy rows: one a module and index k; sigma is NaN where W has none."""
-        import numpy as np
-        import pandas as pd
+    def _indices(self) -> Iterable[dict[str, Any]]:
+        names = ("energy", "cumulative", "error", "chance_low", "chance_high")
+        for name, m in self.items():
+            sigma = [*m.sigma.tolist(), *[math.nan] * (m.d - len(m.sigma))]
+            energy, cumulative, error, low, high = (getattr(m, each).tolist() for each in names)
+            for k in range(m.d):
+                yield {
+                    "module": name,
+                    "k": k + 1,
+                    "sigma": sigma[k],
+                    "energy": energy[k],
+                    "cumulative": cumulative[k],
+                    "error": error[k] if math.isfinite(error[k]) else math.nan,
+                    "chance": (k + 1) / m.d,
+                    "chance_low": low[k],
+                    "chance_high": high[k],
+                }
 
-        columns = ("energy", "cumulative", "error", "chance_low", "chance_high")
-        frames = []
-        for name, m in self.modules.items():
-            sigma = np.full(m.d, np.nan)
-            sigma[: len(m.sigma)] = m.sigma
-            index = np.arange(1, m.d + 1)
-            frame = {"module": name, "k": index, "sigma": sigma}
-            frame |= {c: getattr(m, c) for c in columns} | {"chance": index / m.d}
-            frames.append(pd.DataFrame(frame))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+def _median(m: ModuleProfile) -> str:
+    if m.resolved and math.isnan(m.median):
+        return "-".join(number(k / m.d, decimals=2) for k in m.median_between)
+    return number(m.median, decimals=3)

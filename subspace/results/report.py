@@ -1,85 +1,95 @@
 """Everything that one report holds: what was compared, every result, and how it was made."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from subspace.results.base import SCHEMA_VERSION, Part, Side, strict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-
-    from subspace.results.amplification import Amplification, ModuleAmplification
-    from subspace.results.rank import ModuleRank, Rank
-    from subspace.results.similarity import ModuleSimilarity, Similarity
-    from subspace.results.sweep import Table6
+from subspace.results.amplification import Amplification, ModuleAmplification
+from subspace.results.base import Part, Result, strict
+from subspace.results.fields import HIDDEN, Field, Level
+from subspace.results.rank import ModuleRank, Rank
+from subspace.results.similarity import ModuleSimilarity, SideOf, Similarity
+from subspace.results.sweep import Table6
+from subspace.results.table import Column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source(Part):
     """One adapter as it was read."""
 
-    name: str
-    format: str
-    method: str
-    base_model: str  # as the adapter itself says; empty where it does not
-    modules: int
-    parameters: int  # stored values of A and B
-    ranks: tuple[int, int]  # the smallest and the largest over modules
-    files: tuple[tuple[str, str], ...]  # (name, SHA-256 in hex); empty for one made in memory
-    notes: tuple[str, ...]
+    name: Annotated[str, Field("Name of the adapter", title="adapter")]
+    format: Annotated[str, Field("Format, such as PEFT")]
+    method: Annotated[str, Field("Method, such as LoRA or rsLoRA")]
+    base_model: Annotated[
+        str | None,
+        Field(
+            "Base model that the adapter names", title="trained on", undefined="where it names none"
+        ),
+    ]
+    modules: Annotated[int, Field("Number of modules", low=1)]
+    parameters: Annotated[int, Field("Stored values of all A and B", low=0)]
+    ranks: Annotated[tuple[int, int], Field("Smallest and largest stored rank over modules", low=1)]
+    files: Annotated[
+        tuple[tuple[str, str], ...],
+        Field("Name and SHA-256 in hex of each file; empty for one made in memory"),
+    ]
+    notes: Annotated[tuple[str, ...], Field("What else a reader must know of the adapter")]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for JSON; a base model that is not named is None."""
-        return super().to_dict() | {"base_model": self.base_model or None}
 
-
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report(Result):
     """What `subspace.report` found. Tuples are in the order of `sources`."""
 
-    sources: tuple[Source, ...]
-    side: Side
-    level: float
-    pairs: tuple[Similarity, ...]  # the first adapter with the second, the third, …; then others
-    ranks: tuple[Rank, ...]  # each adapter's spectrum alone
-    singular: tuple[Mapping[str, tuple[float, ...]], ...]  # of delta W, those that are real
-    findings: tuple[str, ...]  # one sentence each
-    replicable: tuple[Rank, ...] = ()  # of those that are runs of one configuration
-    base: str = ""
-    amplifications: tuple[Amplification, ...] = ()  # Table 7 at full rank; empty without a base
-    curves: tuple[Amplification, ...] = ()  # likewise at smaller ranks
-    sweep: Table6 | None = None
-    command: str = ""  # that makes it again
-    versions: Mapping[str, str] = field(default_factory=dict)
-    base_files: tuple[tuple[str, str], ...] = ()  # (name and size, what identifies it)
-    trained: str = ""  # the seeds of the trainings, where a record beside the weights says them
+    kind = "report"
+    of_rows = Source
+    row_name = "sources"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for strict JSON, schema version 1."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "report",
-            "command": self.command,
-            "versions": dict(self.versions),
-            "sources": [source.to_dict() for source in self.sources],
-            "side": self.side,
-            "level": self.level,
-            "findings": list(self.findings),
-            "pairs": [pair.to_dict() for pair in self.pairs],
-            "ranks": [rank.to_dict() for rank in self.ranks],
-            "replicable": [rank.to_dict() for rank in self.replicable],
-            "singular_values": [
-                {name: list(values) for name, values in each.items()} for each in self.singular
-            ],
-            "base": self.base or None,
-            "amplifications": [each.to_dict() for each in self.amplifications],
-            "curves": [each.to_dict() for each in self.curves],
-            "sweep": None if self.sweep is None else self.sweep.to_dict(),
-        }
+    sources: Annotated[
+        tuple[Source, ...], Field("One entry per adapter, in the order given", at_least=1)
+    ]
+    side: SideOf
+    level: Level
+    pairs: Annotated[
+        tuple[Similarity, ...],
+        Field("Similarities: the first adapter with the second, the third and so on, then others"),
+    ]
+    ranks: Annotated[
+        tuple[Rank, ...], Field("Ranks of each adapter's spectrum alone, in the order of `sources`")
+    ]
+    singular: Annotated[
+        tuple[Mapping[str, tuple[float, ...]], ...],
+        Field(
+            "Of each adapter, by module, the singular values of delta W that are real, descending",
+            low=0,
+            key="singular_values",
+        ),
+    ]
+    findings: Annotated[tuple[str, ...], Field("What was found, one sentence each")]
+    replicable: Annotated[
+        tuple[Rank, ...],
+        Field("Ranks of runs of one configuration, one entry per set of two or more"),
+    ] = ()
+    base: Annotated[
+        str | None, Field("Name of the base checkpoint", undefined="where none was given")
+    ] = None
+    amplifications: Annotated[
+        tuple[Amplification, ...],
+        Field("Table 7 of each adapter at its own rank; empty without a base"),
+    ] = ()
+    curves: Annotated[
+        tuple[Amplification, ...], Field("Likewise at smaller ranks too; empty without a base")
+    ] = ()
+    sweep: Annotated[
+        Table6 | None, Field("Table 6 of a sweep", undefined="where none was given")
+    ] = None
+    command: Annotated[
+        str, Field("Command that makes the report again; empty where Python made it")
+    ] = ""
+    versions: Annotated[Mapping[str, str], Field("Version of every package that computed")] = field(
+        default_factory=dict
+    )
+    base_files: Annotated[tuple[tuple[str, str], ...], HIDDEN] = ()
+    trained: Annotated[str, HIDDEN] = ""
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return flat rows, one an adapter and module; undefined is None.
@@ -98,11 +108,19 @@ class Report:
                 rows.append(strict(row | _table7(table.get(name))))
         return rows
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return `to_rows` as a frame."""
-        import pandas as pd
+    def caption(self) -> str:
+        """Say what the page says first."""
+        return "What was compared"
 
-        return pd.DataFrame(self.to_rows())
+    def columns(self) -> Sequence[Column]:
+        """Return what each adapter is."""
+        return [
+            Column("name"),
+            Column("ranks", "rank", text=lambda s: "-".join(map(str, dict.fromkeys(s.ranks)))),
+            *map(Column, ("modules", "parameters")),
+            Column("format", value=lambda s: f"{s.format}, {s.method}"),
+            Column("base_model"),
+        ]
 
 
 def _spectrum(m: ModuleRank) -> dict[str, Any]:

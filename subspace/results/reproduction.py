@@ -1,18 +1,18 @@
 """What ``subspace reproduce`` made: its files, the numbers of its tables, claims and findings."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
-from subspace.results.base import SCHEMA_VERSION, Part, Side
+from subspace.results.amplification import Amplification
+from subspace.results.base import Part, Result, Side
+from subspace.results.fields import Field
+from subspace.results.sweep import SweepRow, Table6
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from subspace.results.amplification import Amplification
-    from subspace.results.sweep import Table6
-
+_TABLE7 = (
+    "w_norm", "delta_norm", "w_in_delta", "w_in_w", "w_in_random", "factor", "chance_factor",
+    "chance_low", "chance_high",
+)  # fmt: skip
 Verdict = Literal["agrees", "in part", "does not", "open"]
 
 
@@ -20,69 +20,127 @@ Verdict = Literal["agrees", "in part", "does not", "open"]
 class Claim(Part):
     """One thing that the paper says, and what these runs say of it. Printable lines."""
 
-    where: str  # the table or figure of the paper
-    paper: str  # what it says, in our words
-    here: str  # our numbers, each beside its chance level or its spread
-    verdict: Verdict  # "open": undefined or too few, `here` says why
+    where: Annotated[str, Field("Table or figure of the paper")]
+    paper: Annotated[str, Field("What the paper says")]
+    here: Annotated[str, Field("Numbers of these runs, each beside its chance level or its spread")]
+    verdict: Annotated[
+        Verdict,
+        Field("Whether they agree; open where something is undefined or too little was trained"),
+    ]
 
 
 @dataclass(frozen=True)
 class GalleryFigure(Part):
     """One figure of a gallery."""
 
-    file: str  # within the gallery
-    words: str  # what it shows
-    command: str  # draws it again, within the gallery; of Table 6, makes the whole gallery
+    file: Annotated[str, Field("Its name within the folder")]
+    words: Annotated[str, Field("What it shows")]
+    command: Annotated[
+        str, Field("Command that draws it within the folder; of Table 6, the one that makes all")
+    ]
 
 
 @dataclass(frozen=True)
 class Shared(Part):
     """What two runs share on one side, medians over modules; NaN where it is undefined."""
 
-    phi: float  # φ(1, 1)
-    agreeing: float  # leading directions that agree beyond chance
+    phi: Annotated[
+        float, Field("phi(1,1), 0 to 1", decimals=3, low=0, high=1, undefined="where undefined")
+    ]
+    agreeing: Annotated[
+        float,
+        Field(
+            "Number of leading directions that agree above chance",
+            low=0,
+            undefined="where undefined",
+        ),
+    ]
 
 
 @dataclass(frozen=True)
 class SharedByRuns(Part):
     """What two runs share on every side, and what they shared before they were trained."""
 
-    runs: tuple[str, str]
-    sides: Mapping[Side, Shared]
-    start: Shared | None  # of the two initial A; None where one is not stored
+    runs: Annotated[tuple[str, str], Field("Names of the two")]
+    sides: Annotated[Mapping[Side, Shared], Field("By side; delta-A is A minus its initial value")]
+    initial: Annotated[
+        Shared | None, Field("What the two initial A share", undefined="where one is not stored")
+    ]
 
 
-@dataclass(frozen=True, eq=False)
-class Reproduction:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reproduction(Result):
     """A gallery as it was written. Names of files are within `folder`."""
 
-    command: str  # that makes it again
-    folder: str
-    page: str
-    figures: tuple[GalleryFigure, ...]
-    adapters: tuple[str, ...]  # folders of the compared runs
-    table6: Table6
-    table7: tuple[Amplification, Amplification]  # of the smaller rank and of the larger one
-    shared: tuple[SharedByRuns, ...]
-    claims: tuple[Claim, ...]
-    findings: tuple[str, ...]  # one sentence each
+    kind = "reproduction"
+    of_rows = Claim
+    row_name = "claims"
+
+    command: Annotated[str, Field("Command that makes it again")]
+    folder: Annotated[str, Field("Folder that holds all of it, as --out says")]
+    page: Annotated[str, Field("Name of the page, within the folder")]
+    figures: Annotated[
+        tuple[GalleryFigure, ...], Field("One entry per figure, in the page's order")
+    ]
+    adapters: Annotated[tuple[str, ...], Field("Folders of the compared runs, within the folder")]
+    table6: Annotated[Table6, Field("Accuracy over rank and target matrices")]
+    table7: Annotated[
+        tuple[Amplification, Amplification],
+        Field("Amplification by the run of the smaller rank and by that of the larger one"),
+    ]
+    shared: Annotated[
+        tuple[SharedByRuns, ...],
+        Field("What runs share with others and with controls, one entry per pair"),
+    ]
+    claims: Annotated[
+        tuple[Claim, ...],
+        Field("What the paper says beside what these runs show, in the paper's order"),
+    ]
+    findings: Annotated[tuple[str, ...], Field("What was found, one sentence each")]
 
     def __repr__(self) -> str:
         return f"Reproduction({self.folder!r}, {len(self.figures)} figures)"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for strict JSON, schema version 1."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "reproduction",
-            "command": self.command,
-            "folder": self.folder,
-            "page": self.page,
-            "figures": [figure.to_dict() for figure in self.figures],
-            "adapters": list(self.adapters),
-            "claims": [claim.to_dict() for claim in self.claims],
-            "findings": list(self.findings),
-            "shared": [pair.to_dict() for pair in self.shared],
-            "table6": self.table6.to_dict(),
-            "table7": [each.to_dict() for each in self.table7],
-        }
+    def caption(self) -> str:
+        """Say where the gallery is."""
+        return f"what the paper claims, and these runs: {self.folder}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row per file, number of a table, part of a claim, and finding."""
+        names = ("part", "item", "quantity", "value")
+        return [dict(zip(names, line, strict=True)) for line in self._lines()]
+
+    def _lines(self) -> Iterator[tuple[str, str, str, object]]:
+        yield "file", self.page, "shows", "the page"
+        yield from (("file", figure.file, "shows", figure.words) for figure in self.figures)
+        yield from (("file", folder, "shows", "a compared run") for folder in self.adapters)
+        for row in self.table6:
+            item = _configuration(row)
+            yield "Table 6", item, "mean", row.mean
+            yield "Table 6", item, "std", row.std
+            for seed, test in zip(row.seeds, row.test, strict=True):
+                yield "Table 6", item, f"test, seed {seed}", test
+        for table in self.table7:
+            for module in table:
+                item = f"{table.adapter}, {module.module}, r = {module.rank}"
+                yield from (("Table 7", item, name, getattr(module, name)) for name in _TABLE7)
+        for pair in self.shared:
+            item = " and ".join(pair.runs)
+            sides = {f"side {side}": shared for side, shared in pair.sides.items()}
+            for where, shared in (sides | {"initial A": pair.initial}).items():
+                if shared is not None:
+                    yield "shared", item, f"phi(1,1), {where}", shared.phi
+                    yield "shared", item, f"agreeing, {where}", shared.agreeing
+        for n, claim in enumerate(self.claims, start=1):
+            item = f"{claim.where}, claim {n}"
+            yield "claim", item, "the paper", claim.paper
+            yield "claim", item, "here", claim.here
+            yield "claim", item, "verdict", claim.verdict
+        for n, text in enumerate(self.findings, start=1):
+            yield "finding", str(n), "says", text
+
+
+def _configuration(row: SweepRow) -> str:
+    if row.rank is None:
+        return f"{row.data}, {row.method} (reference)"
+    return f"{row.data}, {row.targets}, r = {row.rank}"

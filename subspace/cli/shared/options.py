@@ -25,18 +25,8 @@ WRITTEN = ("peft", "mlx", "kohya", "diffusers", "loralib")
 """Keys of `subspace.adapters.save.WRITERS`, which a --help does not import."""
 DEVICE = click.option("--device", default="cpu", show_default=True, help="Any torch device.")
 
-SIDE_WORDS = {
-    "A": "right singular vectors of A (the paper's choice; depends on the gauge of B A)",
-    "B": "left singular vectors of B (depends on the gauge of B A)",
-    "in": "right singular vectors of delta W = B A",
-    "out": "left singular vectors of delta W = B A",
-    "delta-A": "right singular vectors of A - A_0",
-}
-# Of a placement i counts W's vectors and j the update's.
-BASE_WORDS = {
-    "in": "right singular vectors of W (i) and of delta W = B A (j)",
-    "out": "left singular vectors of W (i) and of delta W = B A (j)",
-}
+SIDES = ("A", "B", "in", "out", "delta-A")
+"""Those of `subspace.results`, which --help need not import."""
 
 
 def group(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from subspace.results import Result
+    from subspace.results.table import Table
+
 Form = Literal["table", "json", "csv", "markdown", "latex", "directions"]
 
 _HELP = {
@@ -55,11 +58,11 @@ class Output:
 
     def emit(
         self,
+        result: Result | None = None,
         *,
-        json: Callable[[], dict[str, Any]],
-        show: Callable[[], object],
-        csv: Callable[[], tuple[Sequence[str], Iterable[Sequence[Any]]]] | None = None,
-        table: Callable[[], tuple[Sequence[str], Iterable[Sequence[str]]]] | None = None,
+        json: Callable[[], dict[str, Any]] | None = None,
+        show: Callable[[], object] | None = None,
+        table: Callable[[], Table] | None = None,
         draw: Callable[[FigureStyle], Figure] | None = None,
         wrote: Path | None = None,
         next_commands: Iterable[str] = (),
@@ -68,8 +71,14 @@ class Output:
 
         Parameters
         ----------
-        json, show, csv, table
-            What each form writes: `table` Markdown and LaTeX, `show` all that no other does.
+        result
+            What is written as JSON, CSV, Markdown, LaTeX or a table.
+        json
+            The document of a verb that has no result; such a verb shows CSV by itself.
+        show
+            In place of the result's table on a terminal.
+        table
+            In place of the result's table in Markdown and LaTeX.
         draw
             Makes the figure of --out.
         wrote
@@ -83,18 +92,28 @@ class Output:
             from subspace.plots.save import save
 
             save(draw(self.style), self.out, dpi=self.style.dpi)
-        if self.form == "json":
+        if self.form == "json" and json is not None:
             printing.echo_json(json())
-        elif csv is not None and self.form == "csv":
-            header, rows = csv()
-            printing.echo_csv(header, ([_defined(cell) for cell in row] for row in rows))
-        elif table is not None and self.form in ("markdown", "latex"):
-            echo = printing.echo_markdown if self.form == "markdown" else printing.echo_latex
-            echo(*table())
-        else:
+        elif result is not None and self.form in ("json", "csv", "markdown", "latex"):
+            click.echo(document(result, self.form, table), nl=False)
+        elif show is not None:
             show()
+        elif result is not None:
+            printing.show_table(result.table())
         shown = self.form in ("table", "directions")
         hints.conclude(wrote or self.out, *(next_commands if shown else ()))
+
+
+def document(result: Result, form: Form, table: Callable[[], Table] | None = None) -> str:
+    """Return what JSON, CSV, Markdown or LaTeX say of a result."""
+    from subspace.cli.shared import printing
+    from subspace.results.render import latex, markdown
+
+    if form == "json":
+        return printing.json_text(result.to_dict())
+    if form == "csv":
+        return result.to_csv()
+    return {"markdown": markdown, "latex": latex}[form](table() if table else result.table()) + "\n"
 
 
 def output(
@@ -168,11 +187,6 @@ def output(
     return add
 
 
-def in_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows of rows that name their columns."""
-    return list(rows[0]), [list(row.values()) for row in rows]
-
-
 def _options(names: Iterable[str]) -> str:
     return " and ".join(f"--{name}" for name in names)
 
@@ -227,7 +241,3 @@ def _style(values: dict[str, Any]) -> FigureStyle:
     width, usual = STYLES[style]
     chosen = given("style") or given("width")
     return FigureStyle(_WIDTHS.get(asked, asked) or width, dpi or usual, chosen)
-
-
-def _defined(cell: object) -> object:
-    return "" if cell is None or cell != cell else cell

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,16 +52,3 @@ def draw(
     from subspace.plots.figure3 import figure3
 
     return figure3(result, contour=contour, above_chance=above_chance, initial=initial, width=width)
-
-
-def cells(result: Similarity) -> tuple[tuple[str, ...], list[list[object]]]:
-    """Return the header and rows of CSV: one row per module and cell (i, j)."""
-    rows: list[list[object]] = []
-    for name, m in result.items():
-        grids = [getattr(m, grid).tolist() for grid in _GRIDS]
-        places = product(range(m.rank_a), range(m.rank_b))
-        rows += ([name, i + 1, j + 1, *(grid[i][j] for grid in grids)] for i, j in places)
-    return ("module", "i", "j", *_GRIDS), rows
-
-
-_GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")

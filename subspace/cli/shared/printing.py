@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,8 @@ from subspace.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from subspace.results.table import Table
 
 _NARROWEST = 22  # characters that the first column of a table keeps
 
@@ -30,44 +30,15 @@ def json_text(value: dict[str, Any]) -> str:
 
 def echo_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write CSV; a text that a spreadsheet would run as a formula gets a leading quote."""
+    from subspace.results.render import csv_text
+
     click.echo(csv_text(header, rows), nl=False)
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return what `echo_csv` writes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([_harmless(value) for value in row])
-    return text.getvalue()
-
-
-def _harmless(value: object) -> object:
-    if isinstance(value, str):
-        line = printable(value)
-        return f"'{line}" if line[:1] in "=+-@" and line else line
-    return value
 
 
 def say(line: str) -> None:
     """Write one line in which names may be strangers'; a narrow terminal has it in several."""
     for part in wrapped(printable(line), line_width()):
         click.echo(part)
-
-
-def common_path(names: list[str]) -> str:
-    """Return the path that all modules stand below, to say it once.
-
-    >>> common_path(["enc.layer.0.q", "enc.layer.1.q"])
-    'enc.layer'
-    """
-    shared = []
-    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
@@ -112,56 +83,21 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
     click.echo("\n".join(line for line in lines if line))
 
 
-def echo_markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Write what `markdown_table` returns; no cell can break out of its place."""
-    click.echo(markdown_table(header, rows, left=left))
+def show_table(table: Table) -> None:
+    """Write a result's table with its caption above, and below it what explains it."""
+    short = table.shortened()
+    if short.caption:
+        say(short.caption)
+    if short.above:
+        say(f"modules of {short.above}")
+    if short.rows:
+        echo_table(short.header, short.rows, left=short.left)
+    for line in short.legend:
+        say(line)
+    show_notes(short)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """Return the same table as text, the first `left` columns flush left."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    rule = [":--" if n < left else "--:" for n in range(len(header))]
-    lines = [line(map(markdown_text, header)), line(rule)]
-    return "\n".join(lines + [line(map(markdown_text, row)) for row in rows])
-
-
-def markdown_text(text: str) -> str:
-    r"""Return one line that Markdown shows as it is: names may be strangers'.
-
-    >>> markdown_text("<b> of q_lin | A")
-    '\\<b\\> of q\\_lin \\| A'
-    """
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|$" else c for c in printable(text))
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "Δ": r"$\Delta$",
-    "φ": r"$\varphi$",
-    "|": r"$\Vert$",
-    "<": "$<$",  # the fonts that TeX begins with have other signs in these places
-    ">": "$>$",
-    **{c: f"\\{c}" for c in "{}$&#_%"},
-}
-
-
-def echo_latex(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Write a LaTeX tabular with booktabs' rules; every cell is text, never a command."""
-
-    def line(cells: Iterable[str]) -> str:
-        escaped = ("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells)
-        return "  " + " & ".join(escaped) + r" \\"
-
-    click.echo(rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}")
-    click.echo("  \\toprule")
-    click.echo(line(header))
-    click.echo("  \\midrule")
-    for row in rows:
-        click.echo(line(row))
-    click.echo("  \\bottomrule")
-    click.echo(r"\end{tabular}")
+def show_notes(table: Table) -> None:
+    """Write what else a reader of a table must know."""
+    for note in table.notes:
+        say(f"note: {note}")

@@ -19,7 +19,7 @@ from subspace.measures.interference.inner_products import Products
 from subspace.measures.interference.merged import Merged, whole
 from subspace.measures.interference.modules import Meeting
 from subspace.measures.similarity.agreement import LEVEL
-from subspace.results import Interference
+from subspace.results import Interference, SharedInitial
 from subspace.spectra import over_chunks, solve, solve_sides, usable
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ def interference(
         energy_std=merged.std,
         kept=merged.kept,
         alone=alone,
-        same_start=began,
+        same_initial=None
+        if began is None
+        else tuple(SharedInitial(pair, count) for pair, count in began.items()),
         notes=interference_notes.of_all(adapters, labels, alone, len(shared), began),
     )
 

@@ -18,7 +18,7 @@ from subspace.errors import ArgumentError
 from subspace.measures import matching
 from subspace.measures.similarity.agreement import LEVEL, Overlaps, count_agreeing
 from subspace.measures.similarity.cells import cells
-from subspace.results import ModuleSimilarity, Side, Similarity
+from subspace.results import Distances, ModuleSimilarity, Side, Similarity
 from subspace.spectra import (
     Solved,
     equal_chunks,
@@ -247,22 +247,22 @@ def _assemble(
     return result
 
 
-def distances(theta: Grid) -> dict[str, float]:
+def distances(theta: Grid) -> Distances:
     """Distances between two subspaces from their p principal angles (radians).
 
-    ``projection`` (chordal; Ham & Lee 2008, and appendix G of the LoRA paper) (sum sin^2)^1/2,
-    ``geodesic`` (sum theta^2)^1/2, ``procrustes`` 2 (sum sin^2(theta/2))^1/2. For subspaces of
+    `projection` (chordal; Ham & Lee 2008, and appendix G of the LoRA paper) (sum sin^2)^1/2,
+    `geodesic` (sum theta^2)^1/2, `procrustes` 2 (sum sin^2(theta/2))^1/2. For subspaces of
     unequal dimensions p is the smaller: the distance from the smaller one to the nearest subspace
     of the larger, zero where one contains the other (Ye & Lim 2016, SIAM J. Matrix Anal. 37).
 
-    >>> distances(np.array([0.0, np.pi / 2]))["projection"]
+    >>> distances(np.array([0.0, np.pi / 2])).projection
     1.0
     """
-    return {
-        "projection": float(np.sqrt(np.square(np.sin(theta)).sum())),
-        "geodesic": float(np.sqrt(np.square(theta).sum())),
-        "procrustes": float(2 * np.sqrt(np.square(np.sin(theta / 2)).sum())),
-    }
+    return Distances(
+        projection=float(np.sqrt(np.square(np.sin(theta)).sum())),
+        geodesic=float(np.sqrt(np.square(theta).sum())),
+        procrustes=float(2 * np.sqrt(np.square(np.sin(theta / 2)).sum())),
+    )
 
 
 def _note(

@@ -117,7 +117,7 @@ def _distances(
     return np.array([
         math.nan
         if math.isnan(value)
-        else distances(linalg.principal_angles(leading[a], leading[b]).numpy())["projection"]
+        else distances(linalg.principal_angles(leading[a], leading[b]).numpy()).projection
         / math.sqrt(k)
         for (a, b), value in zip(pairs, phi, strict=True)
     ])  # fmt: skip

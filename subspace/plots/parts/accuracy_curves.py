@@ -86,6 +86,7 @@ def in_percent(values: Sequence[float]) -> tuple[float, float]:
 
 def reference_levels(rows: Sequence[SweepRow]) -> dict[str, tuple[float, float]]:
     """Return what needs no rank, mean and standard deviation: references, the untrained model."""
+    levels: dict[str, tuple[float, float]]
     levels = {row.method: in_percent(row.test) for row in rows if row.rank is None}
     before = [value for row in rows for value in row.before]
     levels["untrained"] = (in_percent(before)[0], math.nan)
