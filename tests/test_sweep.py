@@ -347,7 +347,7 @@ def test_a_failed_cell_ends_the_command_with_1(world, config, tmp_path):
     assert "r1-seed0: failed: no module" in first
     assert second.endswith("query/r1-seed0: trained")
     assert last.startswith(
-        "1 of 2 runs failed; mend what is said of them and run the command again"
+        "1 of 2 runs failed; mend what their lines name and run the command again"
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 # In the order of a first visit; each is a file here with a command of the same name. What each does
-# fits one line of a terminal of 80 columns, and is said without an import of the file.
+# fits one line of a terminal of 80 columns, and is printed without an import of the file.
 VERBS = {
     "demo": "Train three adapters, compare them, draw: five minutes.",
     "inspect": "Say what an adapter holds: modules, ranks, scales.",
@@ -40,35 +40,37 @@ VERBS = {
     "reproduce": "Train a sweep and retell section 7 of the paper.",
 }
 _COMPLETION = "_SUBSPACE_COMPLETE"  # the variable by which a shell asks
-_MOST_MEANT = 3  # names that one word may abbreviate; of more, none is meant
+_MOST_CANDIDATES = 3  # names that one word may abbreviate; of more, none is proposed
 
 
-def nearest(word: str, names: Iterable[str], *, least: float = 0.6) -> list[str]:
+def find_nearest(word: str, names: Iterable[str], *, least: float = 0.6) -> list[str]:
     """Return the names that `word` begins, or those alone that are most like it.
 
-    >>> nearest("--js", ["--csv", "--json", "--side"])
+    >>> find_nearest("--js", ["--csv", "--json", "--side"])
     ['--json']
-    >>> nearest("--ot", ["--contour", "--control", "--out"])
+    >>> find_nearest("--ot", ["--contour", "--control", "--out"])
     ['--out']
-    >>> nearest("--xyz", ["--out"])
+    >>> find_nearest("--xyz", ["--out"])
     []
     """
     bare = word.lstrip("-")
-    begun = [name for name in names if name.lstrip("-").startswith(bare)]
-    if begun:
-        return begun if len(begun) <= _MOST_MEANT else []
+    candidates = [name for name in names if name.lstrip("-").startswith(bare)]
+    if candidates:
+        return candidates if len(candidates) <= _MOST_CANDIDATES else []
     alike = {name: SequenceMatcher(None, name.lstrip("-"), bare).ratio() for name in names}
     best = max(alike.values(), default=0.0)
     return [name for name, ratio in alike.items() if ratio == best and ratio >= least]
 
 
-def _refusal(what: str, word: str, near: Sequence[str], ctx: click.Context | None) -> Exception:
-    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return click.UsageError(f"No such {what} {printable(word)!r}.{meant}", ctx)
+def _make_refusal(
+    what: str, word: str, near: Sequence[str], ctx: click.Context | None
+) -> Exception:
+    proposal = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return click.UsageError(f"No such {what} {printable(word)!r}.{proposal}", ctx)
 
 
 @contextmanager
-def _naming_options() -> Iterator[None]:
+def _name_nearest_option() -> Iterator[None]:
     """Of an option that there is not, name the nearest; click names all that is vaguely alike."""
     try:
         yield
@@ -81,8 +83,8 @@ def _naming_options() -> Iterator[None]:
             for name in (*parameter.opts, *parameter.secondary_opts)
             if name.startswith("--")
         ]
-        near = nearest(error.option_name, names)
-        raise _refusal("option", error.option_name, near, context) from None
+        near = find_nearest(error.option_name, names)
+        raise _make_refusal("option", error.option_name, near, context) from None
 
 
 class Verbs(click.Group):
@@ -119,8 +121,8 @@ class Verbs(click.Group):
         except click.NoSuchOption:
             raise
         except click.UsageError:
-            near = nearest(args[0], VERBS, least=0.5)
-            raise _refusal("command", args[0], near, ctx) from None
+            near = find_nearest(args[0], VERBS, least=0.5)
+            raise _make_refusal("command", args[0], near, ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the verbs, none of which is imported for it."""
@@ -129,13 +131,13 @@ class Verbs(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options that stand before the verb."""
-        with _naming_options():
+        with _name_nearest_option():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Run the verb; a user's error is one line and exit 2, ours says that it is a bug."""
         try:
-            with _naming_options():
+            with _name_nearest_option():
                 return super().invoke(ctx)
         except SubspaceError as error:
             if ctx.params.get("debug"):

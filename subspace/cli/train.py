@@ -92,8 +92,8 @@ def command(
     failed = sum(cell.record is None for cell in cells)
     if failed:
         click.echo(
-            f"{failed} of {len(cells)} runs failed; mend what is said of them and run the command "
-            "again, which trains those alone",
+            f"{failed} of {len(cells)} runs failed; mend what their lines name and run the "
+            "command again, which trains those alone",
             err=True,
         )
         click.get_current_context().exit(1)

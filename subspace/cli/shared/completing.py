@@ -23,9 +23,9 @@ class _NameOrFile(click.types.StringParamType):
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Return the names that were begun; where none was, files are the shell's to find."""
-        begun = [name for name in self._names() if incomplete and name.startswith(incomplete)]
-        return [CompletionItem(name) for name in begun] or [CompletionItem(incomplete, type="file")]
+        """Return the names that begin so; where none does, the shell completes files."""
+        names = [name for name in self._names() if incomplete and name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
 
 
 def _tasks() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Options that several verbs share, said once."""
+"""Options that several verbs share."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ WRITING = group(
 
 def refuse_beside_runs(training: Container[str]) -> None:
     """Refuse the options named, which trained runs could only ignore."""
-    said = [
+    typed = [
         parameter.opts[0]
         for parameter in click.get_current_context().command.params
         if str(parameter.name) in training and _typed(str(parameter.name))
     ]
-    if said:
+    if typed:
         (first, *_) = click.get_current_context().params["folders"]
         raise ArgumentError(
-            f"{said[0]} is for training, and {str(first)!r} stands for runs that are trained "
+            f"{typed[0]} is for training, and {str(first)!r} stands for runs that are trained "
             "already; leave out one or the other"
         )
 

@@ -13,6 +13,7 @@ from subspace.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
     from subspace.training import Progress
@@ -40,53 +41,44 @@ def training_progress(label: str) -> Iterator[Callable[[Progress], None] | None]
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with _make_bar() as bar:
         task = bar.add_task(label, total=None)
 
-        def tell(now: Progress) -> None:
+        def advance(now: Progress) -> None:
             loss = "" if now.loss is None else f", loss {now.loss:.2f}"
             words = f"{label}: {now.phase}{loss}"
             bar.update(task, description=words, completed=now.step, total=now.steps)
 
-        yield tell
+        yield advance
 
 
 @contextlib.contextmanager
 def sweep_progress(
     runs: int, steps: int
 ) -> Iterator[tuple[Callable[[SweepProgress], None] | None, Callable[[SweepRun], None] | None]]:
-    """Show all runs of a sweep on stderr: one bar with the time left, and a line a running one.
+    """Show all runs of a sweep on stderr: one bar with the time left, and a line per running one.
 
     Away from a terminal each run has one line as it ends, so that a log can be followed.
     """
     if not sys.stderr.isatty():
         done = 0
 
-        def line(cell: SweepRun) -> None:
+        def print_run(cell: SweepRun) -> None:
             nonlocal done
             done += 1
             how = "used again" if cell.reused else "trained"
             how = f"failed: {cell.error}" if cell.record is None else how
             click.echo(printable(f"{done}/{runs} {cell.folder}: {how}"), err=True)
 
-        yield None, line
+        yield None, print_run
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
     from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with _make_bar() as bar:
         total = bar.add_task(f"steps of {runs} runs", total=runs * steps)
         lines: dict[str, TaskID] = {}
 
-        def tell(now: SweepProgress) -> None:
+        def advance(now: SweepProgress) -> None:
             loss = "" if now.loss is None else f", loss {now.loss:.2f}"
             words = Text(f"{now.run}: {now.phase}{loss}").markup
             if now.run not in lines:
@@ -95,7 +87,7 @@ def sweep_progress(
             bar.update(lines[now.run], description=words, completed=now.step)
             bar.advance(total, max(moved, 0))
 
-        def ended(cell: SweepRun) -> None:
+        def finish(cell: SweepRun) -> None:
             for name in [n for n in lines if str(cell.folder).endswith(n)]:
                 task = bar.tasks[bar.task_ids.index(lines[name])]
                 bar.advance(total, steps - task.completed)
@@ -103,4 +95,14 @@ def sweep_progress(
                 return
             bar.advance(total, steps)  # it was there already
 
-        yield tell, ended
+        yield advance, finish
+
+
+def _make_bar() -> Bar:
+    """Return a bar of steps with the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

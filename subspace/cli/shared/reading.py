@@ -1,4 +1,4 @@
-"""How adapters are read: the options that every verb with adapters has, said once."""
+"""How adapters are read: the options that every verb with adapters has."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def adapter(path: Path) -> Adapter:
 
 def adapter_name() -> str | None:
     """Return the running verb's ``--adapter-name``."""
-    found: str | None = click.get_current_context().meta.get("subspace.adapter_name")
-    return found
+    name: str | None = click.get_current_context().meta.get("subspace.adapter_name")
+    return name
 
 
 def pattern() -> str | None:
     """Return the running verb's ``--pattern``."""
-    found: str | None = click.get_current_context().meta.get("subspace.pattern")
-    return found
+    text: str | None = click.get_current_context().meta.get("subspace.pattern")
+    return text
 
 
 def reasons(adapter: Adapter) -> dict[str, str]:

@@ -45,21 +45,21 @@ def read_file(ctx: click.Context, _param: click.Parameter, path: Path | None) ->
     from subspace.training.sweep.file import read_sweep
     from subspace.training.targets import typed
 
-    found = read_sweep(path)
+    given = read_sweep(path)
     for axis in ("ranks", "seeds"):
-        if axis in found:
-            found[axis] = [",".join(map(str, _listed(found[axis])))]
-    if "targets" in found:
-        sets = _listed(found["targets"])
+        if axis in given:
+            given[axis] = [",".join(map(str, _listed(given[axis])))]
+    if "targets" in given:
+        sets = _listed(given["targets"])
         sets = sets if any(isinstance(each, list) for each in sets) else [sets]
-        found["targets"] = [typed([str(one) for one in _listed(each)]) for each in sets]
-    if "lr" in found:
-        rates = found["lr"] if isinstance(found["lr"], dict) else {"lora": found["lr"]}
-        found["lr"] = [f"{m}:{','.join(map(str, _listed(each)))}" for m, each in rates.items()]
+        given["targets"] = [typed([str(one) for one in _listed(each)]) for each in sets]
+    if "lr" in given:
+        rates = given["lr"] if isinstance(given["lr"], dict) else {"lora": given["lr"]}
+        given["lr"] = [f"{m}:{','.join(map(str, _listed(each)))}" for m, each in rates.items()]
     for axis in ("data", "references"):
-        if axis in found:
-            found[axis] = _listed(found[axis])
-    ctx.default_map = {**(ctx.default_map or {}), **found}
+        if axis in given:
+            given[axis] = _listed(given[axis])
+    ctx.default_map = {**(ctx.default_map or {}), **given}
 
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - as TOML has it
@@ -133,8 +133,8 @@ SWEEP = group(
         metavar="N[,N…]",
         default=("0",),
         show_default=True,
-        help="Seed of all that is random: the head's and A's start, the order of texts; a list "
-        "trains each rank with every seed.",
+        help="Seed of all that is random: the head's and A's initial values, the order of texts; a "
+        "list trains each rank with every seed.",
     ),
     click.option(
         "--targets",
@@ -251,14 +251,13 @@ SWEEP = group(
         "--eval-every",
         default=50,
         show_default=True,
-        help="Steps between two looks at the accuracy on training and validation texts; 0: at the "
-        "end alone.",
+        help="Steps between two evaluations on training and validation texts; 0: at the end alone.",
     ),
     click.option(
         "--eval-texts",
         default=420,
         show_default=True,
-        help="Texts of each split in such a look; of a task of writing also the test texts that "
+        help="Texts of each split in an evaluation; of a task of writing also the test texts that "
         "are written.",
     ),
     click.option(
