@@ -250,3 +250,12 @@ def test_a_place_is_the_path_taken_apart(parts):
         whole = [where.prefix, str(where.layer), where.kind]
         assert ".".join(part for part in whole if part) == ".".join(parts)
         assert not any(part.isdecimal() for part in where.prefix.split("."))
+
+
+def test_a_fused_module_is_put_together_of_the_parts_that_a_base_stores_in_diffusers_words(
+    tmp_path,
+):
+    names = [f"transformer_blocks.0.attn.to_{letter}" for letter in "qkv"]
+    base = open_pretrained(checkpoint(tmp_path / "x.safetensors", names))
+    whole = base["double_blocks.0.img_attn.qkv"].W
+    assert torch.equal(whole, torch.cat([base[name].W for name in names]))

@@ -15,8 +15,8 @@ from subspace.modules.words import list_words
 # the layers and the attention, in natural order.
 _SIBLINGS: tuple[tuple[str, ...], ...] = (
     list_words("embeddings"),
-    ("wpe", "position_embeddings", "embed_positions"),
-    ("token_type_embeddings",),
+    list_words("positions"),
+    list_words("segments"),
     ("text_encoder", "encoder"),
     ("decoder",),
     ("layers", "layer", "h", "blocks", "block"),

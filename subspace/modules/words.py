@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal[
     "query", "key", "value", "output", "fused", "gate", "up", "gate_up", "down",
-    "embeddings", "head", "other",
+    "embeddings", "positions", "segments", "head", "other",
 ]  # fmt: skip
 """What a module does in its layer; `fused` is query, key and value in one, `gate_up` those two."""
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -120,6 +120,8 @@ class Naming:
     gate_up: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
 
@@ -134,7 +136,9 @@ NAMINGS: Mapping[str, Naming] = MappingProxyType(
             output=("attention.output.dense",),
             up=("intermediate.dense",),
             down=("output.dense",),
-            embeddings=("word_embeddings", "embeddings"),
+            embeddings=("word_embeddings",),
+            positions=("position_embeddings",),
+            segments=("token_type_embeddings",),
             head=("cls.predictions.decoder", "lm_head.decoder"),
         ),
         "llama": Naming(
@@ -156,6 +160,7 @@ NAMINGS: Mapping[str, Naming] = MappingProxyType(
             up=("fc1",),
             down=("fc2",),
             embeddings=("shared", "embed_tokens"),
+            positions=("embed_positions",),
             head=("lm_head",),
         ),
         "phi": Naming(
@@ -291,6 +296,7 @@ NAMINGS: Mapping[str, Naming] = MappingProxyType(
             # c_proj alone is the attention's and the feed-forward part's: none of one role.
             down=("mlp.c_proj",),
             embeddings=("wte", "tokens_embed"),
+            positions=("wpe", "positions_embed"),
             head=("lm_head",),
             other=("c_proj",),
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from subspace.errors import ShapeError
+from subspace.modules.words import list_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,20 +16,7 @@ if TYPE_CHECKING:
 
 # An embedding maps a one-hot of the vocabulary to a vector; all libraries store (vocab, dim).
 EMBEDDINGS = frozenset(
-    {
-        "embed_in",
-        "embed_positions",
-        "embed_tokens",
-        "position_embeddings",
-        "positions_embed",
-        "shared",
-        "tok_embeddings",
-        "token_type_embeddings",
-        "tokens_embed",
-        "word_embeddings",
-        "wpe",
-        "wte",
-    }
+    (*list_words("embeddings"), *list_words("positions"), *list_words("segments"))
 )
 # What transformers.pytorch_utils.Conv1D, which stores (in, out), goes by in GPT-2 and its kin.
 CONV1D = frozenset({"c_attn", "c_fc", "c_proj", "q_attn"})
