@@ -103,7 +103,7 @@ def test_the_same_initial_a_is_warned_of(runs):
     for path in runs[:2]:
         save_file(start, Path(path) / "initial_A.safetensors")
     output = run("rank", *runs[:2]).output
-    assert "caution: seed0 and seed1 began with the same A in 2 of 2 modules" in output
+    assert "caution: seed0 and seed1 have the same initial A in 2 of 2 modules" in output
 
 
 def test_a_strangers_names_never_reach_the_terminal(tmp_path):

@@ -15,7 +15,7 @@ from subspace.errors import (
     ShapeError,
     UnknownModuleError,
 )
-from subspace.measures.diff import options as diff_options
+from subspace.measures.diff import kept
 from subspace.pretrained import open_pretrained
 from tests.support.checkpoints import CHANGED, dense, low_rank, normal, pair, svd, write
 from tests.support.memory import only_krylov
@@ -54,8 +54,8 @@ def test_every_number_is_that_of_the_dense_difference(tmp_path, dtype, way, monk
         assert left == pytest.approx(math.sqrt((S[3:] ** 2).sum()), rel=1e-4)
     squares = sum(found.delta_norm**2 for found in result.values())
     assert result.delta_norm == pytest.approx(math.sqrt(squares))
-    kept = sum(found.energy * found.delta_norm**2 for found in result.values())
-    assert result.kept == pytest.approx(kept / squares)
+    wanted = sum(found.energy * found.delta_norm**2 for found in result.values())
+    assert result.kept == pytest.approx(wanted / squares)
 
 
 def test_relative_and_unchanged(tmp_path):
@@ -75,7 +75,7 @@ def test_relative_and_unchanged(tmp_path):
 def test_an_energy_chooses_each_modules_rank(tmp_path, energy, way, monkeypatch):
     if way == "krylov":
         only_krylov(monkeypatch)
-        monkeypatch.setattr(diff_options, "_FIRST", 2)
+        monkeypatch.setattr(kept, "_FIRST", 2)
         if energy > 0.99:
             pytest.skip("all of a matrix is the Gram's")
     base, tuned = pair(tmp_path, dtype=torch.float64)

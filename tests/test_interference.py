@@ -497,7 +497,7 @@ def test_the_same_start_is_warned_of():
     assert interference(pair).same_start is None
     result = interference(began)
     assert result.same_start == {("a", "b"): 1}
-    assert "a and b began with the same A in 1 of 1 modules" in result.notes[0]
+    assert "a and b have the same initial A in 1 of 1 modules" in result.notes[0]
     assert "caution: 1 of 1 pair began with the same A" in describe_interference(result)[2]
     assert result.to_dict()["same_start"] == [{"adapters": ["a", "b"], "modules": 1}]
 

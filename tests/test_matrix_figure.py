@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from subspace.errors import ArgumentError
-from subspace.measures.similarity.clustering import clustered
+from subspace.measures.similarity.clustering import order_by_linkage
 from subspace.plots.matrix import matrix_figure, matrix_map
 from subspace.plots.parts.cells import UNDEFINED
 from subspace.plots.parts.tree import tree
@@ -33,7 +33,7 @@ def made(n, *, by="phi", undefined=(), names=None, beyond=2, largest=1.0, scale=
                            beyond * (far < 0.3 and not math.isnan(value)), None)
         )  # fmt: skip
         apart[a, b] = apart[b, a] = value if by == "distance" else 1 - value / largest
-    order, linkage = clustered(apart, names)
+    order, linkage = order_by_linkage(apart, names)
     return SimilarityMatrix(names, by, "A", 4, 0.01, tuple(pairs), order, linkage)
 
 

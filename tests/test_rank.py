@@ -376,7 +376,7 @@ def test_the_same_initial_a_is_warned_of():
     result = rank([start(named[0], A0[:3]), start(named[1], A0), start(named[2], other)])
     assert result.same_start == (("a", "b"),)
     (note,) = (n for n in result.notes if n.startswith("caution"))
-    assert "a and b began with the same A in 1 of 1 modules" in note
+    assert "a and b have the same initial A in 1 of 1 modules" in note
     assert "side delta-A" in note
     assert "caution: 1 of 3 pairs of runs began with the same A" in describe_rank(result)[1]
     assert result.to_dict()["same_start"] == [["a", "b"]]

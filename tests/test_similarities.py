@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import cophenet, is_valid_linkage
 from subspace import similarities, similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
-from subspace.measures.similarity.clustering import clustered
+from subspace.measures.similarity.clustering import order_by_linkage
 from subspace.results import BY, SIDES, PairSimilarity, SimilarityMatrix
 from tests.support.memory import gaussian, planted
 
@@ -226,11 +226,16 @@ def test_the_smallest_rank_is_k_and_a_larger_one_names_the_adapter():
 
 def test_ties_fall_by_name_and_rounding_breaks_none():
     far = np.full((4, 4), 0.5)
-    assert clustered(far, "abcd") == clustered(far + 1e-14 * np.arange(4), "abcd")
-    order, rows = clustered(far[:3, :3], "cab")
-    assert [("cab")[n] for n in order] == [("abc")[n] for n in clustered(far[:3, :3], "abc")[0]]
+    assert order_by_linkage(far, "abcd") == order_by_linkage(far + 1e-14 * np.arange(4), "abcd")
+    order, rows = order_by_linkage(far[:3, :3], "cab")
+    assert [("cab")[n] for n in order] == [
+        ("abc")[n] for n in order_by_linkage(far[:3, :3], "abc")[0]
+    ]
     assert [row[2:] for row in rows] == [(0.5, 2), (0.5, 3)]
-    assert clustered(np.array([[0, np.nan], [np.nan, 0]]), "ab") == ((0, 1), ((0, 1, 1.0, 2),))
+    assert order_by_linkage(np.array([[0, np.nan], [np.nan, 0]]), "ab") == (
+        (0, 1),
+        ((0, 1, 1.0, 2),),
+    )
 
 
 def started(seed, start):
@@ -245,7 +250,7 @@ def test_the_same_start_is_counted_and_cautioned_of():
     adapters = [started(0, 0), started(1, 0), started(2, 7)]
     matrix = similarities(adapters)
     assert [pair.same_start for pair in matrix.pairs] == [1, 0, 0]
-    assert any(note.startswith("caution: begun with the same A") and "s0 and s1" in note
+    assert any(note.startswith("caution: of the same initial A") and "s0 and s1" in note
                for note in matrix.notes)  # fmt: skip
     learned = similarities(adapters, side="delta-A")
     assert learned.pairs[0].value < 0.5 < matrix.pairs[0].value

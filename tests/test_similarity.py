@@ -14,7 +14,7 @@ from scipy.special import betaincinv
 from subspace import similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
-from subspace.measures.similarity.measure import count_agreeing
+from subspace.measures.agreement import fill_agreeing
 from tests.support import oracle
 from tests.support.memory import adapter, dense, factors, gaussian, planted
 
@@ -217,7 +217,7 @@ def test_agreeing_stops_at_the_first_failure():
 
     broken = got.overlap_a.copy()
     broken[2] = 0.0
-    assert count_agreeing([replace(got, overlap_a=broken)])[0].agreeing == 2
+    assert fill_agreeing([replace(got, overlap_a=broken)])[0].agreeing == 2
 
 
 def energies(got, *values):
@@ -232,8 +232,8 @@ def test_a_direction_passes_at_level_over_r():
     """Bonferroni within a module: p between level/r and level is no agreement."""
     got = compare(*planted(100, 5, 5, 0, seed=1))
     at = {p: betaincinv(2.5, 47.5, 1 - p) for p in (0.0019, 0.0021)}
-    assert count_agreeing([energies(got, at[0.0019], 0.0)])[0].agreeing == 1
-    assert count_agreeing([energies(got, at[0.0021], 0.0)])[0].agreeing == 0
+    assert fill_agreeing([energies(got, at[0.0019], 0.0)])[0].agreeing == 1
+    assert fill_agreeing([energies(got, at[0.0021], 0.0)])[0].agreeing == 0
 
 
 def test_a_direction_passes_at_level_times_the_selected_modules():
@@ -241,9 +241,9 @@ def test_a_direction_passes_at_level_times_the_selected_modules():
     got = compare(*planted(100, 5, 5, 0, seed=1))
     clear, near = 1.0, betaincinv(2.5, 47.5, 1 - 0.0005)  # 0.0005 is 0.01/5 over 4, not over 10
     rest = [energies(got, 0.0)] * 9
-    counted = count_agreeing([energies(got, clear, near, 0.0), *rest])
+    counted = fill_agreeing([energies(got, clear, near, 0.0), *rest])
     assert counted[0].agreeing == 1
-    assert count_agreeing([energies(got, clear, near, 0.0), *rest[:3]])[0].agreeing == 2
+    assert fill_agreeing([energies(got, clear, near, 0.0), *rest[:3]])[0].agreeing == 2
 
 
 @pytest.mark.parametrize(("gap", "masked"), [(1e-7, False), (1e-11, True)])

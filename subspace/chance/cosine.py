@@ -1,4 +1,4 @@
-"""What chance gives for the cosine <dW1, dW2>_F / (|dW1| |dW2|) of two updates.
+"""The null distribution of the cosine <dW1, dW2>_F / (|dW1| |dW2|) of two updates.
 
 The null: both have the singular values they have, and directions that are independent and
 uniformly random on both sides. With ``P = U1.T @ U2`` and ``Q = V1.T @ V2`` the cosine is
@@ -36,6 +36,29 @@ def cosine_std(d_out: int, d_in: int) -> float:
     0.01
     """
     return 1 / math.sqrt(d_out * d_in)
+
+
+def merged_energy_std(x: ArrayLike, stds: ArrayLike) -> float:
+    """Return the standard deviation of a sum's energy around 1, of independent random updates.
+
+    With ``x_k = w_k |dW_k|`` the energy is ``x^T C x / x^T x``. The cosines C_jk are uncorrelated
+    and of mean 0, so that its mean is 1 and its variance
+    ``sum_(j<k) (2 x_j x_k std_jk / x^T x)^2``.
+
+    Parameters
+    ----------
+    x : (N,)
+        Signed lengths of the updates, not all zero.
+    stds : (N, N) or float
+        Standard deviation of each cosine.
+
+    >>> round(merged_energy_std([1.0, 1.0], 0.1), 12)
+    0.1
+    """
+    lengths = np.asarray(x, dtype=np.float64)
+    each = np.asarray(stds, dtype=np.float64)
+    cross = np.triu(2 * np.outer(lengths, lengths) / float(lengths @ lengths) * each, 1)
+    return float(np.linalg.norm(cross))
 
 
 def cosine_variances(s: ArrayLike, t: ArrayLike, d_out: int, d_in: int) -> Array:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     Base = Pretrained | str | os.PathLike[str]
 
 
-def opened(base: Base) -> Pretrained:
+def open_base(base: Base) -> Pretrained:
     """Open a base that is given as a path."""
     return open_pretrained(base) if isinstance(base, str | os.PathLike) else base
 
 
-def fitted(adapter: Adapter, base: Pretrained, modules: str | None) -> Adapter:
+def fit_modules(adapter: Adapter, base: Pretrained, modules: str | None) -> Adapter:
     """Choose the modules, and hold their shapes against the base before any work.
 
     Raises

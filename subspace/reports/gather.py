@@ -93,7 +93,7 @@ def report(
     """
     from subspace.adapters import Aligned, align
     from subspace.measures.amplification.measure import amplifications
-    from subspace.measures.bases import opened
+    from subspace.measures.bases import open_base
     from subspace.measures.rank.measure import rank
     from subspace.measures.similarity.measure import compare
     from subspace.reports.seeds import replicable, runs_of_one
@@ -122,7 +122,7 @@ def report(
     curves: tuple[Amplification, ...] = ()
     read: tuple[tuple[str, str], ...] = ()
     if base is not None:
-        base = opened(base)  # once, for Table 7 and for what identifies it
+        base = open_base(base)  # once, for Table 7 and for what identifies it
         at = tell("projecting the base")
         curves = tuple(
             amplifications(

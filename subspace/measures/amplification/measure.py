@@ -3,8 +3,8 @@
 Hu et al. 2021, arXiv:2106.09685, section 7.3 and appendix H.4. With U, V the singular vectors of
 delta W, the factor is ``|delta W|_F / |U^T W V|_F``. A large factor alone proves nothing: a random
 delta W of the paper's norm would have 342 (r = 4) and 11.1 (r = 64) where the paper found 21.5 and
-1.9, so that learned updates meet *more* of W than chance. Every factor therefore stands beside
-what chance gives.
+1.9, so that learned updates meet *more* of W than random ones do. Every factor stands beside its
+null.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from subspace.cache import Cache
 from subspace.errors import ArgumentError
 from subspace.measures.amplification.pretrained_values import ValuesOf
-from subspace.measures.amplification.table7 import Options, module_rows
-from subspace.measures.bases import fitted, opened
+from subspace.measures.amplification.table7 import AmplificationOptions, module_rows
+from subspace.measures.bases import fit_modules, open_base
 from subspace.results import Amplification
 from subspace.spectra import usable
 
@@ -46,7 +46,7 @@ def amplification(
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Amplification:
-    """Table 7: how much of W lies in the directions of delta W, against chance.
+    """Table 7: how much of W lies in the directions of delta W, beside its null.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def amplification(
     verify_cache
         Hash every byte of W before an entry of the cache is believed.
     draws, seed
-        Haar draws behind the range that chance has, at least 200. None: 2000 where W's spectrum or
+        Haar draws behind the range of the null, at least 200. None: 2000 where W's spectrum or
         a small rank calls for them, and the Gamma of two moments elsewhere.
     device
         Where to compute: any torch device with float64.
@@ -137,9 +137,11 @@ def amplifications(
     Options and errors are those of `amplification`; a module that only some adapters have is in
     their results alone.
     """
-    options = Options(ranks, scaled, top, draws, seed, usable(device))
-    base = opened(base)
-    chosen = [fitted(adapter, base, modules) for adapter in adapters]
+    options = AmplificationOptions(
+        ranks=ranks, scaled=scaled, top=top, draws=draws, seed=seed, device=usable(device)
+    )
+    base = open_base(base)
+    chosen = [fit_modules(adapter, base, modules) for adapter in adapters]
     for adapter in chosen:
         _check_ranks(adapter, ranks)
     values_of = ValuesOf(
@@ -149,13 +151,13 @@ def amplifications(
     for name in dict.fromkeys(name for adapter in chosen for name in adapter):
         having = [n for n, adapter in enumerate(chosen) if name in adapter]
         done = module_rows([chosen[n][name] for n in having], base, values_of, options)
-        for n, found in zip(having, done, strict=True):
-            rows[n] += found
+        for n, made in zip(having, done, strict=True):
+            rows[n] += made
         if progress is not None:
             progress(1)
     return tuple(
-        Amplification(adapter.name, base.name, scaled, seed, tuple(found))
-        for adapter, found in zip(chosen, rows, strict=True)
+        Amplification(adapter.name, base.name, scaled, seed, tuple(made))
+        for adapter, made in zip(chosen, rows, strict=True)
     )
 
 

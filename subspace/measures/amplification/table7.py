@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from subspace import linalg
-from subspace.chance.projection import ProjectionChance
+from subspace.chance.projection import ProjectionNull
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.measures.amplification.pretrained_values import STEP
 from subspace.results import DirectionGain, ModuleAmplification
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class AmplificationOptions:
     """What `amplifications` was asked for, checked."""
 
     ranks: Sequence[int] | None
@@ -50,7 +50,10 @@ class Options:
 
 
 def module_rows(
-    updates: Sequence[LowRankUpdate], base: Pretrained, values_of: ValuesOf, options: Options
+    updates: Sequence[LowRankUpdate],
+    base: Pretrained,
+    values_of: ValuesOf,
+    options: AmplificationOptions,
 ) -> list[list[ModuleAmplification]]:
     """Table 7 of one module of several adapters, each as if it were alone.
 
@@ -72,7 +75,7 @@ def module_rows(
     if not math.isfinite(norm):
         raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({weight.source})")
     exact: list[torch.Tensor] | None = None
-    facts: dict[int, _Facts] = {}
+    shared: dict[int, _Shared] = {}
     rows = []
     for n, (update, spec, k) in enumerate(zip(updates, spectra, real, strict=True)):
         P, eps = projections[n], torch.finfo(dtype).eps
@@ -82,15 +85,15 @@ def module_rows(
             P, eps = exact[n], linalg.EPS
         # What an adapter gets depends on its own rank, not on those that it is asked beside.
         size = -(-max(k, 1) // STEP) * STEP
-        if size not in facts:
+        if size not in shared:
             values = (
                 values_of(weight, W, norm, size, options.device)
                 if options.top
                 else values_of.rough(W, norm, options.device)
             )
-            chance = ProjectionChance(norm, values, W.shape, size, options.draws, options.seed)
-            facts[size] = _Facts(norm, values, chance, options)
-        rows.append(facts[size].rows(update, spec, k, P.numpy(), eps))
+            null = ProjectionNull(norm, values, W.shape, size, options.draws, options.seed)
+            shared[size] = _Shared(norm, values, null, options)
+        rows.append(shared[size].rows(update, spec, k, P.numpy(), eps))
     return rows
 
 
@@ -105,13 +108,13 @@ def _six_digits(P: torch.Tensor, norm: float, W: torch.Tensor, ranks: Sequence[i
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What the rows of one module share between adapters of like rank."""
+class _Shared:
+    """W's values and the null of one module, for all adapters of like rank."""
 
     w_norm: float
     values: PretrainedValues
-    chance: ProjectionChance
-    options: Options
+    null: ProjectionNull
+    options: AmplificationOptions
 
     def rows(
         self, update: LowRankUpdate, spec: Spectrum, real: int, P: Array, eps: float
@@ -122,15 +125,16 @@ class _Facts:
         wanted = sorted({k for k in (self.options.ranks or [max(real, 1)]) if k <= update.rank})
         rows = []
         for k in wanted:
-            known = k <= real
-            inside = float(np.linalg.norm(P[:k, :k])) if known else math.nan
-            felt = inside > eps * math.sqrt(k) * self.w_norm
-            note = self._note(update, real, known, felt)
-            delta = float(np.linalg.norm(sizes[:k])) if known or not real else math.nan
-            rows.append(self._row(update, k, delta, inside, felt, gains[:k] if known else (), note))
+            defined = k <= real
+            inside = float(np.linalg.norm(P[:k, :k])) if defined else math.nan
+            resolvable = inside > eps * math.sqrt(k) * self.w_norm
+            note = self._note(update, real, defined, resolvable)
+            delta = float(np.linalg.norm(sizes[:k])) if defined or not real else math.nan
+            shown = gains[:k] if defined else ()
+            rows.append(self._row(update, k, delta, inside, resolvable, shown, note))
         return rows
 
-    def _note(self, update: LowRankUpdate, real: int, known: bool, felt: bool) -> str:
+    def _note(self, update: LowRankUpdate, real: int, defined: bool, resolvable: bool) -> str:
         """Say why something is undefined."""
         if not real:
             return (
@@ -140,8 +144,8 @@ class _Facts:
             )
         if self.w_norm == 0:
             return "W is exactly zero: nothing to amplify"
-        if known and not felt:
-            return "W has nothing along these directions that rounding would not leave: no factor"
+        if defined and not resolvable:
+            return "W has nothing in these directions that rounding would not leave: no factor"
         if real < update.rank:
             return f"numerical rank {real} of {update.rank}: the directions beyond are rounding"
         return ""
@@ -152,13 +156,13 @@ class _Facts:
         k: int,
         delta: float,
         inside: float,
-        felt: bool,
+        resolvable: bool,
         gains: tuple[DirectionGain, ...],
         note: str,
     ) -> ModuleAmplification:
-        level, low, high, drawn = self.chance.level(k), math.nan, math.nan, False
-        if felt:
-            low, high, drawn = self.chance(k)
+        level, low, high, drawn = self.null.level(k), math.nan, math.nan, False
+        if resolvable:
+            low, high, drawn = self.null(k)
         top = self.options.top
         S, error = self.values.S[:k], self.values.error[:k]
         return ModuleAmplification(
@@ -172,12 +176,12 @@ class _Facts:
             w_in_w_error=float(np.linalg.norm(error)) if top else math.nan,
             w_in_w_method=self.values.method if top else "skipped",
             w_in_random=level,
-            factor=delta / inside if felt else math.nan,
+            factor=delta / inside if resolvable else math.nan,
             chance_factor=_ratio(delta, level),
             chance_low=_ratio(delta, high),
             chance_high=_ratio(delta, low),
             chance_drawn=drawn,
-            w_by_chance=self.w_norm / math.sqrt(math.prod(update.shape)),
+            w_by_chance=self.null.level(1),
             directions=gains,
             note=note,
         )

@@ -18,7 +18,7 @@ from subspace.adapters.peft.tokens import trained_tokens
 from subspace.adapters.rotary import refuse_other_rows
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.errors import FormatError, ShapeError
-from subspace.measures.diff.counterparts import Counterparts
+from subspace.measures.diff.weights import MatchedWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def adapted_weight(W: torch.Tensor, update: LowRankUpdate) -> torch.Tensor:
     return whole
 
 
-def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Counterparts:
+def match_adapted(base: Pretrained, adapter: Adapter, glob: str | None) -> MatchedWeights:
     """Pair each adapted module's weight with what it becomes, which is made when it is read.
 
     Raises
@@ -72,8 +72,8 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
             "path_initial_model_for_weight_conversion=START)) and give that"
         )
     tokens = {
-        module: held
-        for module, held in trained_tokens(adapter).items()
+        module: trained
+        for module, trained in trained_tokens(adapter).items()
         if module not in adapter and (glob is None or fnmatchcase(module, glob))
     }
     updates = {}
@@ -84,9 +84,9 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     for name, info in updates.items():
         before = base.get(name, shape=info.shape)
         reads[base.named(name)] = before, partial(_read, before, adapter, name)
-    for name, held in tokens.items():
+    for name, trained in tokens.items():
         before = base.get(name)
-        reads[name] = before, partial(_with_tokens, before, adapter, held)
+        reads[name] = before, partial(_with_tokens, before, adapter, trained)
     source = adapter.path or adapter.name
     weights = {
         name: (
@@ -99,7 +99,7 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     scaled = {t.module for t in adapter.set_aside if t.reason is SetAsideReason.MAGNITUDE}
     if updates and not scaled & set(updates):
         notes.append("it has no magnitude, so that B A is all of the update and takes no base")
-    read_here = {held.tensor for held in tokens.values()}
+    read_here = {trained.tensor for trained in tokens.values()}
     other = [
         tensor
         for tensor in adapter.set_aside
@@ -107,7 +107,7 @@ def counterparts_of(base: Pretrained, adapter: Adapter, glob: str | None) -> Cou
     ]
     if other:
         notes.append(f"{len(other)} tensors of its file are in no matrix's update")
-    return Counterparts(weights, {}, (), (), (*notes, *adapter.notes))
+    return MatchedWeights(weights, {}, (), (), (*notes, *adapter.notes))
 
 
 def _with_tokens(before: Weight, adapter: Adapter, tokens: Tokens) -> torch.Tensor:

@@ -18,12 +18,12 @@ import torch
 from subspace import linalg
 from subspace.adapters import Adapter, LowRankUpdate, Method, SetAside, SetAsideReason
 from subspace.errors import NonFiniteError
-from subspace.measures.bases import opened
+from subspace.measures.bases import open_base
 from subspace.measures.diff import notes as diff_notes
-from subspace.measures.diff.adapted import counterparts_of
-from subspace.measures.diff.counterparts import PLAIN, counterparts
-from subspace.measures.diff.options import Options, first, sure
+from subspace.measures.diff.adapted import match_adapted
+from subspace.measures.diff.kept import DiffOptions, count_sure, first_count
 from subspace.measures.diff.stored_pair import read_pair, tensor_change
+from subspace.measures.diff.weights import PLAIN, match_weights
 from subspace.pretrained.weight import EMBEDDINGS
 from subspace.results import Diff, ModuleDiff
 from subspace.spectra import usable
@@ -103,14 +103,14 @@ def diff(
 
     A bias, a norm and whatever else is no module's matrix is in no update: `Diff.tensors` has them.
     """
-    options = Options(first(rank, energy), energy, factors, usable(device))
-    base = opened(base)
+    options = DiffOptions(first_count(rank, energy), energy, factors, usable(device))
+    base = open_base(base)
     if isinstance(tuned, Adapter):
-        both, method = counterparts_of(base, tuned, modules), tuned.method
+        both, method = match_adapted(base, tuned, modules), tuned.method
         changes = []
     else:
-        tuned, method = opened(tuned), Method.FULL
-        both = counterparts(base, tuned, modules)
+        tuned, method = open_base(tuned), Method.FULL
+        both = match_weights(base, tuned, modules)
         changes = [
             tensor_change(name, base.tensors[name], tuned.tensors[other])
             for name, other in both.tensors.items()
@@ -123,7 +123,7 @@ def diff(
         if pair.norm == 0:
             equal.append(name)
         else:
-            results[name], update = _module(name, before, after, pair, options, base)
+            results[name], update = _compare_module(name, before, after, pair, options, base)
             if update is not None:
                 updates[name] = update
         if progress is not None:
@@ -142,8 +142,8 @@ def diff(
     )
     if not factors:
         return found
-    held = _adapter(found, updates, both.weights, base)
-    return replace(found, adapter=replace(held, method=method | Method.DIFFERENCE))
+    kept = _build_adapter(found, updates, both.weights, base)
+    return replace(found, adapter=replace(kept, method=method | Method.DIFFERENCE))
 
 
 def _read(name: str, before: Weight, after: Weight, device: torch.device) -> StoredPair:
@@ -154,21 +154,26 @@ def _read(name: str, before: Weight, after: Weight, device: torch.device) -> Sto
     return pair
 
 
-def _module(
-    name: str, before: Weight, after: Weight, pair: StoredPair, options: Options, base: Pretrained
+def _compare_module(
+    name: str,
+    before: Weight,
+    after: Weight,
+    pair: StoredPair,
+    options: DiffOptions,
+    base: Pretrained,
 ) -> tuple[ModuleDiff, LowRankUpdate | None]:
     D, norm = pair.difference, pair.norm * pair.difference.factor
     k = options.rank
     while True:
         found = linalg.leading(D, k, norm=norm, vectors=options.factors, device=options.device)
-        kept = options.enough(found, k, norm)
+        kept = options.count_kept(found, k, norm)
         if kept is not None:
             break
         k *= 2
     S, error = (x.numpy() / D.factor for x in (found.S, found.error))
     # What is stored as a float8 or packed integers was rounded in a way that is not known here.
-    known = PLAIN.issuperset((before.dtype, after.dtype))
-    many = sure(found, k)
+    plain = PLAIN.issuperset((before.dtype, after.dtype))
+    many = count_sure(found, k)
     real, level = pair.rounding.count(S[:many].tolist(), error[:many].tolist(), pair.norm)
     result = ModuleDiff(
         module=name,
@@ -185,10 +190,10 @@ def _module(
         method=found.method,
         energy=min(1.0, float(np.square(S[:kept] / pair.norm).sum())),
         stable=float((pair.norm / S[0]) ** 2),
-        rounding=pair.rounding.norm if known else math.nan,
-        level=level if known else math.nan,
-        real=real if known else None,
-        more=known and real == many < min(before.shape),
+        rounding=pair.rounding.norm if plain else math.nan,
+        level=level if plain else math.nan,
+        real=real if plain else None,
+        more=plain and real == many < min(before.shape),
     )
     result = replace(result, note=diff_notes.of_module(result, pair.grids))
     if not options.factors or not kept:
@@ -232,16 +237,16 @@ def _update(
     )
 
 
-def _adapter(
+def _build_adapter(
     found: Diff,
     updates: dict[str, LowRankUpdate],
     weights: Mapping[str, tuple[Weight, Weight]],
     base: Pretrained,
 ) -> Adapter:
     """Wrap the kept directions as what a reader, and `save`, takes for an adapter of the base."""
-    held = Adapter.from_updates(updates, name=found.tuned)
+    kept = Adapter.from_updates(updates, name=found.tuned)
     infos = {}
-    for name, info in held.updates.items():
+    for name, info in kept.updates.items():
         stored = base.tensors.headers[weights[name][0].tensors[0]].shape
         kind = found[name].kind
         kernel = stored[2:] if kind.startswith("conv") else ()
@@ -251,7 +256,7 @@ def _adapter(
         weights[name][0].stored_transposed for name, info in infos.items() if info.kind == "linear"
     )
     return replace(
-        held,
+        kept,
         format=FORMAT,
         updates=MappingProxyType(infos),
         metadata=MappingProxyType(

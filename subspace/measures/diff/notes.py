@@ -1,10 +1,10 @@
-"""What a reader of a difference of two checkpoints ought to know."""
+"""Notes of a difference of two checkpoints."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.measures.diff.counterparts import PLAIN
+from subspace.measures.diff.weights import PLAIN
 
 if TYPE_CHECKING:
     import torch
@@ -22,28 +22,28 @@ def of_module(found: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
     grids
         The coarsest dtypes that hold the base's and the tuned one's numbers.
     """
-    said = []
+    notes = []
     stored = (found.base_dtype, found.tuned_dtype)
     if found.real is None:
         odd = " and ".join(dict.fromkeys(d for d in stored if d not in PLAIN))
-        said.append(f"stored as {odd}: what that rounds away, and so what is real, is not known")
+        notes.append(f"stored as {odd}: what that rounds away, and so what is real, is not known")
     elif found.real == 0:
-        said.append(
+        notes.append(
             "no direction is beyond what storing the numbers rounds away "
             f"(of Frobenius norm {found.rounding:.2g})"
         )
     elif found.real < found.rank:
-        said.append(
+        notes.append(
             f"{found.real} of {found.rank} directions are beyond the rounding of what is stored"
         )
     for which, dtype, grid in zip(("base", "tuned"), stored, grids, strict=True):
         numbers = str(grid).removeprefix("torch.")
         if dtype in PLAIN and numbers != dtype:
-            said.append(
+            notes.append(
                 f"the {which} numbers are stored as {dtype} and are all of {numbers}, whose "
                 "rounding counts"
             )
-    return "; ".join(said)
+    return "; ".join(notes)
 
 
 def of_adapter(found: Diff) -> tuple[str, ...]:

@@ -96,17 +96,17 @@ class Products:
         ([10.0, 5.0], [[1.0, 0.96], [0.96, 1.0]])
         """
         shape, names = updates[0].shape, range(len(updates))
-        parts = [_Part.of(update, device) for update in updates]
-        found = _Sums.of(parts)
+        factors = [_Factors.of(update, device) for update in updates]
+        found = _Sums.of(factors)
         if not np.isfinite(found.blocks.diagonal()).all():
             for update in updates:
                 require_finite(update, "A")
                 require_finite(update, "B")
-        lost = np.zeros(len(parts))
+        lost = np.zeros(len(factors))
         bound = _gamma(sum(shape) + 2 * found.ranks + 3) * np.square(found.absolute)
         if (unsure := bound > _UNSURE * found.squares).any():
-            parts = [part.split() if bad else part for part, bad in zip(parts, unsure, strict=True)]
-            again = _Sums.of(parts)
+            factors = [x.split() if bad else x for x, bad in zip(factors, unsure, strict=True)]
+            again = _Sums.of(factors)
             lost = 2 * _UNIT * found.ranks * sum(shape) * _over(found.absolute, again.lengths)
             lost, found = np.where(unsure, lost, 0.0), again
         zero = [is_zero(update) for update in updates]
@@ -118,14 +118,14 @@ class Products:
         cancel = _over(found.absolute, lengths)
         errors = _gamma(terms) * np.outer(cancel, cancel) + np.add.outer(lost, lost)
         norms = [
-            abs(updates[k].scale) * lengths[k] * min(parts[k].scales) * max(parts[k].scales)
+            abs(updates[k].scale) * lengths[k] * min(factors[k].scales) * max(factors[k].scales)
             for k in names
         ]
         return cls(np.array(norms), gram, errors)
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Factors:
     """Both factors of one update as tall matrices, each over a power of two."""
 
     A: Tensor  # (d_in, r)
@@ -133,7 +133,7 @@ class _Part:
     scales: tuple[float, float]
 
     @classmethod
-    def of(cls, update: LowRankUpdate, device: torch.device | str) -> _Part:
+    def of(cls, update: LowRankUpdate, device: torch.device | str) -> _Factors:
         talls, scales = [], []
         for tall in (update.A.mT.to(device), update.B.to(device)):
             # Squares of 32 bits and fewer neither overflow nor vanish in float64.
@@ -142,11 +142,11 @@ class _Part:
             scales.append(float(scale))
         return cls(talls[0], talls[1], (scales[0], scales[1]))
 
-    def split(self) -> _Part:
+    def split(self) -> _Factors:
         """Return the same B A with orthonormal rows of A, which leave nothing to cancel."""
         Q_A, R_A = torch.linalg.qr(self.A.to(torch.float64))
         Q_B, R_B = torch.linalg.qr(self.B.to(torch.float64))
-        return _Part(Q_A, Q_B @ (R_B @ R_A.mT), self.scales)
+        return _Factors(Q_A, Q_B @ (R_B @ R_A.mT), self.scales)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +158,11 @@ class _Sums:
     absolute: Array  # (N,) sum_i |b_i| |a_i|
 
     @classmethod
-    def of(cls, parts: Sequence[_Part]) -> _Sums:
+    def of(cls, factors: Sequence[_Factors]) -> _Sums:
         A, B = (
-            linalg.gram([getattr(part, which) for part in parts]).cpu().numpy() for which in "AB"
+            linalg.gram([getattr(one, which) for one in factors]).cpu().numpy() for which in "AB"
         )
-        ranks = np.array([part.A.shape[1] for part in parts])
+        ranks = np.array([one.A.shape[1] for one in factors])
         starts = np.cumsum(ranks) - ranks
         with np.errstate(invalid="ignore"):  # what is not finite is refused by the caller
             blocks = np.add.reduceat(np.add.reduceat(A * B, starts, axis=0), starts, axis=1)

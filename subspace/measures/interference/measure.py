@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters import align
 from subspace.errors import ArgumentError
-from subspace.measures import matching
-from subspace.measures.interference import modules as meetings
+from subspace.measures.agreement import LEVEL
+from subspace.measures.initial import collect_initial_a, wrap_initial_a
 from subspace.measures.interference import notes as interference_notes
 from subspace.measures.interference.inner_products import Products
-from subspace.measures.interference.merged import Merged, whole
-from subspace.measures.interference.modules import Meeting
-from subspace.measures.similarity.agreement import LEVEL
+from subspace.measures.interference.merged import Merged, sum_modules
+from subspace.measures.interference.modules import (
+    ModuleComparison,
+    adjust,
+    build_module,
+    compare_whole,
+)
+from subspace.measures.labels import label_distinctly
+from subspace.measures.shared import check_shapes, chunk_alike, find_holders
 from subspace.results import Interference, SharedInitial
 from subspace.spectra import over_chunks, solve, solve_sides, usable
 
@@ -43,7 +49,7 @@ def interference(
     """Say what adding adapters to one base would do, from their factors alone.
 
     For every pair and module the energy cosine ``<dW1, dW2>_F / (|dW1| |dW2|)``, by the trace of
-    ``(A2 A1^T) (B1^T B2)``, beside what independent random updates give; the overlap phi(r1, r2)
+    ``(A2 A1^T) (B1^T B2)``, beside its null; the overlap phi(r1, r2)
     of their row and column spaces; and of all adapters together how much energy the sum has,
     ``|sum w_k dW_k|^2 / sum |w_k dW_k|^2`` (1 where they are orthogonal, less where they cancel),
     and what is left of each, ``<sum, dW_k> / |dW_k|^2``.
@@ -57,7 +63,7 @@ def interference(
     modules
         A shell-style pattern; without it, all modules.
     level
-        False discovery rate over modules at which a cosine is called beyond chance, a pair each.
+        False discovery rate over modules at which a cosine is significant, for each pair.
     device
         Where to compute: any torch device with float64.
     progress
@@ -100,60 +106,66 @@ def interference(
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
     device = usable(device)
-    labels = matching.distinct_labels(adapters)
+    labels = label_distinctly(adapters)
     chosen = [x.select(modules) for x in adapters]
-    holders = matching.holders(chosen, labels)
-    for name, held in holders.items():
-        matching.check_shapes([chosen[n] for n in held], name)
-    shared = [name for name, held in holders.items() if len(held) > 1]
-    starts = matching.starts(chosen, shared)
+    holders = find_holders(chosen, labels)
+    for name, places in holders.items():
+        check_shapes([chosen[n] for n in places], name)
+    shared = [name for name, places in holders.items() if len(places) > 1]
+    initial_a = collect_initial_a(chosen, shared)
 
-    def work(chunk: list[str]) -> list[Meeting]:
-        held = holders[chunk[0]]  # of all in the chunk
-        rows = [[chosen[n][name] for n in held] for name in chunk]
-        if len(held) == 1:
-            return [Meeting(row[0].shape, held, Products.of(row, device)) for row in rows]
+    def work(chunk: list[str]) -> list[ModuleComparison]:
+        places = holders[chunk[0]]  # of all in the chunk
+        rows = [[chosen[n][name] for n in places] for name in chunk]
+        if len(places) == 1:
+            return [
+                ModuleComparison(
+                    shape=row[0].shape, places=places, products=Products.of(row, device)
+                )
+                for row in rows
+            ]
         solved = solve_sides(rows, ("in", "out"), device)
-        began: Sequence[Solved | None] = [None] * len(chunk)
-        if starts is not None:
-            initial = [
-                [matching.start(name, chosen[n].initial[name], labels[n]) for n in held]
+        initial: Sequence[Solved | None] = [None] * len(chunk)
+        if initial_a is not None:
+            wrapped = [
+                [wrap_initial_a(name, chosen[n].initial[name], labels[n]) for n in places]
                 for name in chunk
             ]
-            began = solve(initial, "A", device)
+            initial = solve(wrapped, "A", device)
         return [
-            Meeting.of(held, row, Products.of(row, device), (inner, outer), start)
-            for row, inner, outer, start in zip(
-                rows, solved["in"], solved["out"], began, strict=True
+            ModuleComparison.of(places, row, Products.of(row, device), (inner, outer), first)
+            for row, inner, outer, first in zip(
+                rows, solved["in"], solved["out"], initial, strict=True
             )
         ]
 
-    chunks = matching.chunks(holders, chosen)
+    chunks = chunk_alike(holders, chosen)
     parts = over_chunks(chunks, work, progress=progress)
     by_name = dict(zip(itertools.chain(*chunks), itertools.chain(*parts), strict=True))
-    found = {name: by_name[name] for name in holders}
+    compared = {name: by_name[name] for name in holders}
     pairs = list(itertools.combinations(range(len(adapters)), 2))
     named = [(labels[a], labels[b]) for a, b in pairs]
-    results = meetings.judged(
-        {name: meetings.assemble(name, found[name], by, labels) for name in shared}, named, level
+    results = adjust(
+        {name: build_module(name, compared[name], by, labels) for name in shared}, named, level
     )
-    of_all = whole([one.part() for one in found.values()], len(adapters))
+    of_all = sum_modules([one.share() for one in compared.values()], len(adapters))
     merged = Merged.of(of_all[0], by, of_all[1])
     alone = tuple(
-        tuple(name for name, held in holders.items() if held == (n,)) for n in range(len(adapters))
+        tuple(name for name, places in holders.items() if places == (n,))
+        for n in range(len(adapters))
     )
     same = {
-        name: sum(pair in found[module].same_start for module in shared)
+        name: sum(pair in compared[module].same_initial_a for module in shared)
         for name, pair in zip(named, pairs, strict=True)
     }
-    began = None if starts is None else same
+    same_initial_a = None if initial_a is None else same
     return Interference(
         adapters=labels,
         weights=tuple(by),
         level=level,
         modules=results,
         pairs=tuple(
-            meetings.whole_pair(pair, labels, by, of_all, found.values(), results.values())
+            compare_whole(pair, labels, by, of_all, compared.values(), results.values())
             for pair in pairs
         ),
         norms=tuple(of_all[0].norms.tolist()),
@@ -163,9 +175,9 @@ def interference(
         kept=merged.kept,
         alone=alone,
         same_initial=None
-        if began is None
-        else tuple(SharedInitial(pair, count) for pair, count in began.items()),
-        notes=interference_notes.of_all(adapters, labels, alone, len(shared), began),
+        if same_initial_a is None
+        else tuple(SharedInitial(pair, count) for pair, count in same_initial_a.items()),
+        notes=interference_notes.of_all(adapters, labels, alone, len(shared), same_initial_a),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from subspace.chance.cosine import merged_energy_std
 from subspace.measures.interference.inner_products import Products
 from subspace.spectra import CELL_BOUND
 
@@ -27,17 +28,16 @@ class Merged:
 
     energy: float  # |sum w_k dW_k|^2 / sum |w_k dW_k|^2
     error: float
-    std: float  # of the energy around 1, by chance
+    std: float  # of the energy around 1, under the null
     kept: tuple[float, ...]  # <sum, dW_k> / |dW_k|^2
 
     @classmethod
     def of(cls, products: Products, weights: Sequence[float], stds: Array | float) -> Merged:
-        """Read all of it out of the N x N Gram of the updates.
+        """Compute all of it from the N x N Gram of the updates.
 
         With x_k = w_k |dW_k| and C the cosines the energy is ``x^T C x / x^T x``, and
-        ``kept_k = sum_j w_j C_jk |dW_j| / |dW_k|``. Cosines of independent random updates are
-        uncorrelated with mean 0, so that the energy's mean is 1 and its variance
-        ``sum_(j<k) (2 x_j x_k std_jk / x^T x)^2``.
+        ``kept_k = sum_j w_j C_jk |dW_j| / |dW_k|``. The null of the energy is that of
+        `subspace.chance.cosine.merged_energy_std`.
 
         Parameters
         ----------
@@ -46,7 +46,7 @@ class Merged:
         weights
             N numbers.
         stds : (N, N) or float
-            Of each cosine, by chance.
+            Of each cosine, under the null.
 
         >>> ones = np.ones((2, 2))
         >>> same = Products(np.array([1.0, 1.0]), ones, 0 * ones)
@@ -68,22 +68,21 @@ class Merged:
         above = float(sizes @ products.errors @ sizes) / squares
         below = float(np.square(x) @ products.errors.diagonal()) / squares
         error = (above + energy * below) / (1 - below) if below < 1 else math.inf
-        cross = np.triu(2 * np.outer(x, x) / squares * stds, 1)
-        std = float(np.linalg.norm(cross))
-        known = error <= CELL_BOUND
-        return cls(energy if known else math.nan, error, std, tuple(kept.tolist()))
+        std = merged_energy_std(x, stds)
+        defined = error <= CELL_BOUND
+        return cls(energy if defined else math.nan, error, std, tuple(kept.tolist()))
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ModuleShare:
     """One module's share of a whole model."""
 
-    held: tuple[int, ...]  # which of the N adapters have it
+    places: tuple[int, ...]  # which of the N adapters have it
     products: Products
-    std: float  # of a cosine in it, by chance
+    std: float  # of a cosine in it, under the null
 
 
-def whole(parts: Sequence[Part], adapters: int) -> tuple[Products, Array]:
+def sum_modules(shares: Sequence[ModuleShare], adapters: int) -> tuple[Products, Array]:
     """Lay all modules of each adapter out as one long vector: its Gram is the sum of theirs.
 
     Returns
@@ -91,31 +90,32 @@ def whole(parts: Sequence[Part], adapters: int) -> tuple[Products, Array]:
     Products
         Of the N adapters over all modules.
     (N, N) float64
-        What chance gives for each cosine: modules are independent, so that variances add up.
+        Standard deviation of each cosine under the null: modules are independent, so that
+        variances add up.
 
     >>> one = Products(np.array([3.0]), np.eye(1), np.zeros((1, 1)))
     >>> two = Products(np.array([4.0, 2.0]), np.ones((2, 2)), np.zeros((2, 2)))
-    >>> both, stds = whole([Part((0,), one, 0.1), Part((0, 1), two, 0.5)], 2)
+    >>> both, stds = sum_modules([ModuleShare((0,), one, 0.1), ModuleShare((0, 1), two, 0.5)], 2)
     >>> both.norms.tolist(), both.gram[0].round(3).tolist(), stds[0].round(3).tolist()
     ([5.0, 2.0], [1.0, 0.8], [0.322, 0.4])
     """
     tops = np.zeros(adapters)
-    for part in parts:
-        places = list(part.held)
-        tops[places] = np.maximum(tops[places], part.products.norms)
+    for share in shares:
+        places = list(share.places)
+        tops[places] = np.maximum(tops[places], share.products.norms)
     sure = np.where(tops > 0, tops, 1.0)
     gram, errors, variances = np.zeros((3, adapters, adapters))
-    for part in parts:
-        at = np.ix_(part.held, part.held)
-        sizes = part.products.norms / sure[list(part.held)]
+    for share in shares:
+        at = np.ix_(share.places, share.places)
+        sizes = share.products.norms / sure[list(share.places)]
         lengths = np.outer(sizes, sizes)
-        gram[at] += lengths * part.products.gram
-        errors[at] += lengths * part.products.errors
-        variances[at] += np.square(lengths * part.std)
+        gram[at] += lengths * share.products.gram
+        errors[at] += lengths * share.products.errors
+        variances[at] += np.square(lengths * share.std)
     own = np.sqrt(gram.diagonal())
     safe = np.where(own > 0, own, 1.0)
     scale = np.outer(safe, safe)
     gram = gram / scale
     np.fill_diagonal(gram, own > 0)
-    errors = errors / scale + len(parts) * _UNIT
+    errors = errors / scale + len(shares) * _UNIT
     return Products(tops * own, gram, errors), np.sqrt(variances) / scale

@@ -1,4 +1,4 @@
-"""How the updates of several adapters meet in one module, two by two and all together."""
+"""The updates of several adapters compared in one module, two by two and all together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 
 from subspace import chance
 from subspace.chance.cosine import cosine_pvalue, cosine_std, cosine_variances
-from subspace.measures import matching
-from subspace.measures.interference.merged import Merged, Part
-from subspace.measures.similarity.agreement import discoveries
-from subspace.measures.similarity.cells import cells
+from subspace.measures.initial import share_initial_a
+from subspace.measures.interference.merged import Merged, ModuleShare
+from subspace.measures.phi import phi_cells
 from subspace.results import ModuleInterference, PairInterference, SpaceOverlap, WholePair
 from subspace.spectra import is_zero
 
@@ -31,64 +30,66 @@ if TYPE_CHECKING:
     Pair = tuple[int, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Meeting:
-    """What one module's factors say; lists are in the order of `held`."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ModuleComparison:
+    """Products and spaces of the updates of one module; lists are in the order of `places`."""
 
     shape: tuple[int, int]
-    held: tuple[int, ...]  # which adapters have it
+    places: tuple[int, ...]  # which adapters have it
     products: Products
     zero: Sequence[bool] = ()
     nominal: Sequence[int] = ()
     ranks: Sequence[int] = ()
     spectra: Sequence[Array] = ()
     spaces: Mapping[Pair, tuple[SpaceOverlap, SpaceOverlap]] = field(default_factory=dict)
-    same_start: frozenset[Pair] = frozenset()  # by adapter, as `held` numbers them
+    same_initial_a: frozenset[Pair] = frozenset()  # by adapter, as `places` numbers them
 
     @classmethod
     def of(
         cls,
-        held: tuple[int, ...],
+        places: tuple[int, ...],
         updates: Sequence[LowRankUpdate],
         products: Products,
         sides: tuple[Solved, Solved],
-        start: Solved | None,
-    ) -> Meeting:
+        initial: Solved | None,
+    ) -> ModuleComparison:
         """Reduce decompositions to numbers.
 
         Parameters
         ----------
         sides
             The sides in and out of all the updates.
-        start
+        initial
             Side A of their initial A, where all are stored.
         """
         zero = [is_zero(u) for u in updates]
-        pairs = list(itertools.combinations(range(len(held)), 2))
+        pairs = list(itertools.combinations(range(len(places)), 2))
         inner = sides[0].directions
         return cls(
-            updates[0].shape,
-            held,
-            products,
-            zero,
-            [u.rank for u in updates],
-            [0 if none else x.rank for x, none in zip(inner, zero, strict=True)],
-            [x.S.numpy() for x in inner],
-            {pair: (_overlap(sides[0], pair, zero), _overlap(sides[1], pair, zero))
-             for pair in pairs},
-            frozenset(
-                (held[a], held[b])
+            shape=updates[0].shape,
+            places=places,
+            products=products,
+            zero=zero,
+            nominal=[u.rank for u in updates],
+            ranks=[0 if none else x.rank for x, none in zip(inner, zero, strict=True)],
+            spectra=[x.S.numpy() for x in inner],
+            spaces={
+                pair: (_overlap(sides[0], pair, zero), _overlap(sides[1], pair, zero))
+                for pair in pairs
+            },
+            same_initial_a=frozenset(
+                (places[a], places[b])
                 for a, b in pairs
-                if start is not None and matching.same_start(start, a, b)
+                if initial is not None and share_initial_a(initial, a, b)
             ),
-        )  # fmt: skip
+        )
 
-    def part(self) -> Part:
+    def share(self) -> ModuleShare:
         """Return its share of the whole model."""
-        return Part(self.held, self.products, cosine_std(*self.shape))
+        return ModuleShare(self.places, self.products, cosine_std(*self.shape))
 
     def variances(self, pair: Pair) -> Array | None:
-        """Return those of a cosine's terms by chance, see `cosine_variances`; None: undefined."""
+        """Return those of a cosine's terms under the null; None: undefined."""
         s, t = (self.spectra[n] for n in pair)
         if not s.any() or not t.any():
             return None
@@ -101,7 +102,7 @@ def _overlap(solved: Solved, pair: Pair, zero: Sequence[bool]) -> SpaceOverlap:
     d = solved.directions[0].dimension
     if not a or not b:
         return SpaceOverlap(math.nan, math.nan, math.nan, math.nan)
-    phi, error, _ = (grid[a - 1, b - 1] for grid in cells(solved, pair, (a, b)))
+    phi, error, _ = (grid[a - 1, b - 1] for grid in phi_cells(solved, pair, (a, b)))
     i, j = min(a, d), min(b, d)
     return SpaceOverlap(
         float(phi),
@@ -111,41 +112,41 @@ def _overlap(solved: Solved, pair: Pair, zero: Sequence[bool]) -> SpaceOverlap:
     )
 
 
-def assemble(
-    name: str, found: Meeting, weights: Sequence[float], labels: Sequence[str]
+def build_module(
+    name: str, compared: ModuleComparison, weights: Sequence[float], labels: Sequence[str]
 ) -> ModuleInterference:
-    """Set everything that is known of one module beside its chance; no finding yet."""
-    by = [weights[n] for n in found.held]
-    called = [labels[n] for n in found.held]
-    std = cosine_std(*found.shape)
-    cosines, errors = found.products.cosines, found.products.cosine_errors
-    merged = Merged.of(found.products, by, std)
+    """Set the numbers of one module beside their null; `adjust` adds the findings."""
+    by = [weights[n] for n in compared.places]
+    names = [labels[n] for n in compared.places]
+    std = cosine_std(*compared.shape)
+    cosines, errors = compared.products.cosines, compared.products.cosine_errors
+    merged = Merged.of(compared.products, by, std)
     pairs = []
-    for pair, (rows, columns) in found.spaces.items():
+    for pair, (rows, columns) in compared.spaces.items():
         a, b = pair
-        variances = found.variances(pair)
+        variances = compared.variances(pair)
         cosine = float(cosines[pair]) * math.copysign(1.0, by[a] * by[b])
-        known = variances is not None and not math.isnan(cosine)
+        p = math.nan if variances is None else cosine_pvalue(cosine, variances)
         pairs.append(
             PairInterference(
-                adapters=(called[a], called[b]),
+                adapters=(names[a], names[b]),
                 cosine=cosine,
-                error=float(errors[pair]) if found.products.norms[[a, b]].all() else math.nan,
+                error=float(errors[pair]) if compared.products.norms[[a, b]].all() else math.nan,
                 chance_std=std,
-                p=cosine_pvalue(cosine, variances) if known and variances is not None else math.nan,
+                p=p,
                 finding=None,
                 rows=rows,
                 columns=columns,
-                note=_note(found, pair, called, cosine, (rows, columns)),
+                note=_note(compared, pair, names, cosine, (rows, columns)),
             )
         )
     return ModuleInterference(
         module=name,
-        shape=found.shape,
-        adapters=tuple(called),
+        shape=compared.shape,
+        adapters=tuple(names),
         weights=tuple(by),
-        ranks=tuple(found.ranks),
-        norms=tuple(found.products.norms.tolist()),
+        ranks=tuple(compared.ranks),
+        norms=tuple(compared.products.norms.tolist()),
         pairs=tuple(pairs),
         energy=merged.energy,
         energy_error=merged.error,
@@ -156,39 +157,39 @@ def assemble(
 
 
 def _note(
-    found: Meeting,
+    compared: ModuleComparison,
     pair: Pair,
-    called: Sequence[str],
+    names: Sequence[str],
     cosine: float,
     spaces: Iterable[SpaceOverlap],
 ) -> str:
-    untrained = [called[n] for n in pair if found.zero[n]]
+    untrained = [names[n] for n in pair if compared.zero[n]]
     if untrained:
         return (
             f"untrained: the update of {' and '.join(untrained)} is exactly zero, so it has "
             "neither cosine nor spaces"
         )
-    said = []
+    notes = []
     if math.isnan(cosine):
-        said.append("the terms of B A cancel so far that rounding leaves the cosine open")
-    said += [
-        f"numerical rank {found.ranks[n]} of {found.nominal[n]} in {called[n]}"
+        notes.append("the terms of B A cancel so far that rounding leaves the cosine open")
+    notes += [
+        f"numerical rank {compared.ranks[n]} of {compared.nominal[n]} in {names[n]}"
         for n in pair
-        if found.ranks[n] < found.nominal[n]
+        if compared.ranks[n] < compared.nominal[n]
     ]
     if any(math.isnan(space.phi) for space in spaces):
-        said.append("phi undefined: a real direction is not told apart from the next")
-    return "; ".join(said)
+        notes.append("phi undefined: a real direction is not told apart from the next")
+    return "; ".join(notes)
 
 
-def judged(
+def adjust(
     modules: Mapping[str, ModuleInterference], pairs: Iterable[tuple[str, str]], level: float
 ) -> dict[str, ModuleInterference]:
-    """Say of every pair in which modules its cosine is beyond chance: Benjamini-Hochberg."""
+    """Mark for every pair the modules whose cosine is significant: Benjamini-Hochberg."""
     bars = {}
     for pair in pairs:
-        found = [m.pair(pair) for m in modules.values()]
-        bars[pair] = discoveries([one.p for one in found if one is not None], level)
+        tests = [m.pair(pair) for m in modules.values()]
+        bars[pair] = chance.fdr_threshold([one.p for one in tests if one is not None], level)
     return {
         name: replace(
             m,
@@ -201,12 +202,12 @@ def judged(
     }
 
 
-def whole_pair(
+def compare_whole(
     pair: Pair,
     labels: Sequence[str],
     weights: Sequence[float],
     of_all: tuple[Products, Array],
-    found: Iterable[Meeting],
+    compared: Iterable[ModuleComparison],
     modules: Iterable[ModuleInterference],
 ) -> WholePair:
     """Compare two adapters over the whole model."""
@@ -216,9 +217,9 @@ def whole_pair(
     cosine *= math.copysign(1.0, weights[pair[0]] * weights[pair[1]])
     lengths = products.norms[list(pair)]
     terms = []
-    for one in found:
-        if set(pair) <= set(one.held):
-            at = (one.held.index(pair[0]), one.held.index(pair[1]))
+    for one in compared:
+        if set(pair) <= set(one.places):
+            at = (one.places.index(pair[0]), one.places.index(pair[1]))
             variances = one.variances(at)
             if variances is not None:
                 share = float(np.prod(one.products.norms[list(at)] / lengths))

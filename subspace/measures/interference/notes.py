@@ -1,4 +1,4 @@
-"""What a reader of interference ought to know: what only one has, and what began alike."""
+"""Notes of interference: what only one adapter has, and which pairs have the same initial A."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def of_all(
     modules
         How many are shared.
     same
-        Of each pair, in how many modules both began with the same A; None: not known.
+        Of each pair, in how many modules both have the same initial A; None: not stored.
     """
     notes = [
         f"{label}: {note}"
@@ -38,13 +38,14 @@ def of_all(
     notes += [
         f"only {label} has {', '.join(names[:_NAMED])}"
         + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        + ": counted in the whole model's sums, where nothing meets it"
+        + ": counted in the whole model's sums, where no other has it"
         for label, names in zip(labels, alone, strict=True)
         if names
     ]
     notes += [
-        f"caution: {a} and {b} began with the same A in {count} of {modules} modules, so that they "
-        "share rows unlearned, and chance for the cosine is wider than that of independent updates"
+        f"caution: {a} and {b} have the same initial A in {count} of {modules} modules, so that "
+        "they share rows unlearned, and the null of the cosine is wider than that of independent "
+        "updates"
         for (a, b), count in (same or {}).items()
         if count
     ]

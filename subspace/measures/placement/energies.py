@@ -1,4 +1,4 @@
-"""From the energy at every index to a profile: clusters, the running sum, chance, the summary."""
+"""From the energy at every index to a profile: clusters, the running sum, the null, the summary."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Energies:
     def profile(
         self, update: LowRankUpdate, side: Literal["in", "out"], *, numerical_rank: int
     ) -> ModuleProfile:
-        """Spread what has no order evenly, and set chance beside everything."""
+        """Spread what has no order evenly, and set the null beside every number."""
         d = len(self.raw)
         index = np.arange(1, d + 1)
         running = np.minimum(self.raw.cumsum(), 1.0)
@@ -47,17 +47,17 @@ class Energies:
         low, high = np.moveaxis(chance.energy_range(index, d, c), -1, 0)
 
         def within(k: int) -> TopEnergy:
-            known = bool(sure[k - 1])
-            share = float(cumulative[k - 1]) if known else math.nan
+            defined = bool(sure[k - 1])
+            share = float(cumulative[k - 1]) if defined else math.nan
             tail = float(chance.energy_pvalue(share, k, d, c))
             return TopEnergy(
                 k=k,
                 energy=share,
-                error=float(self.error[k - 1]) if known else math.nan,
-                chance=k / d,
+                error=float(self.error[k - 1]) if defined else math.nan,
+                chance=chance.energy_mean(k, d),
                 chance_low=float(low[k - 1]),
                 chance_high=float(high[k - 1]),
-                p=_two_sided(tail, 1 - tail),
+                p=chance.two_sided(tail, 1 - tail),
             )
 
         half, between, median_p = _median(cumulative, self.error, c)
@@ -102,11 +102,7 @@ def _median(
     if last - first > d // 100:  # within a cluster, or W's null space
         return math.nan, (first, last), math.nan
     at_most, before = chance.energy_pvalue([0.5, 0.5], [k, k - 1], d, concentration)
-    return k / d, (first, last), _two_sided(float(at_most), 1 - float(before))
-
-
-def _two_sided(one: float, other: float) -> float:
-    return math.nan if one != one or other != other else min(1.0, 2 * min(one, other))
+    return k / d, (first, last), chance.two_sided(float(at_most), 1 - float(before))
 
 
 def _limits(resolved: int, cumulative: Array, sure: NDArray[np.bool_]) -> list[str]:
@@ -127,13 +123,15 @@ def _limits(resolved: int, cumulative: Array, sure: NDArray[np.bool_]) -> list[s
     return notes
 
 
-def undefined(update: LowRankUpdate, side: Literal["in", "out"], note: str) -> ModuleProfile:
+def leave_undefined(update: LowRankUpdate, side: Literal["in", "out"], note: str) -> ModuleProfile:
     """Return a profile without numbers, and why."""
     d, n = update.shape[1 if side == "in" else 0], min(update.shape)
     nan = np.full(d, math.nan)
 
     def none(k: int) -> TopEnergy:
-        return TopEnergy(k, math.nan, math.nan, k / d, math.nan, math.nan, math.nan)
+        return TopEnergy(
+            k, math.nan, math.nan, chance.energy_mean(k, d), math.nan, math.nan, math.nan
+        )
 
     return ModuleProfile(
         module=update.name,

@@ -14,7 +14,7 @@ import torch
 from subspace import linalg
 from subspace.adapters import Adapter, Aligned, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError
-from subspace.measures.bases import fitted, opened
+from subspace.measures.bases import fit_modules, open_base
 from subspace.measures.similarity.measure import compare
 from subspace.spectra import usable
 
@@ -81,8 +81,8 @@ def placement(
     if top is not None and top < 1:
         raise ArgumentError(f"top is {top}; it is a number of directions, from 1 on")
     device = usable(device)
-    base = opened(base)
-    chosen = fitted(adapter, base, modules)
+    base = open_base(base)
+    chosen = fit_modules(adapter, base, modules)
     leading = {}
     for name in chosen:
         leading[name] = _leading(name, base, chosen.updates[name].shape, top, device)

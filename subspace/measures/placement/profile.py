@@ -1,4 +1,4 @@
-"""Where does the update's energy lie? Over all of W's singular directions, beside chance.
+"""Where does the update's energy lie? Over all of W's singular directions, beside its null.
 
 Hu et al. 2021, arXiv:2106.09685, appendix H.3 compares W's top directions with delta W's
 (Figure 8, `subspace.placement`). Here every direction of W counts, from the largest singular value
@@ -16,8 +16,8 @@ import torch
 
 from subspace import linalg
 from subspace.errors import ArgumentError, NonFiniteError
-from subspace.measures.bases import fitted, opened
-from subspace.measures.placement.energies import Energies, undefined
+from subspace.measures.bases import fit_modules, open_base
+from subspace.measures.placement.energies import Energies, leave_undefined
 from subspace.results import Profile
 from subspace.spectra import is_zero, spectrum, usable
 
@@ -45,7 +45,7 @@ def profile(
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Profile:
-    """Spread each update's energy over W's whole singular index, beside what chance gives.
+    """Spread each update's energy over W's whole singular index, beside its null.
 
     With v_k the right singular vectors of W (side ``in``; the left ones for ``out``), in the order
     of descending singular values, ``energy_k = |delta W v_k|^2 / |delta W|_F^2``, which sums to 1
@@ -92,14 +92,14 @@ def profile(
     its sum means something. `error` is infinite there, and energy is spread evenly over the
     cluster, the mean over all of its bases; likewise over W's null space.
 
-    Chance here is a uniformly random direction. It is not yet the task: see `subspace.similarity`
+    The null is a uniformly random direction. It is not yet the task: see `subspace.similarity`
     on controls.
     """
     if side not in ("in", "out"):
         raise ArgumentError(f"side is {side!r}; W and delta W are compared on in or out")
     device = usable(device)
-    base = opened(base)
-    chosen = fitted(adapter, base, modules)
+    base = open_base(base)
+    chosen = fit_modules(adapter, base, modules)
     results = {}
     for name in chosen:
         results[name] = _module(name, chosen[name], base, side, device)
@@ -150,13 +150,15 @@ def _module(
     spec = spectrum(update, device=device)
     if is_zero(update) or not spec.rank:
         note = "untrained: the update is exactly zero, so it has no energy"
-        return undefined(update, side, note if is_zero(update) else "the update is all rounding")
+        return leave_undefined(
+            update, side, note if is_zero(update) else "the update is all rounding"
+        )
     W = weight.W.to(device)
     largest = float(W.abs().amax())
     if not math.isfinite(largest):
         raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({weight.source})")
     if largest == 0:
-        return undefined(update, side, "W is exactly zero: it has no singular directions")
+        return leave_undefined(update, side, "W is exactly zero: it has no singular directions")
     unit = 1.0
     if W.dtype == torch.float64:  # the squares of every other dtype fit into float64
         W, scale = linalg.unit_scale(W)

@@ -1,4 +1,4 @@
-"""How many directions are real? Those on which runs of one configuration agree beyond chance.
+"""How many directions are real? Those on which runs of one configuration agree significantly.
 
 Hu et al. 2021, arXiv:2106.09685, section 7.2, asks how many directions two seeds share (Figure 4).
 """
@@ -15,7 +15,9 @@ import numpy as np
 
 from subspace.adapters import Adapter, align
 from subspace.errors import ArgumentError
-from subspace.measures import matching
+from subspace.measures.agreement import LEVEL, Overlaps, count_agreeing
+from subspace.measures.initial import require_initial_a, share_initial_a, wrap_initial_a
+from subspace.measures.labels import label_adapters
 from subspace.measures.rank import notes as rank_notes
 from subspace.measures.rank.spectral import (
     energy_rank,
@@ -23,7 +25,7 @@ from subspace.measures.rank.spectral import (
     participation_ratio,
     stable_rank,
 )
-from subspace.measures.similarity.agreement import LEVEL, Overlaps, agreeing
+from subspace.measures.shared import check_shapes, find_shared
 from subspace.results import ModuleRank, Rank, Side, Spread
 from subspace.spectra import equal_chunks, is_zero, over_chunks, solve, solve_sides, usable
 
@@ -50,14 +52,14 @@ def rank(
     """Count the directions that runs of one configuration share, beside the ranks of the spectrum.
 
     The *replicable rank* of a module is the number of leading directions on which two runs agree
-    beyond chance, the ``agreeing`` of `subspace.similarity`, and its median over all pairs of
+    significantly, the ``agreeing`` of `subspace.similarity`, and its median over all pairs of
     runs: with an even number of pairs it may be a half. The stable rank, the effective rank by
     entropy, the participation ratio and the energy rank are of each run's delta W alone.
 
     Parameters
     ----------
     adapters
-        Two or more runs that differ in their seed. Of a single one only the spectrum is told.
+        Two or more runs that differ in their seed. A single one has only the ranks of its spectrum.
     side
         Whose directions are compared, see `subspace.spectra`. ``in`` and ``out`` belong to the
         update; ``A`` and ``B`` depend on its gauge; ``delta-A`` leaves the initial A out, which
@@ -93,7 +95,7 @@ def rank(
     Notes
     -----
     A direction counts only while all stronger ones count, so the replicable rank is a lower bound
-    on what is shared. Chance is that of independent random subspaces, not yet of the task.
+    on what is shared. The null is that of independent random subspaces, not yet of the task.
 
     >>> import torch
     >>> from subspace import LowRankUpdate
@@ -105,45 +107,50 @@ def rank(
     adapters = align([adapters] if isinstance(adapters, Adapter) else adapters)
     _check(adapters, level)
     device = usable(device)
-    names = matching.shared(adapters, modules)
+    names = find_shared(adapters, modules)
     for name in names:
-        matching.check_shapes(adapters, name, side)
-    starts = matching.require_starts(adapters, names, side)
-    labels = matching.labels(adapters)
+        check_shapes(adapters, name, side)
+    initial_a = require_initial_a(adapters, names, side)
+    labels = label_adapters(adapters)
     pairs = list(itertools.combinations(range(len(adapters)), 2))
 
     def shape(name: str) -> tuple[int, ...]:
         infos = [x.updates[name] for x in adapters]
         return (*infos[0].shape, *(info.rank for info in infos))
 
-    def work(chunk: list[str]) -> list[_Found]:
+    def work(chunk: list[str]) -> list[_Module]:
         rows = [[x[name] for x in adapters] for name in chunk]
         near: Side = side if side in ("in", "out") else "in"
-        before = None if side != "delta-A" or starts is None else [starts[n] for n in chunk]
+        before = None if side != "delta-A" or initial_a is None else [initial_a[n] for n in chunk]
         solved = solve_sides(rows, tuple(dict.fromkeys((side, near))), device, before)
-        began: Sequence[Solved | None] = [None] * len(chunk)
-        if starts is not None and pairs:
-            initial = [
-                [matching.start(n, A0, x.name) for A0, x in zip(starts[n], adapters, strict=True)]
+        initial: Sequence[Solved | None] = [None] * len(chunk)
+        if initial_a is not None and pairs:
+            wrapped = [
+                [
+                    wrap_initial_a(n, A0, x.name)
+                    for A0, x in zip(initial_a[n], adapters, strict=True)
+                ]
                 for n in chunk
             ]
-            began = solve(initial, "A", device)
+            initial = solve(wrapped, "A", device)
         return [
-            _found(one, spectra, start, [is_zero(u) for u in row], pairs)
-            for one, spectra, start, row in zip(
-                solved[side], solved[near], began, rows, strict=True
+            _reduce(one, spectra, first, [is_zero(u) for u in row], pairs)
+            for one, spectra, first, row in zip(
+                solved[side], solved[near], initial, rows, strict=True
             )
         ]
 
     chunks = equal_chunks(names, shape)
     parts = over_chunks(chunks, work, progress=progress)
     by_name = dict(zip(itertools.chain(*chunks), itertools.chain(*parts), strict=True))
-    found = {name: by_name[name] for name in names}
-    counts = [agreeing([f.overlaps[p] for f in found.values()], level) for p in range(len(pairs))]
+    reduced = {name: by_name[name] for name in names}
+    counts = [
+        count_agreeing([m.overlaps[p] for m in reduced.values()], level) for p in range(len(pairs))
+    ]
     ranks = {
-        name: _assemble(
+        name: _build_module(
             name,
-            found[name],
+            reduced[name],
             [x.updates[name].rank for x in adapters],
             tuple(count[at] for count in counts),
             labels,
@@ -152,9 +159,9 @@ def rank(
     }
     named = tuple((labels[a], labels[b]) for a, b in pairs)
     same = {
-        pair: sum(f.same_start[p] for f in found.values())
+        pair: sum(m.same_initial_a[p] for m in reduced.values())
         for p, pair in enumerate(named)
-        if starts is not None
+        if initial_a is not None
     }
     return Rank(
         adapters=labels,
@@ -165,7 +172,7 @@ def rank(
         recommended=_for_most([m.recommended for m in ranks.values()]),
         same_start=tuple(pair for pair, count in same.items() if count),
         notes=rank_notes.of_all(
-            adapters, labels, names, modules, side, None if starts is None else same
+            adapters, labels, names, modules, side, None if initial_a is None else same
         ),
     )
 
@@ -185,25 +192,25 @@ def _check(adapters: Sequence[Adapter], level: float) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What one module's decomposition says, without its directions."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Module:
+    """The numbers of one module's decomposition, without its directions."""
 
     d: int
     counted: int  # directions of the compared side that are real, the fewest of any run
-    spectra: list[NDArray[np.float64]]  # a run each: the singular values that are real
+    spectra: list[NDArray[np.float64]]  # per run the singular values that are real
     zero: list[bool]
-    overlaps: list[Overlaps]  # a pair of runs each
-    same_start: list[bool]
+    overlaps: list[Overlaps]  # per pair of runs
+    same_initial_a: list[bool]
 
 
-def _found(
+def _reduce(
     solved: Solved,
     spectra: Solved,
-    start: Solved | None,
+    initial: Solved | None,
     zero: list[bool],
     pairs: Sequence[tuple[int, int]],
-) -> _Found:
+) -> _Module:
     d = solved.directions[0].dimension
     bounds = [x.angle_errors().numpy() for x in solved.directions]
     real = [0 if none else x.rank for x, none in zip(solved.directions, zero, strict=True)]
@@ -217,33 +224,41 @@ def _found(
         x.S[: 0 if none else x.rank].numpy()
         for x, none in zip(spectra.directions, zero, strict=True)
     ]
-    same = [False if start is None else matching.same_start(start, *pair) for pair in pairs]
-    return _Found(d, min(real), values, zero, overlaps, same)
+    return _Module(
+        d=d,
+        counted=min(real),
+        spectra=values,
+        zero=zero,
+        overlaps=overlaps,
+        same_initial_a=[
+            False if initial is None else share_initial_a(initial, *pair) for pair in pairs
+        ],
+    )
 
 
-def _assemble(
+def _build_module(
     name: str,
-    found: _Found,
+    reduced: _Module,
     nominal: Sequence[int],
     counts: tuple[int | None, ...],
     labels: Sequence[str],
 ) -> ModuleRank:
-    known = [count for count in counts if count is not None]
-    middle: float | None = median(known) if known else None
+    defined = [count for count in counts if count is not None]
+    middle: float | None = median(defined) if defined else None
     if middle is not None and middle == int(middle):
         middle = int(middle)
-    spectra = [S for S in found.spectra if len(S)]
+    spectra = [S for S in reduced.spectra if len(S)]
     return ModuleRank(
         module=name,
-        d=found.d,
+        d=reduced.d,
         nominal=min(nominal),
-        numerical=min(map(len, found.spectra)),
-        counted=found.counted,
+        numerical=min(map(len, reduced.spectra)),
+        counted=reduced.counted,
         agreeing=counts,
-        pairs=len(known),
+        pairs=len(defined),
         replicable=middle,
-        replicable_low=min(known, default=None),
-        replicable_high=max(known, default=None),
+        replicable_low=min(defined, default=None),
+        replicable_high=max(defined, default=None),
         stable=_spread([stable_rank(S) for S in spectra]),
         entropy=_spread([entropy_rank(S) for S in spectra]),
         participation=_spread([participation_ratio(S) for S in spectra]),
@@ -252,7 +267,7 @@ def _assemble(
         energy99=_spread([energy_rank(S, 0.99) for S in spectra]),
         recommended=None if middle is None else max(1, math.ceil(middle)),
         note=rank_notes.of_module(
-            nominal, [len(S) for S in found.spectra], found.zero, counts, labels
+            nominal, [len(S) for S in reduced.spectra], reduced.zero, counts, labels
         ),
     )
 
@@ -265,5 +280,5 @@ def _spread(values: Sequence[float]) -> Spread:
 
 def _for_most(ranks: Sequence[int | None]) -> int | None:
     """Return the smallest rank that is enough for `MOST` of the modules that have one."""
-    known = sorted(r for r in ranks if r is not None)
-    return known[math.ceil(MOST * len(known)) - 1] if known else None
+    defined = sorted(r for r in ranks if r is not None)
+    return defined[math.ceil(MOST * len(defined)) - 1] if defined else None

@@ -1,4 +1,4 @@
-"""What a reader of replicable ranks ought to know: what is undefined, left out or inherited."""
+"""Notes of replicable ranks: what is undefined, left out or inherited."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def of_module(
     counts: Sequence[int | None],
     labels: Sequence[str],
 ) -> str:
-    """Say why something of one module is undefined; the first four hold one entry a run or pair."""
-    said = []
+    """Say why something of one module is undefined; the first four are per run or per pair."""
+    notes = []
     if any(zero):
         which = " and ".join(label for label, none in zip(labels, zero, strict=True) if none)
-        said.append(f"untrained: the update of {which} is exactly zero, so it has no directions")
-    said += [
+        notes.append(f"untrained: the update of {which} is exactly zero, so it has no directions")
+    notes += [
         f"numerical rank {real} of {r} in {label}, not counted beyond"
         for label, real, r, none in zip(labels, numerical, nominal, zero, strict=True)
         if real < r and not none
     ]
     missing = sum(count is None for count in counts)
     if not counts:
-        said.append(ONE_RUN)
+        notes.append(ONE_RUN)
     elif missing == len(counts):
-        said.append(f"no replicable rank: {_no_count(zero)}")
+        notes.append(f"no replicable rank: {_no_count(zero)}")
     elif missing:
-        said.append(f"{missing} of {len(counts)} pairs of runs left out: {_no_count(zero)}")
-    return "; ".join(said)
+        notes.append(f"{missing} of {len(counts)} pairs of runs left out: {_no_count(zero)}")
+    return "; ".join(notes)
 
 
 def _no_count(zero: Sequence[bool]) -> str:
@@ -60,7 +60,7 @@ def of_all(
     Parameters
     ----------
     same
-        For each pair of runs, in how many modules both began with the same A; None: not known.
+        For each pair of runs, in how many modules both have the same initial A; None: not stored.
     """
     notes = [
         f"{label}: {note}"
@@ -82,7 +82,7 @@ def of_all(
         )
     if side in ("A", "B", "delta-A"):
         notes.append(f"side {side} depends on how delta W is split into B and A; in and out do not")
-    notes += _start(side, len(names), same)
+    notes += _describe_initial_a(side, len(names), same)
     return tuple(notes)
 
 
@@ -107,17 +107,19 @@ def _left_out(
     ]
 
 
-def _start(side: Side, modules: int, same: Mapping[tuple[str, str], int] | None) -> list[str]:
+def _describe_initial_a(
+    side: Side, modules: int, same: Mapping[tuple[str, str], int] | None
+) -> list[str]:
     """Say how much of the agreement the initial A may have given, or hidden."""
     if same is None:
         return [
-            "the initial A is not stored with every run: whether two of them began with the same "
-            "A, and agree by that alone, is not known"
+            "the initial A is not stored with every run: whether two of them have the "
+            "same one, and agree by that alone, is not known"
         ]
     notes = [
-        f"caution: {a} and {b} began with the same A in {count} of {modules} modules, so that "
+        f"caution: {a} and {b} have the same initial A in {count} of {modules} modules, so that "
         "agreement there need not be learned"
-        + ("" if side == "delta-A" else "; side delta-A leaves the start out")
+        + ("" if side == "delta-A" else "; side delta-A leaves it out")
         for (a, b), count in same.items()
         if count
     ]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from subspace.results import Asked
 
 
-def the_one(rank: int | None, energy: float | None, error: float | None) -> tuple[Asked, float]:
+def choose_budget(
+    rank: int | None, energy: float | None, error: float | None
+) -> tuple[Asked, float]:
     """Return what was asked for, and how much of it; refuse none, several and what makes no sense.
 
     Raises
@@ -24,7 +26,7 @@ def the_one(rank: int | None, energy: float | None, error: float | None) -> tupl
     ArgumentError
         With what would make sense.
 
-    >>> the_one(None, 0.99, None)
+    >>> choose_budget(None, 0.99, None)
     ('energy', 0.99)
     """
     given: dict[Asked, float | None] = {"rank": rank, "energy": energy, "error": error}
@@ -46,41 +48,39 @@ def the_one(rank: int | None, energy: float | None, error: float | None) -> tupl
     return name, float(value)
 
 
-def tails(S: Sequence[float]) -> list[float]:
+def sum_tails(S: Sequence[float]) -> list[float]:
     """Return ``sum of S_j^2 over j >= k`` for k = 0 ... len(S), relative to the largest square.
 
-    >>> tails([4.0, 2.0])
+    >>> sum_tails([4.0, 2.0])
     [1.25, 0.25, 0.0]
     """
     squares = [(s / S[0]) ** 2 for s in S]
     return [*accumulate(reversed(squares), initial=0.0)][::-1]
 
 
-def count(S: Sequence[float], asked: Asked, value: float) -> int:
+def count_kept(S: Sequence[float], asked: Asked, value: float) -> int:
     """Return how many of these to keep.
 
-    >>> [count([3.0, 2.0, 1.0], *asked) for asked in [("rank", 2), ("energy", 0.9), ("error", 0)]]
-    [2, 2, 3]
+    >>> [count_kept([3.0, 2.0, 1.0], *asked) for asked in [("rank", 2), ("energy", 0.9)]]
+    [2, 2]
     """
     if asked == "rank":
         return min(int(value), len(S))
-    left = tails(S)
+    left = sum_tails(S)
     most = (1 - value if asked == "energy" else value**2) * left[0]
     return next(k for k, tail in enumerate(left) if tail <= most)
 
 
-def of_one_budget(
-    real: Mapping[str, Sequence[float]], asked: Asked, value: float
-) -> dict[str, int]:
+def share_budget(real: Mapping[str, Sequence[float]], asked: Asked, value: float) -> dict[str, int]:
     """Return how many directions of each module to keep: the largest of all.
 
-    >>> of_one_budget({"q": [9.0, 1.0], "k": [3.0, 2.0]}, "rank", 1)
+    >>> share_budget({"q": [9.0, 1.0], "k": [3.0, 2.0]}, "rank", 1)
     {'q': 1, 'k': 1}
-    >>> of_one_budget({"q": [9.0, 1.0], "k": [0.3, 0.2]}, "rank", 1)
+    >>> share_budget({"q": [9.0, 1.0], "k": [0.3, 0.2]}, "rank", 1)
     {'q': 2, 'k': 0}
     """
     every = sorted(((s, name) for name, S in real.items() for s in S), key=lambda pair: -pair[0])
-    most = count([s for s, _ in every], asked, value * len(real) if asked == "rank" else value)
+    most = count_kept([s for s, _ in every], asked, value * len(real) if asked == "rank" else value)
     kept = dict.fromkeys(real, 0)
     for _, name in every[:most]:
         kept[name] += 1

@@ -20,7 +20,7 @@ from subspace.adapters import LowRankUpdate, Method
 from subspace.adapters.source import some
 from subspace.adapters.writers.content import alpha_of
 from subspace.errors import AnalysisError, ArgumentError
-from subspace.measures.resize.budgets import count, of_one_budget, tails, the_one
+from subspace.measures.resize.budgets import choose_budget, count_kept, share_budget, sum_tails
 from subspace.results import ModuleResize, Resize
 from subspace.spectra import equal_chunks, over_chunks, spectra, usable
 
@@ -100,7 +100,7 @@ def resize(
     >>> smaller.adapter
     Adapter('r64', LoRA, 12 modules, rank 1, 6, 7, 8, 10, 11, 12, 13, 15, 18)
     """
-    asked, value = the_one(rank, energy, error)
+    asked, value = choose_budget(rank, energy, error)
     if budget not in ("module", "all"):
         raise ArgumentError(f"budget is {budget!r}; it is 'module' or 'all'")
     if dtype not in DTYPES:
@@ -166,12 +166,12 @@ def _cut(
     shared: dict[str, int] | None = None
     if budget == "all":
         every = dict(ChainMap(*over_chunks(chunks, only_values)))
-        shared = of_one_budget({name: every[name] for name in adapter}, asked, value)
+        shared = share_budget({name: every[name] for name in adapter}, asked, value)
 
     def work(names: list[str]) -> tuple[dict[str, list[float]], dict[str, LowRankUpdate]]:
         found = solved(names)
         values = {name: _real(spectrum) for name, spectrum in found.items()}
-        kept = shared or {name: count(S, asked, value) for name, S in values.items()}
+        kept = shared or {name: count_kept(S, asked, value) for name, S in values.items()}
         left = [name for name in names if kept[name]]
         return values, {
             name: _update(adapter, name, found[name], kept[name], dtype) for name in left
@@ -227,7 +227,7 @@ def _real(spectrum: Spectrum) -> list[float]:
 
 
 def _module(info: UpdateInfo, S: Sequence[float], after: int) -> ModuleResize:
-    left = tails(S)
+    left = sum_tails(S)
     total = left[0]
     return ModuleResize(
         module=info.name,

@@ -1,5 +1,5 @@
 """phi(i, j) of Eq. 4: two adapters cell by cell, or many as a matrix.
 
-`measure` compares two, `matrix` many; `agreement` counts shared directions, `cells` is phi itself.
+`measure` compares two, `matrix` many: `pairs` reduces each pair, `clustering` orders them.
 Start reading with `measure`.
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DIGITS = 12  # of a distance: a tie must not be broken by rounding
 
 
-def clustered(
+def order_by_linkage(
     distances: NDArray[np.float64], names: Sequence[str]
 ) -> tuple[tuple[int, ...], tuple[Row, ...]]:
     """Cluster by average linkage, the leaves in the order that keeps near ones side by side.
@@ -38,7 +38,7 @@ def clustered(
     from n on, an earlier row; their distance; how many things are in both.
 
     >>> far = np.array([[0, 0.9, 0.1], [0.9, 0, np.nan], [0.1, np.nan, 0]])
-    >>> clustered(far, "abc")
+    >>> order_by_linkage(far, "abc")
     ((1, 0, 2), ((0, 2, 0.1, 2), (1, 3, 0.95, 3)))
     """
     from scipy.cluster.hierarchy import leaves_list, linkage

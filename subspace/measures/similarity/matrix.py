@@ -12,11 +12,13 @@ import numpy as np
 
 from subspace.adapters import align
 from subspace.errors import ArgumentError
-from subspace.measures import matching
+from subspace.measures.agreement import LEVEL
+from subspace.measures.initial import collect_initial_a, require_initial_a, wrap_initial_a
+from subspace.measures.labels import label_distinctly
+from subspace.measures.shared import check_shapes, chunk_alike, find_holders
 from subspace.measures.similarity import notes as matrix_notes
-from subspace.measures.similarity.agreement import LEVEL
-from subspace.measures.similarity.clustering import clustered
-from subspace.measures.similarity.pairs import Pairing, judged
+from subspace.measures.similarity.clustering import order_by_linkage
+from subspace.measures.similarity.pairs import ModulePairs, summarise_pairs
 from subspace.results import BY, By, PairSimilarity, Side, SimilarityMatrix
 from subspace.spectra import is_zero, over_chunks, require_finite, solve, usable
 
@@ -49,9 +51,9 @@ def similarities(
 ) -> SimilarityMatrix:
     """Compare every two of several adapters by one number, and order them so that alike ones meet.
 
-    A pair's number is the median over the modules that both have. Beside it stand what chance
-    gives, and in how many of those modules it is beyond chance, undefined, or both began with the
-    same A. The order is that of average linkage on ``1 - phi``, on the distance, or on
+    A pair's number is the median over the modules that both have. Beside it stand the null mean,
+    and in how many of those modules it is significant at `level`, undefined, or of the same
+    initial A. The order is that of average linkage on ``1 - phi``, on the distance, or on
     ``1 - agreeing / directions of the smaller``, an undefined pair being 1 apart.
 
     Parameters
@@ -62,7 +64,7 @@ def similarities(
         ``"phi"``: phi(k, k). ``"distance"``: the projection (chordal) distance between the leading
         k directions of both, over sqrt(k): 0 the same subspace, 1 orthogonal ones; in each module
         a metric, since all are of one dimension (Ye & Lim 2016, SIAM J. Matrix Anal. 37).
-        ``"agreeing"``: how many leading directions agree beyond chance, as `subspace.similarity`
+        ``"agreeing"``: how many leading directions agree, as `subspace.similarity`
         counts them.
     k
         Leading directions of each; by default the smallest rank that any adapter has in a module.
@@ -98,7 +100,7 @@ def similarities(
 
     Notes
     -----
-    Chance of the distance is the root of its mean square, ``sqrt(1 - k/d)``; its p-value is that of
+    The distance's null is the root of its mean square, ``sqrt(1 - k/d)``; its p-value is that of
     phi, since the squared distance is 1 - phi. The overlaps of one module take memory as the square
     of the sum of all its ranks.
 
@@ -115,52 +117,53 @@ def similarities(
     adapters = align(adapters)
     _check(adapters, by, k, level)
     device = usable(device)
-    labels = matching.distinct_labels(adapters)
+    labels = label_distinctly(adapters)
     chosen = [x.select(modules) for x in adapters]
-    held_by = matching.holders(chosen, labels)
-    held_by = {name: held for name, held in held_by.items() if len(held) > 1}
-    for name, held in held_by.items():
-        matching.check_shapes([chosen[n] for n in held], name, side)
-    own = [[name for name in held_by if name in x] for x in chosen]
+    holders = {
+        name: places for name, places in find_holders(chosen, labels).items() if len(places) > 1
+    }
+    for name, places in holders.items():
+        check_shapes([chosen[n] for n in places], name, side)
+    own = [[name for name in holders if name in x] for x in chosen]
     if side == "delta-A":
         for x, names in zip(chosen, own, strict=True):
-            matching.require_starts([x], names, side)
+            require_initial_a([x], names, side)
     stored = {
-        n for n, x in enumerate(chosen) if own[n] and matching.starts([x], own[n]) is not None
+        n for n, x in enumerate(chosen) if own[n] and collect_initial_a([x], own[n]) is not None
     }
     if by != "agreeing":
-        k = _common(k, held_by, chosen, labels, side)
+        k = _common(k, holders, chosen, labels, side)
 
-    def work(chunk: list[str]) -> list[Pairing]:
-        held = held_by[chunk[0]]  # of all in the chunk
-        rows = [[chosen[n][name] for n in held] for name in chunk]
+    def work(chunk: list[str]) -> list[ModulePairs]:
+        places = holders[chunk[0]]  # of all in the chunk
+        rows = [[chosen[n][name] for n in places] for name in chunk]
         if side not in ("in", "out"):  # the factor that this side does not read
             for update in itertools.chain(*rows):
                 require_finite(update, "A" if side == "B" else "B")
         before = None
         if side == "delta-A":
-            before = [[chosen[n].initial[name] for n in held] for name in chunk]
+            before = [[chosen[n].initial[name] for n in places] for name in chunk]
         solved = solve(rows, side, device, before)
-        known = tuple(n for n in held if n in stored)
-        began: Sequence[Solved | None] = [None] * len(chunk)
-        if len(known) > 1:
-            initial = [
-                [matching.start(name, chosen[n].initial[name], labels[n]) for n in known]
+        storing = tuple(n for n in places if n in stored)
+        initial: Sequence[Solved | None] = [None] * len(chunk)
+        if len(storing) > 1:
+            wrapped = [
+                [wrap_initial_a(name, chosen[n].initial[name], labels[n]) for n in storing]
                 for name in chunk
             ]
-            began = solve(initial, "A", device)
+            initial = solve(wrapped, "A", device)
         return [
-            Pairing.of(held, one, [is_zero(u) for u in row], by, k, known, start)
-            for one, row, start in zip(solved, rows, began, strict=True)
+            ModulePairs.of(places, one, [is_zero(u) for u in row], by, k, storing, first)
+            for one, row, first in zip(solved, rows, initial, strict=True)
         ]
 
-    chunks = matching.chunks(held_by, chosen)
-    parts: list[list[Pairing]] = []
-    for some in _batches(chunks, held_by, chosen):
+    chunks = chunk_alike(holders, chosen)
+    parts: list[list[ModulePairs]] = []
+    for some in _batches(chunks, holders, chosen):
         parts += over_chunks(some, work, progress=progress)
     by_name = dict(zip(itertools.chain(*chunks), itertools.chain(*parts), strict=True))
-    pairs = judged([by_name[name] for name in held_by], labels, by, level, stored)
-    order, linkage = clustered(_apart(pairs, by, len(labels)), labels)
+    pairs = summarise_pairs([by_name[name] for name in holders], labels, by, level, stored)
+    order, linkage = order_by_linkage(_apart(pairs, by, len(labels)), labels)
     return SimilarityMatrix(
         adapters=labels,
         by=by,
@@ -194,7 +197,7 @@ def _check(adapters: Sequence[Adapter], by: By, k: int | None, level: float) -> 
 
 def _common(
     k: int | None,
-    held_by: Mapping[str, tuple[int, ...]],
+    holders: Mapping[str, tuple[int, ...]],
     adapters: Sequence[Adapter],
     labels: Sequence[str],
     side: Side,
@@ -205,7 +208,9 @@ def _common(
         info = adapters[n].updates[name]
         return min(info.rank, info.shape[0 if side in ("B", "out") else 1])
 
-    least, n, name = min((rank(name, n), n, name) for name, held in held_by.items() for n in held)
+    least, n, name = min(
+        (rank(name, n), n, name) for name, places in holders.items() for n in places
+    )
     if k is not None and k > least:
         raise ArgumentError(
             f"k is {k}, and {labels[n]!r} has {least} directions in {name!r}: give a k up to "
@@ -216,18 +221,18 @@ def _common(
 
 def _batches(
     chunks: Sequence[list[str]],
-    held_by: Mapping[str, tuple[int, ...]],
+    holders: Mapping[str, tuple[int, ...]],
     adapters: Sequence[Adapter],
 ) -> Iterator[Sequence[list[str]]]:
     """Yield as many chunks as may be in memory at once."""
     widths = {
-        chunk[0]: sum(adapters[n].updates[chunk[0]].rank for n in held_by[chunk[0]])
+        chunk[0]: sum(adapters[n].updates[chunk[0]].rank for n in holders[chunk[0]])
         for chunk in chunks
     }
     widest = max(widths, key=lambda name: widths[name])
     if widths[widest] > _DIRECTIONS:
         raise ArgumentError(
-            f"the ranks of {len(held_by[widest])} adapters add up to {widths[widest]} in "
+            f"the ranks of {len(holders[widest])} adapters add up to {widths[widest]} in "
             f"{widest!r}, more than the {_DIRECTIONS} that are compared at once; give fewer"
         )
     size = max(len(chunk) for chunk in chunks) * widths[widest] ** 2

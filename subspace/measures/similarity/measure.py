@@ -1,4 +1,4 @@
-"""Do two adapters point the same way? phi(i, j) of Eq. 4, what chance gives, what agrees.
+"""Do two adapters point the same way? phi(i, j) of Eq. 4, its null, what agrees.
 
 Hu et al. 2021, arXiv:2106.09685, section 7.2 and appendix G.
 """
@@ -15,9 +15,11 @@ import torch
 from subspace import chance, linalg
 from subspace.adapters import Adapter, Aligned, LowRankUpdate, align
 from subspace.errors import ArgumentError
-from subspace.measures import matching
-from subspace.measures.similarity.agreement import LEVEL, Overlaps, count_agreeing
-from subspace.measures.similarity.cells import cells
+from subspace.measures.agreement import LEVEL, Overlaps, fill_agreeing
+from subspace.measures.initial import require_initial_a, wrap_initial_a
+from subspace.measures.labels import label_adapters
+from subspace.measures.phi import phi_cells
+from subspace.measures.shared import check_shapes, find_shared
 from subspace.results import Distances, ModuleSimilarity, Side, Similarity
 from subspace.spectra import (
     Solved,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from subspace.measures.initial import InitialA
 
     Grid = NDArray[np.float64]
 
@@ -67,7 +71,7 @@ def similarity(
         A shell-style pattern; without it, all modules that both have.
     control
         A third adapter, such as one trained on shuffled labels: `a` is compared with it too, in
-        the result's ``.control``. Chance for random subspaces is not yet chance for the task:
+        the result's ``.control``. The null of random subspaces is not yet that of the task:
         any A picks up the few huge directions of a transformer's inputs.
     angles
         Also the principal angles between all real directions of a and b, and distances.
@@ -129,12 +133,12 @@ def compare(
     device = usable(device)
     a, b, *controls = adapters
     adapters = Aligned([a, b])
-    names = matching.shared(adapters, modules)
+    names = find_shared(adapters, modules)
     for name in names:
-        matching.check_shapes(adapters, name, side)
-    label_a, label_b = matching.labels(adapters)
+        check_shapes(adapters, name, side)
+    label_a, label_b = label_adapters(adapters)
     labels = (label_a, label_b)
-    starts = matching.require_starts(adapters, names, side)
+    initial_a = require_initial_a(adapters, names, side)
 
     def shape(name: str) -> tuple[int, ...]:
         infos = [x.updates[name] for x in adapters]
@@ -145,16 +149,16 @@ def compare(
         if side not in ("in", "out"):  # the factor that this side does not read
             for update in itertools.chain(*rows):
                 require_finite(update, "A" if side == "B" else "B")
-        before = None if side != "delta-A" or starts is None else [starts[n] for n in chunk]
+        before = None if side != "delta-A" or initial_a is None else [initial_a[n] for n in chunk]
         solved = solve(rows, side, device, before)
         return [
-            _assemble(name, side, one, labels, [is_zero(u) for u in row], angles=angles)
+            _build_module(name, side, one, labels, [is_zero(u) for u in row], angles=angles)
             for name, one, row in zip(chunk, solved, rows, strict=True)
         ]
 
     parts = over_chunks(equal_chunks(names, shape), work, progress=progress)
-    found = {m.module: m for part in parts for m in part}
-    counted = count_agreeing([found[name] for name in names], level)
+    by_name = {m.module: m for part in parts for m in part}
+    counted = fill_agreeing([by_name[name] for name in names], level)
     result = Similarity(
         adapters=labels,
         side=side,
@@ -167,8 +171,8 @@ def compare(
             for note in x.notes
         ),
     )
-    if starts is not None and side in ("A", "in"):
-        result = replace(result, initial=_of_initial(adapters, starts, level))
+    if initial_a is not None and side in ("A", "in"):
+        result = replace(result, initial=_compare_initial(adapters, initial_a, level))
     if controls:
         against = compare(
             Aligned([a, controls[0]]),
@@ -182,11 +186,11 @@ def compare(
     return result
 
 
-def _of_initial(adapters: Aligned, starts: matching.Starts, level: float) -> Similarity:
-    """Phi of the two initial A: the same seed and rank start from the same A, phi = 1."""
+def _compare_initial(adapters: Aligned, initial_a: InitialA, level: float) -> Similarity:
+    """Phi of the two initial A: the same seed and rank give the same one, phi = 1."""
     initial = Aligned(
         Adapter.from_updates(
-            {name: matching.start(name, A0[n], x.name) for name, A0 in starts.items()},
+            {name: wrap_initial_a(name, A0[n], x.name) for name, A0 in initial_a.items()},
             name=f"{x.name} (initial)",
         )
         for n, x in enumerate(adapters)
@@ -194,7 +198,7 @@ def _of_initial(adapters: Aligned, starts: matching.Starts, level: float) -> Sim
     return compare(initial, side="A", level=level)
 
 
-def _assemble(
+def _build_module(
     name: str,
     side: Side,
     solved: Solved,
@@ -208,7 +212,7 @@ def _assemble(
     r_a, r_b = len(first.S), len(second.S)
     rank_a, rank_b = (0 if u else x.rank for x, u in zip(solved.directions, untrained, strict=True))
     i, j = np.ogrid[1 : r_a + 1, 1 : r_b + 1]
-    phi, error, masked = cells(solved, (0, 1), (rank_a, rank_b))
+    phi, error, masked = phi_cells(solved, (0, 1), (rank_a, rank_b))
     squares = np.square(solved.overlap(0, 1).numpy())
     bounds = [x.angle_errors().numpy() for x in solved.directions]
     within = Overlaps.of(squares, bounds, (rank_a, rank_b), d)

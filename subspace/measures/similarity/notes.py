@@ -1,4 +1,4 @@
-"""What a reader of a matrix of adapters ought to know: what is undefined, or began alike."""
+"""Notes of a matrix of adapters: what is undefined, or has the same initial A."""
 
 from __future__ import annotations
 
@@ -35,29 +35,28 @@ def of_all(
     apart = [pair for pair in pairs if not pair.modules]
     if apart:
         notes.append(f"undefined, since they share no module: {_pairs(apart)}")
-    nothing = [pair for pair in pairs if 0 < pair.modules == pair.undefined]
-    if nothing:
+    undefined = [pair for pair in pairs if 0 < pair.modules == pair.undefined]
+    if undefined:
         notes.append(
             "undefined in every module, since an update is zero, of lower numerical rank, or its "
-            f"directions are not told apart: {_pairs(nothing)}"
+            f"directions are not told apart: {_pairs(undefined)}"
         )
     some = [pair for pair in pairs if 0 < pair.undefined < pair.modules]
     if some:
         notes.append(f"undefined in some modules, and left out there: {_pairs(some)}")
     if len({pair.modules for pair in pairs if pair.modules}) > 1:
         notes.append("the pairs share different modules, so their medians are not of the same ones")
-    began = [pair for pair in pairs if pair.same_start]
-    if began:
+    same = [pair for pair in pairs if pair.same_start]
+    if same:
         notes.append(
-            f"caution: begun with the same A, so that they need not have learned to be alike: "
-            f"{_pairs(began)}"
-            + ("" if side == "delta-A" else "; side delta-A leaves the start out")
+            f"caution: of the same initial A, so that they need not have learned to be alike: "
+            f"{_pairs(same)}" + ("" if side == "delta-A" else "; side delta-A leaves it out")
         )
     unknown = [label for n, label in enumerate(labels) if n not in stored]
     if unknown:
         notes.append(
-            f"the initial A is not stored with {_listed(unknown)}: whether they began with the "
-            "same A as another, and are alike by that alone, is not known"
+            f"the initial A is not stored with {_listed(unknown)}: whether they have the "
+            "same one as another, and are alike by that alone, is not known"
         )
     return tuple(notes)
 

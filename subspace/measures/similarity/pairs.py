@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subspace import chance, linalg
-from subspace.measures import matching
-from subspace.measures.similarity.agreement import Overlaps, agreeing, discoveries
-from subspace.measures.similarity.cells import cells
+from subspace.measures.agreement import Overlaps, count_agreeing
+from subspace.measures.initial import share_initial_a
+from subspace.measures.phi import phi_cells
 from subspace.measures.similarity.measure import distances
 from subspace.results import By, PairSimilarity
 
@@ -28,48 +28,48 @@ if TYPE_CHECKING:
     Pair = tuple[int, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Pairing:
-    """What one module says of every two adapters that have it; NaN: undefined."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ModulePairs:
+    """Every two adapters of one module compared; NaN: undefined."""
 
     pairs: Sequence[Pair]  # by adapter; arrays and lists are in this order
     values: Array  # NaN throughout for agreeing, which is counted over all modules
     p: Array
-    chance: float
+    null_mean: float
     real: Array  # directions that both have, which no count can exceed
     overlaps: Sequence[Overlaps]  # for agreeing
-    same_start: frozenset[Pair]
+    same_initial_a: frozenset[Pair]
 
     @classmethod
     def of(
         cls,
-        held: tuple[int, ...],
+        places: tuple[int, ...],
         solved: Solved,
         zero: Sequence[bool],
         by: By,
         k: int | None,
-        known: tuple[int, ...],
-        start: Solved | None,
-    ) -> Pairing:
+        stored: tuple[int, ...],
+        initial: Solved | None,
+    ) -> ModulePairs:
         """Reduce one module's decomposition to numbers.
 
         Parameters
         ----------
-        held
+        places
             Which adapters `solved` is of, in its order.
         zero
             Whose update is exactly zero.
         k
             Leading directions of each; None for agreeing.
-        known
-            The adapters whose initial A `start` is of.
+        stored
+            The adapters whose initial A `initial` is of.
         """
         ranks = [0 if none else x.rank for x, none in zip(solved.directions, zero, strict=True)]
-        local = list(itertools.combinations(range(len(held)), 2))
+        local = list(itertools.combinations(range(len(places)), 2))
         d = solved.directions[0].dimension
         values = np.full(len(local), np.nan)
         overlaps: list[Overlaps] = []
-        p, by_chance = values, 0.0
+        p, null_mean = values, 0.0
         if k is None:
             bounds = [x.angle_errors().numpy() for x in solved.directions]
             overlaps = [
@@ -84,35 +84,35 @@ class Pairing:
         else:
             values = np.array([_phi(solved, pair, ranks, k) for pair in local])
             p = chance.phi_pvalue(values, k, k, d)
-            by_chance = float(chance.phi_mean(k, k, d))
+            null_mean = float(chance.phi_mean(k, k, d))
             if by == "distance":
                 values = _distances(solved.directions, local, values, k)
-                by_chance = math.sqrt(1 - by_chance)
+                null_mean = chance.distance_rms(k, d)
         return cls(
-            [(held[a], held[b]) for a, b in local],
-            values,
-            p,
-            by_chance,
-            np.array([min(ranks[a], ranks[b]) for a, b in local], dtype=np.float64),
-            overlaps,
-            frozenset(
-                (known[a], known[b])
-                for a, b in itertools.combinations(range(len(known)), 2)
-                if start is not None and matching.same_start(start, a, b)
+            pairs=[(places[a], places[b]) for a, b in local],
+            values=values,
+            p=p,
+            null_mean=null_mean,
+            real=np.array([min(ranks[a], ranks[b]) for a, b in local], dtype=np.float64),
+            overlaps=overlaps,
+            same_initial_a=frozenset(
+                (stored[a], stored[b])
+                for a, b in itertools.combinations(range(len(stored)), 2)
+                if initial is not None and share_initial_a(initial, a, b)
             ),
         )
 
 
 def _phi(solved: Solved, pair: Pair, ranks: Sequence[int], k: int) -> float:
     real = (ranks[pair[0]], ranks[pair[1]])
-    return float(cells(solved, pair, real)[0][k - 1, k - 1]) if k <= min(real) else math.nan
+    return float(phi_cells(solved, pair, real)[0][k - 1, k - 1]) if k <= min(real) else math.nan
 
 
 def _distances(
     directions: Sequence[Directions], pairs: Sequence[Pair], phi: Array, k: int
 ) -> Array:
     """Return the projection distances over sqrt(k) where phi(k, k) is defined."""
-    needed = {n for pair, known in zip(pairs, ~np.isnan(phi), strict=True) if known for n in pair}
+    needed = {n for pair, value in zip(pairs, phi, strict=True) if value == value for n in pair}
     leading = {n: directions[n].form()[:, :k] for n in needed}
     return np.array([
         math.nan
@@ -123,74 +123,74 @@ def _distances(
     ])  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Cell:
     """One pair in one module."""
 
     value: float
     p: float
-    chance: float
+    null_mean: float
     real: float
     overlaps: Overlaps | None
-    same_start: bool
+    same_initial_a: bool
 
 
-def judged(
-    modules: Sequence[Pairing],
+def summarise_pairs(
+    modules: Sequence[ModulePairs],
     labels: Sequence[str],
     by: By,
     level: float,
     stored: Collection[int],
 ) -> tuple[PairSimilarity, ...]:
-    """Take the median over the modules of every pair, and count those beyond chance.
+    """Take the median over the modules of every pair, and count the significant ones.
 
     Parameters
     ----------
     stored
         Adapters that hold the initial A of all their modules.
     """
-    found: dict[Pair, list[_Cell]] = {
+    cells: dict[Pair, list[_Cell]] = {
         pair: [] for pair in itertools.combinations(range(len(labels)), 2)
     }
     for one in modules:
         for n, pair in enumerate(one.pairs):
-            found[pair].append(
+            cells[pair].append(
                 _Cell(
-                    float(one.values[n]),
-                    float(one.p[n]),
-                    one.chance,
-                    float(one.real[n]),
-                    one.overlaps[n] if one.overlaps else None,
-                    pair in one.same_start,
+                    value=float(one.values[n]),
+                    p=float(one.p[n]),
+                    null_mean=one.null_mean,
+                    real=float(one.real[n]),
+                    overlaps=one.overlaps[n] if one.overlaps else None,
+                    same_initial_a=pair in one.same_initial_a,
                 )
             )
     return tuple(
-        _pair((labels[a], labels[b]), cells_, by, level, known=a in stored and b in stored)
-        for (a, b), cells_ in found.items()
+        _summarise((labels[a], labels[b]), of_pair, by, level, stored=a in stored and b in stored)
+        for (a, b), of_pair in cells.items()
     )
 
 
-def _pair(
-    names: tuple[str, str], found: Sequence[_Cell], by: By, level: float, *, known: bool
+def _summarise(
+    names: tuple[str, str], cells: Sequence[_Cell], by: By, level: float, *, stored: bool
 ) -> PairSimilarity:
     if by == "agreeing":
-        counts = agreeing([x.overlaps for x in found if x.overlaps is not None], level)
+        counts = count_agreeing([x.overlaps for x in cells if x.overlaps is not None], level)
         values = [math.nan if count is None else float(count) for count in counts]
-        beyond = sum(bool(count) for count in counts)
+        significant = sum(bool(count) for count in counts)
     else:
-        values = [x.value for x in found]
-        p = np.array([x.p for x in found])
-        beyond = int((p <= discoveries(p, level)).sum())
-    defined = [(value, x) for value, x in zip(values, found, strict=True) if not math.isnan(value)]
+        values = [x.value for x in cells]
+        p = np.array([x.p for x in cells])
+        significant = int((p <= chance.fdr_threshold(p, level)).sum())
+    defined = [(value, x) for value, x in zip(values, cells, strict=True) if not math.isnan(value)]
     return PairSimilarity(
         names,
         _median([value for value, _ in defined]),
-        _median([x.chance for _, x in defined]),
+        _median([x.null_mean for _, x in defined]),
         _median([x.real for _, x in defined]) if by == "agreeing" else 1.0,
-        len(found),
-        len(found) - len(defined),
-        beyond,
-        sum(x.same_start for x in found) if known else None,
+        len(cells),
+        len(cells) - len(defined),
+        significant,
+        sum(x.same_initial_a for x in cells) if stored else None,
     )
 
 

@@ -17,7 +17,7 @@ _FIRST = 64  # directions that a search for an energy begins with
 
 
 @dataclass(frozen=True)
-class Options:
+class DiffOptions:
     """What `diff` was asked for, checked."""
 
     rank: int
@@ -25,28 +25,28 @@ class Options:
     factors: bool
     device: torch.device
 
-    def enough(self, found: Leading, k: int, norm: float) -> int | None:
+    def count_kept(self, found: Leading, k: int, norm: float) -> int | None:
         """Return how many of the k directions found are to be kept; None: find more.
 
         Of a value that is not told apart from zero the direction is arbitrary, and none is kept.
         """
-        told = int((found.error < found.S)[: sure(found, k)].sum())
-        S = found.S[: sure(found, k)]
+        resolvable = int((found.error < found.S)[: count_sure(found, k)].sum())
+        S = found.S[: count_sure(found, k)]
         if self.energy is None:
-            return min(self.rank, told)
-        held = (S / norm).square().cumsum(0)
-        wanted = int((held < self.energy * (1 - 1e-12)).sum()) + 1
-        if wanted <= told:
+            return min(self.rank, resolvable)
+        shares = (S / norm).square().cumsum(0)
+        wanted = int((shares < self.energy * (1 - 1e-12)).sum()) + 1
+        if wanted <= resolvable:
             return wanted
-        return told if found.method == "gram" else None
+        return resolvable if found.method == "gram" else None
 
 
-def sure(found: Leading, k: int) -> int:
-    """Return how many values are what they are said to be: of block Krylov's, those asked for."""
+def count_sure(found: Leading, k: int) -> int:
+    """Return how many values are surely the leading ones: of block Krylov's, those asked for."""
     return len(found.S) if found.method == "gram" else min(k, len(found.S))
 
 
-def first(rank: int | None, energy: float | None) -> int:
+def first_count(rank: int | None, energy: float | None) -> int:
     """Return how many directions are looked for first.
 
     Raises

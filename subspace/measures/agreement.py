@@ -13,13 +13,13 @@ from subspace.spectra import CELL_BOUND
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from subspace.results import ModuleSimilarity
 
     Array = NDArray[np.float64]
 
-LEVEL = 0.01  # at which directions are said to agree beyond chance
+LEVEL = 0.01  # at which directions count as agreeing, significantly
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Overlaps:
             Numerical; 0 for an update that is exactly zero.
         """
         real = squares[: ranks[0], : ranks[1]]
-        alone = [_single(bound, rank) for bound, rank in zip(bounds, ranks, strict=True)]
+        alone = [_resolvable(bound, rank) for bound, rank in zip(bounds, ranks, strict=True)]
         energies = [np.zeros(len(bound)) for bound in bounds]
         energies[0][: ranks[0]] = real.sum(axis=1)
         energies[1][: ranks[1]] = real.sum(axis=0)
@@ -56,19 +56,19 @@ class Overlaps:
         return cls(d, *ranks, a, b)
 
 
-def _single(bounds: Array, rank: int) -> NDArray[np.bool_]:
-    """Say which directions stand alone: real, and cut off surely from the one before and after."""
+def _resolvable(bounds: Array, rank: int) -> NDArray[np.bool_]:
+    """Tell which directions are real, and surely apart from the one before and the one after."""
     sure = bounds <= CELL_BOUND
     alone: NDArray[np.bool_] = sure & np.concatenate([[True], sure[:-1]])
     alone[rank:] = False
     return alone
 
 
-def agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[int | None]:
+def count_agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[int | None]:
     """Count the leading directions that two adapters share beyond chance, module by module.
 
     phi(k, k) is cumulative, so one shared direction lifts every later k. Here each direction is
-    asked alone: the energy of a's k-th direction within all of b's is exactly Beta under
+    tested alone: the energy of a's k-th direction within all of b's is exactly Beta under
     independence. Count the leading k that pass at level/r, stopping at the first failure or tie, a
     in b and b in a, and take the smaller; None where not even the first direction is defined. Over
     the M modules where it is, Benjamini-Hochberg (1995) selects R by their first directions, and
@@ -76,33 +76,19 @@ def agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[int | No
     """
     tails = [_tails(m) for m in modules]
     first = [max(in_b[0], in_a[0]) for in_b, in_a in filter(None, tails)]
-    bar = discoveries(first, level)
+    bar = chance.fdr_threshold(first, level)
     return [None if pair is None else min(_leading(p <= bar) for p in pair) for pair in tails]
 
 
-def discoveries(pvalues: ArrayLike, level: float) -> float:
-    """Return the p-value up to which tests pass at this false discovery rate; 0: none does.
-
-    Benjamini & Hochberg 1995, J. R. Statist. Soc. B 57. NaN is no test.
-
-    >>> discoveries([0.001, 0.8, 0.02], 0.05)
-    0.03333333333333333
-    """
-    p = np.asarray(pvalues, dtype=np.float64)
-    p = np.sort(p[~np.isnan(p)])
-    passed = np.nonzero(p <= level * np.arange(1, len(p) + 1) / max(len(p), 1))[0]
-    return level * (int(passed[-1]) + 1) / len(p) if len(passed) else 0.0
-
-
-def count_agreeing(
+def fill_agreeing(
     modules: Sequence[ModuleSimilarity], level: float = LEVEL
 ) -> list[ModuleSimilarity]:
-    """Fill ``.agreeing`` of two adapters' modules: see `agreeing`."""
-    known = [
+    """Fill ``.agreeing`` of two adapters' modules: see `count_agreeing`."""
+    overlaps = [
         Overlaps(m.d, m.numerical_rank_a, m.numerical_rank_b, m.overlap_a, m.overlap_b)
         for m in modules
     ]
-    counts = agreeing(known, level)
+    counts = count_agreeing(overlaps, level)
     return [replace(m, agreeing=count) for m, count in zip(modules, counts, strict=True)]
 
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from subspace.spectra import Solved
 
-    Grid = NDArray[np.float64]
+    Array = NDArray[np.float64]
 
 
-def cells(
+def phi_cells(
     solved: Solved, pair: tuple[int, int], ranks: tuple[int, int]
-) -> tuple[Grid, Grid, NDArray[np.bool_]]:
+) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Return phi(i, j) of two of the adapters of one module, the bound on its error, the mask.
 
     Parameters

@@ -23,7 +23,7 @@ PLAIN = frozenset({"bfloat16", "float16", "float32", "float64"})
 
 
 @dataclass(frozen=True)
-class Counterparts:
+class MatchedWeights:
     """What two checkpoints have in common.
 
     Attributes
@@ -46,7 +46,7 @@ class Counterparts:
     notes: tuple[str, ...]
 
 
-def counterparts(base: Pretrained, tuned: Pretrained, glob: str | None) -> Counterparts:
+def match_weights(base: Pretrained, tuned: Pretrained, glob: str | None) -> MatchedWeights:
     """Match by names, prefixes aside; headers are read and, of a tied head, its weight.
 
     Parameters
@@ -99,7 +99,7 @@ def counterparts(base: Pretrained, tuned: Pretrained, glob: str | None) -> Count
     matched = set(tensors.values())
     alone[0].extend(n for n in _plain_tensors(base, glob) if n not in tensors)
     alone[1].extend(n for n in _plain_tensors(tuned, glob) if n not in matched)
-    return Counterparts(
+    return MatchedWeights(
         {name: found[name] for name in sorted(found, key=model_order)},
         tensors,
         tuple(alone[0]),
@@ -168,10 +168,10 @@ def _others(base: Pretrained, tuned: Pretrained, glob: str | None) -> dict[str, 
     there = _plain_tensors(tuned, glob)
     for name in there:
         by_bare[bare_name(name)].append(name)
-    held = set(there)
-    found = {}
+    names = set(there)
+    matched = {}
     for name in _plain_tensors(base, glob):
-        near = [name] if name in held else by_bare[bare_name(name)]
+        near = [name] if name in names else by_bare[bare_name(name)]
         if len(near) == 1:
-            found[name] = near[0]
-    return found
+            matched[name] = near[0]
+    return matched
