@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose, assert_array_equal
 
 from subspace.errors import ArgumentError
-from subspace.plots.accuracy import accuracy, accuracy_figure
+from subspace.plots.accuracy.figure import accuracy, accuracy_figure
 from subspace.results import NearlyEnough, SweepRow, Table6
 from subspace.training.sweep.summary import nearly_enough
 from tests.support.axes import across, assert_apart, axes, legend, title, words
@@ -511,7 +511,7 @@ def test_the_axes_are_returned():
 
 def test_the_figure_uses_no_pyplot():
     code = (
-        "import sys, subspace.plots.accuracy;"
+        "import sys, subspace.plots.accuracy.figure;"
         "print([m for m in ('matplotlib.pyplot', 'seaborn', 'pandas', 'torch')"
         " if m in sys.modules])"
     )

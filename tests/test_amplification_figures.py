@@ -15,7 +15,7 @@ from subspace.plots.amplification_curve import curve, curve_figure
 from subspace.plots.amplification_map import amplification_map, map_figure
 from subspace.plots.parts.amplification_grid import written
 from subspace.plots.parts.names import layer_words
-from subspace.plots.parts.panels import log_ticks
+from subspace.plots.parts.page import log_ticks
 from subspace.results import Amplification
 from tests.support.axes import (
     across,

@@ -23,7 +23,7 @@ from subspace.errors import ArgumentError, MissingFileError, ShapeError, Unknown
 from subspace.modules.place import place
 from subspace.plots.figure3 import figure3
 from subspace.plots.figure4 import figure4
-from subspace.plots.heatmap import ORIGIN, phi_heatmap, ticks
+from subspace.plots.heatmap import phi_heatmap
 from subspace.plots.layers import layers_figure
 from subspace.plots.parts.cells import outline_edges
 from subspace.plots.parts.colour_end import colour_end
@@ -34,6 +34,8 @@ from subspace.plots.parts.names import (
     module_label,
     shorten,
 )
+from subspace.plots.parts.page import ticks
+from subspace.plots.parts.phi_words import ORIGIN
 from subspace.plots.save import save
 from subspace.results import Similarity
 from tests.support.axes import assert_legible, drawn, enclosed, laid_out, marks, panels, segments

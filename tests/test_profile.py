@@ -19,7 +19,7 @@ from subspace import chance
 from subspace.adapters import LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, UnknownModuleError
 from subspace.measures.placement.profile import estimate_seconds, profile
-from subspace.plots.gains import W_COLOUR
+from subspace.plots.parts.colours import W_COLOUR
 from subspace.plots.profile import profile_curve, profile_figure, spectrum
 from tests.support import oracle
 from tests.support.axes import assert_legible, words

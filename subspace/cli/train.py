@@ -151,7 +151,7 @@ def _write(cells: Sequence[SweepRun], output: Output) -> None:
                 echo_table6(table, "text")
 
     def draw(style: FigureStyle) -> Figure:
-        from subspace.plots.accuracy import accuracy_figure
+        from subspace.plots.accuracy.figure import accuracy_figure
 
         return accuracy_figure(table, width=style.width)
 

@@ -173,7 +173,7 @@ def _most(adapter: Adapter) -> int:
 
 
 def _figures(numbers: Numbers, runs: Runs, typed: Typed) -> Iterator[Drawn]:
-    from subspace.plots.accuracy import accuracy_figure
+    from subspace.plots.accuracy.figure import accuracy_figure
     from subspace.plots.amplification_curve import curve_figure
     from subspace.plots.amplification_map import map_figure
     from subspace.plots.figure3 import figure3

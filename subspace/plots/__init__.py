@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from subspace.plots.accuracy import accuracy_figure as accuracy_figure
+    from subspace.plots.accuracy.figure import accuracy_figure as accuracy_figure
     from subspace.plots.amplification_curve import curve_figure as curve_figure
     from subspace.plots.amplification_map import amplification_map as amplification_map
     from subspace.plots.amplification_map import map_figure as map_figure
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from subspace.plots.save import save as save
 
 _HOME = {
-    "accuracy_figure": "subspace.plots.accuracy",
+    "accuracy_figure": "subspace.plots.accuracy.figure",
     "amplification_map": "subspace.plots.amplification_map",
     "curve_figure": "subspace.plots.amplification_curve",
     "figure3": "subspace.plots.figure3",

@@ -10,19 +10,24 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from subspace.errors import ArgumentError
-from subspace.plots.gains import W_COLOUR, blank, by_module, quiet, subheading
-from subspace.plots.heatmap import LABEL_SIZE, TITLE_SIZE, ticks
 from subspace.plots.parts.amplification_grid import TITLES, check_value
+from subspace.plots.parts.amplification_rows import describe_source, rows_by_module
+from subspace.plots.parts.colours import W_COLOUR
 from subspace.plots.parts.names import chosen, literal, module_label
-from subspace.plots.parts.panels import (
+from subspace.plots.parts.page import (
     HEAD_SIZE,
+    LABEL_SIZE,
     NARROW,
+    TITLE_SIZE,
+    add_legend_below,
     characters,
     check_width,
-    legend_below,
     log_ticks,
     new_figure,
-    wrapped,
+    style_axes,
+    ticks,
+    wrap,
+    write_undefined,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +99,7 @@ def curve_figure(
     """
     check_width(width)
     check_value(value)
-    have = by_module(result)
+    have = rows_by_module(result)
     names = chosen(have, modules, most=_MOST, many="subspace.plots.amplification_map.map_figure")
     if max(map(len, have.values())) < 2 and any(map(_defined, result.rows)):
         raise ArgumentError(
@@ -105,13 +110,13 @@ def curve_figure(
     down = math.ceil(len(names) / across)
     tall = min(2.1 if width >= NARROW else 1.8, 8 / down)
     fits = characters(width - 0.2, HEAD_SIZE)
-    first = wrapped(f"{TITLES[value]}; {_LEADING}", fits)
+    first = wrap(f"{TITLES[value]}; {_LEADING}", fits)
     note = "\n".join(
         [*(said for name in names for said in _notes(have[name])), _WORDS[value], _ALONE]
     )
     lines = sum(math.ceil(len(line) / characters(width - 0.3, 6.5)) for line in note.splitlines())
     figure = new_figure(width, down * (tall + 0.2) + 0.8 + 0.12 * lines)
-    figure.suptitle(f"{first}\n{subheading(result, fits)}", fontsize=HEAD_SIZE, usetex=False)
+    figure.suptitle(f"{first}\n{describe_source(result, fits)}", fontsize=HEAD_SIZE, usetex=False)
     spec = figure.add_gridspec(down, across)
     drawn = [row for name in names for row in have[name]]
     for n, name in enumerate(names):
@@ -130,7 +135,7 @@ def curve_figure(
             ax.tick_params(labelleft=False)
         if n + across < len(names):
             ax.set_xlabel("")
-    legend_below(figure, _handles(), note=note, columns=1 if width < NARROW else 4)
+    add_legend_below(figure, _handles(), note=note, columns=1 if width < NARROW else 4)
     return figure
 
 
@@ -183,7 +188,7 @@ def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "fact
     check_value(value)
     have = sorted(filter(_defined, rows), key=lambda row: row.rank)
     if not have:
-        return blank(ax, rows[0].note)
+        return write_undefined(ax, rows[0].note)
     k = [row.rank for row in have]
     numbers, chance, low, high = zip(*(_numbers(row, value) for row in have), strict=True)
     # Of a single rank the band is a short bar, and so is the chance level.
@@ -205,7 +210,7 @@ def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "fact
     label = "factor (log scale)" if value == "factor" else "× chance (log scale)"
     ax.set_xlabel("rank k", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     ax.set_ylabel(label, fontsize=LABEL_SIZE, labelpad=2, usetex=False)
-    quiet(ax)
+    style_axes(ax)
     return ax
 
 

@@ -10,21 +10,24 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from subspace.plots.gains import quiet, subheading
-from subspace.plots.heatmap import DIFFERENCE_MAP, PHI_MAP, TICK_SIZE, UNCORRECTED
 from subspace.plots.parts.amplification_grid import TITLES, amplification_grid, ranks_drawn, written
+from subspace.plots.parts.amplification_rows import describe_source
 from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, outline
+from subspace.plots.parts.colours import DIFFERENCE_MAP, PHI_MAP
 from subspace.plots.parts.module_grid import NUMBER, inches, number_cells, paint, upright
-from subspace.plots.parts.panels import (
+from subspace.plots.parts.page import (
     HEAD_SIZE,
     NARROW,
+    TICK_SIZE,
+    add_legend_below,
     characters,
     check_width,
-    legend_below,
     log_ticks,
     new_figure,
-    wrapped,
+    style_axes,
+    wrap,
 )
+from subspace.plots.parts.phi_words import UNCORRECTED
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
     from subspace.plots.parts.amplification_grid import Value
-    from subspace.plots.parts.module_grid import Grid
+    from subspace.plots.parts.module_grid import NumberGrid
     from subspace.results import Amplification
 
 _ENDS: dict[Value, tuple[str, str]] = {
@@ -97,8 +100,8 @@ def map_figure(result: Amplification, *, value: Value = "quotient", width: float
         min(_CELL[1], _TALLEST / a_block),
     )
     fits = characters(width - 0.2, HEAD_SIZE)
-    first = wrapped(f"{TITLES[value]}; {ranks_drawn(result)}", fits)
-    title, handles = f"{first}\n{subheading(result, fits)}", _handles(grid, cell)
+    first = wrap(f"{TITLES[value]}; {ranks_drawn(result)}", fits)
+    title, handles = f"{first}\n{describe_source(result, fits)}", _handles(grid, cell)
     lines = title.count("\n") + 4 + (len(handles) if width < NARROW else 1)
     heads = inches(grid.columns) if upright(grid.columns, cell[0]) else 0.1
     figure = new_figure(width, a_block * cell[1] + heads + 0.14 * lines + 0.4)
@@ -116,7 +119,7 @@ def map_figure(result: Amplification, *, value: Value = "quotient", width: float
         if n:
             ax.set_ylabel("")
     _bar(figure.axes[0].images[0], figure.add_subplot(spec[1, :]), value, used - margin)
-    legend_below(figure, handles, columns=1 if width < NARROW else 2)
+    add_legend_below(figure, handles, columns=1 if width < NARROW else 2)
     return figure
 
 
@@ -178,7 +181,7 @@ def amplification_map(
     return _draw(grid, ax, value, _norm(grid, value), cell)
 
 
-def _norm(grid: Grid, value: Value) -> LogNorm:
+def _norm(grid: NumberGrid, value: Value) -> LogNorm:
     numbers = grid.numbers or [1.0]
     low, high = min(numbers), max(numbers)
     if value == "quotient":
@@ -187,7 +190,9 @@ def _norm(grid: Grid, value: Value) -> LogNorm:
     return LogNorm(low, high) if high > 1.1 * low else LogNorm(low / 1.5, high * 1.5)
 
 
-def _draw(grid: Grid, ax: Axes, value: Value, norm: LogNorm, cell: tuple[float, float]) -> Axes:
+def _draw(
+    grid: NumberGrid, ax: Axes, value: Value, norm: LogNorm, cell: tuple[float, float]
+) -> Axes:
     cmap = DIFFERENCE_MAP if value == "quotient" else PHI_MAP
     image = paint(grid, ax, cmap=cmap, norm=norm, cell=cell)
     outline(ax, grid.finding)
@@ -212,14 +217,14 @@ def _bar(image: AxesImage, ax: Axes, value: Value, wide: float) -> None:
         labels = [f"{tick:g}" for tick in ticks]
     bar.set_ticks(ticks, labels=labels, usetex=False)
     bar.minorticks_off()
-    quiet(ax)
+    style_axes(ax)
     bar.outline.set_linewidth(0.6)
     less, more = _ENDS[value]
     ax.set_title(less, loc="left", fontsize=TICK_SIZE, pad=2.5, usetex=False)
     ax.set_title(more, loc="right", fontsize=TICK_SIZE, pad=2.5, usetex=False)
 
 
-def _handles(grid: Grid, cell: tuple[float, float]) -> list[Artist]:
+def _handles(grid: NumberGrid, cell: tuple[float, float]) -> list[Artist]:
     handles: list[Artist] = []
     if grid.finding.any():
         mark = "outlined, bold" if grid.fitting(cell, written) else "outlined"

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.plots.heatmap import BASE_WORDS, SIDE_WORDS
 from subspace.plots.parts.names import chosen, literal, module_label
-from subspace.plots.parts.panels import (
-    HEAD_SIZE,
-    Panel,
-    characters,
-    check_width,
-    draw_panels,
-    variants,
-    with_zoom,
-)
+from subspace.plots.parts.page import HEAD_SIZE, characters, check_width
+from subspace.plots.parts.phi_panels import PhiPanel, draw_panels, variants, with_zoom
+from subspace.plots.parts.phi_words import BASE_WORDS, SIDE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,12 +81,12 @@ def figure3(
     )
 
 
-def module_panel(similarity: Similarity, module: str, prefix: str = "") -> Panel:
+def module_panel(similarity: Similarity, module: str, prefix: str = "") -> PhiPanel:
     """Return the whole grid of one module as a panel, or the words that it is not there."""
     result = similarity.modules.get(module)
     label = prefix + module_label(module)
     words = f"{label}, {dimension(result.d)}" if result is not None else f"{label}: not compared"
-    return Panel(result, similarity.adapters, words)
+    return PhiPanel(result, similarity.adapters, words)
 
 
 def dimension(d: int) -> str:

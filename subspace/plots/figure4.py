@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from subspace.errors import UnknownModuleError
 from subspace.plots.figure3 import dimension, heading, module_panel
 from subspace.plots.parts.names import chosen
-from subspace.plots.parts.panels import Panel, check_width, draw_panels, variants
+from subspace.plots.parts.page import check_width
+from subspace.plots.parts.phi_panels import PhiPanel, draw_panels, variants
 from subspace.results import ModuleSimilarity, Similarity
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def figure4(
         [module_panel(drawn, name, prefix) for name in names]
         for prefix, drawn in variants(seeds, initial=initial)
     ]
-    gauss = Panel(
+    gauss = PhiPanel(
         random, ("Gaussian 1", "Gaussian 2"), f"two random Gaussians, {dimension(random.d)}"
     )
     rows[0].append(gauss)

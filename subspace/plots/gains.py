@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.patches import Patch
 
-from subspace.errors import ArgumentError, UnknownModuleError
-from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE
+from subspace.errors import ArgumentError
+from subspace.plots.parts.amplification_rows import describe_source, rows_by_module
+from subspace.plots.parts.colours import DELTA_COLOUR, SUM_COLOUR, W_COLOUR
 from subspace.plots.parts.names import chosen, literal, module_label
-from subspace.plots.parts.panels import (
-    FRAME,
+from subspace.plots.parts.page import (
     HEAD_SIZE,
+    LABEL_SIZE,
     NARROW,
+    TICK_SIZE,
+    add_legend_below,
     characters,
     check_width,
-    legend_below,
     log_ticks,
     new_figure,
-    wrapped,
+    style_axes,
+    wrap,
+    write_undefined,
 )
 
 if TYPE_CHECKING:
@@ -32,8 +36,6 @@ if TYPE_CHECKING:
 
     from subspace.results import Amplification, DirectionGain, ModuleAmplification
 
-# Blue, orange and an outline: apart for every colour deficiency, and in grey.
-W_COLOUR, DELTA_COLOUR, SUM_COLOUR = "#0072b2", "#e69f00", "#ffffff"
 _LABELS = ("W: |w_k|", "ΔW: σ_k", "W + ΔW: |w_k + σ_k|")
 # W's bar where w_k < 0.
 _AGAINST: dict[str, Any] = {"hatch": "//////", "edgecolor": "white", "linewidth": 0.0}
@@ -79,11 +81,11 @@ def gains_figure(
     """
     check_width(width)
     _check_most(most)
-    have = by_module(result)
+    have = rows_by_module(result)
     row = have[chosen(have, module, most=1)[0]][-1]
     count = min(most, len(row.directions))
     note = "\n".join(filter(None, (_explained(row.directions[:count]), literal(row.note, 200))))
-    lines = wrapped(note, characters(width - 0.3, TICK_SIZE)).count("\n") + 1
+    lines = wrap(note, characters(width - 0.3, TICK_SIZE)).count("\n") + 1
     figure = new_figure(width, 1.25 + 0.4 * max(2, count) + 0.12 * (lines + 3 * (width < NARROW)))
     ax = gains(row, ax=figure.add_subplot(), most=most)
     fits = characters(width - 0.2, HEAD_SIZE)
@@ -91,13 +93,15 @@ def gains_figure(
     words = f", rank {row.rank}{shown}".replace("rank ", "rank\N{NO-BREAK SPACE}")
     first = module_label(row.module, max(16, fits - len(words))) + words
     title = "\n".join(textwrap.wrap(first, fits, break_on_hyphens=False))
-    figure.suptitle(f"{title}\n{subheading(result, fits)}", fontsize=HEAD_SIZE, usetex=False)
+    figure.suptitle(f"{title}\n{describe_source(result, fits)}", fontsize=HEAD_SIZE, usetex=False)
     handles: list[Artist] = []
     if count:
         line, w, *others = ax.get_legend_handles_labels()[0]
         against = Patch(facecolor=W_COLOUR, label=_AGAINST_LABEL, **_AGAINST)
         handles = [w, *[against] * any(map(_against, row.directions[:count])), *others, line]
-    legend_below(figure, handles, note=note if count else "", columns=1 if width < NARROW else 3)
+    add_legend_below(
+        figure, handles, note=note if count else "", columns=1 if width < NARROW else 3
+    )
     return figure
 
 
@@ -141,7 +145,7 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
     _check_most(most)
     directions = row.directions[:most]
     if not directions:
-        return blank(ax, row.note)
+        return write_undefined(ax, row.note)
     columns = zip(*(_sizes(d) for d in directions), strict=True)
     styles = ((W_COLOUR, W_COLOUR), (DELTA_COLOUR, DELTA_COLOUR), (SUM_COLOUR, "black"))
     seen = [row.w_by_chance]
@@ -176,7 +180,7 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
     ax.set_ylabel("direction k of ΔW", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     scale = " (log scale)" if ax.get_xscale() == "log" else ""
     ax.set_xlabel(f"size along u_k, v_k{scale}", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
-    quiet(ax)
+    style_axes(ax)
     return ax
 
 
@@ -215,56 +219,6 @@ def _explained(directions: Sequence[DirectionGain]) -> str:
     if any(abs(gain) < _CANCELLED for gain in factors):
         said.append("Near 0×: W and ΔW cancel.")
     return "\n".join(said)
-
-
-def by_module(result: Amplification) -> dict[str, list[ModuleAmplification]]:
-    """Return each module's rows, ranks ascending.
-
-    Raises
-    ------
-    UnknownModuleError
-        There is no row.
-    """
-    rows: dict[str, list[ModuleAmplification]] = {}
-    for row in sorted(result.rows, key=lambda row: row.rank):
-        rows.setdefault(row.module, []).append(row)
-    if not rows:
-        raise UnknownModuleError("there is no module to draw: this amplification has no row")
-    return {module: rows[module] for module in dict.fromkeys(row.module for row in result.rows)}
-
-
-def subheading(result: Amplification, fits: int) -> str:
-    """Say whose Table 7 it is, and whether delta W has its scale: the factor depends on it."""
-    adapter, base = (literal(name, max(8, fits // 2 - 4)) for name in (result.adapter, result.base))
-    scale = "ΔW with its scale α/r" if result.scaled else "ΔW without its scale α/r"
-    one = f"{adapter} on {base}; {scale}"
-    return one if len(one) <= fits else f"{adapter} on {base}\n{scale}"
-
-
-def blank(ax: Axes, note: str) -> Axes:
-    """Write why there is nothing to draw."""
-    ax.set(xticks=[], yticks=[])
-    fits = characters(0.9 * ax.get_window_extent().width / ax.figure.dpi, LABEL_SIZE)
-    ax.text(
-        0.5,
-        0.5,
-        textwrap.fill(literal(note or "undefined", 120), min(36, fits)),
-        transform=ax.transAxes,
-        ha="center",
-        va="center",
-        fontsize=LABEL_SIZE,
-        usetex=False,
-    )
-    quiet(ax)
-    return ax
-
-
-def quiet(ax: Axes) -> None:
-    """Give the ticks and the frame the size and the grey that every figure has."""
-    ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
-    ax.tick_params(which="minor", length=1.2, width=0.4)
-    for spine in ax.spines.values():
-        spine.set(linewidth=0.6, edgecolor=FRAME)
 
 
 def _sizes(direction: DirectionGain) -> tuple[float, float, float]:

@@ -6,47 +6,25 @@ import textwrap
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from subspace.errors import ArgumentError, ShapeError
-from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH, hatch, outline
+from subspace.plots.parts.cells import hatch, outline
+from subspace.plots.parts.colours import DIFFERENCE_MAP, PHI_MAP
 from subspace.plots.parts.names import in_two_lines, literal, module_label
-from subspace.results import ModuleSimilarity, Side
+from subspace.plots.parts.page import LABEL_SIZE, TICK_SIZE, TITLE_SIZE, ticks
+from subspace.plots.parts.phi_words import undefined_cells
+from subspace.results import ModuleSimilarity
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    Grid: TypeAlias = NDArray[np.float64]
+    Array: TypeAlias = NDArray[np.float64]
     Mask: TypeAlias = NDArray[np.bool_]
-
-# Both maps keep their order in grey and for the common colour deficiencies.
-PHI_MAP = "viridis"
-DIFFERENCE_MAP = "RdBu_r"
-TICK_SIZE, LABEL_SIZE, TITLE_SIZE = 6.5, 7.0, 7.5  # points, at the figure's own size
-
-SIDE_WORDS: dict[Side, str] = {
-    "A": "right-singular vectors of A",
-    "B": "left-singular vectors of B",
-    "in": "right-singular vectors of ΔW = BA",
-    "out": "left-singular vectors of ΔW = BA",
-    "delta-A": "right-singular vectors of A minus its initial value",
-}
-# Of a placement (appendix H.3, Figure 8) i counts W's vectors and j the update's.
-BASE_WORDS: dict[Side, str] = {
-    "in": "right-singular vectors of W (i) and of ΔW = BA (j)",
-    "out": "left-singular vectors of W (i) and of ΔW = BA (j)",
-}
-# Nothing is corrected for there being many cells: by chance a share p of them is outlined too.
-UNCORRECTED = "each cell by itself, uncorrected"
-# The paper's zoom looks flipped to many readers; one origin, said on the figure, settles it.
-ORIGIN = "Origin: (i, j) = (1, 1) is the top left cell of every panel; i counts down, j rightwards."
 
 
 def phi_heatmap(
-    phi: ModuleSimilarity | Grid,
+    phi: ModuleSimilarity | Array,
     *,
     ax: Axes,
     contour: float | None = 0.01,
@@ -154,51 +132,9 @@ def phi_heatmap(
     return ax
 
 
-def ticks(n: int, most: int = 9) -> list[int]:
-    """Return 1-based tick positions: all up to 8, else 1 and the multiples of a power of two.
-
-    >>> ticks(4), ticks(64), ticks(64, 5)
-    ([1, 2, 3, 4], [1, 8, 16, 24, 32, 40, 48, 56, 64], [1, 16, 32, 48, 64])
-    """
-    if n <= min(8, most):
-        return list(range(1, n + 1))
-    step = 2
-    while n // step + 1 > max(most, 2):
-        step *= 2
-    return [1, *range(step, n + 1, step)]
-
-
-def legend_handles(*, contour: float | None, undefined: bool, whole: bool = False) -> list[Artist]:
-    """Return what a legend needs to say: the outline's level, and the hatch where it is drawn.
-
-    `whole`: some panel is outlined as a whole, which looks like a frame.
-    """
-    handles: list[Artist] = []
-    if contour is not None:
-        label = f"outline: p ≤ {contour:g} against random subspaces, {UNCORRECTED}"
-        label += "; around a panel: all its cells" if whole else ""
-        handles.append(Line2D([], [], color="black", linewidth=1.0, label=label))
-    if undefined:
-        handles.append(
-            Patch(
-                facecolor=UNDEFINED,
-                edgecolor=UNDEFINED_HATCH,
-                hatch=STRIPES,
-                linewidth=0,
-                label="undefined (beyond the numerical rank, or tied singular values)",
-            )
-        )
-    return handles
-
-
-def undefined_cells(result: ModuleSimilarity) -> Mask:
-    """(r_a, r_b): where phi has no value."""
-    return np.asarray(~np.isfinite(result.phi) | result.masked)
-
-
 def _read(
-    phi: ModuleSimilarity | Grid, *, contour: float | None, above_chance: bool
-) -> tuple[Grid, Mask, Mask]:
+    phi: ModuleSimilarity | Array, *, contour: float | None, above_chance: bool
+) -> tuple[Array, Mask, Mask]:
     """Return what to draw, which cells to outline and which have no value, each (r_a, r_b)."""
     if contour is not None and not 0 < contour < 1:
         raise ArgumentError(

@@ -12,19 +12,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from subspace.errors import UnknownModuleError
-from subspace.plots.gains import quiet
-from subspace.plots.heatmap import DIFFERENCE_MAP, TICK_SIZE, TITLE_SIZE
 from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
-from subspace.plots.parts.module_grid import inches, number_cells, paint, placed, upright
+from subspace.plots.parts.colours import DIFFERENCE_MAP
+from subspace.plots.parts.module_grid import inches, number_cells, paint, place_modules, upright
 from subspace.plots.parts.names import distinct, literal
-from subspace.plots.parts.panels import (
+from subspace.plots.parts.page import (
     HEAD_SIZE,
     NARROW,
+    TICK_SIZE,
+    TITLE_SIZE,
+    add_legend_below,
     characters,
     check_width,
-    legend_below,
     new_figure,
-    wrapped,
+    style_axes,
+    wrap,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-    from subspace.plots.parts.module_grid import Grid
+    from subspace.plots.parts.module_grid import NumberGrid
     from subspace.results import Interference
 
     Pair = tuple[str, str]
@@ -123,7 +125,7 @@ def interference_figure(result: Interference, *, width: float = 7.0) -> Figure:
             name = _named(result, pair, cell[0] * columns + margin)
             ax.set_title(name, fontsize=TITLE_SIZE, usetex=False)
     _bar(figure.axes[0].images[0], figure.add_subplot(spec[-1, :]), used - margin)
-    legend_below(figure, handles, note=note, columns=1 if width < NARROW else 2)
+    add_legend_below(figure, handles, note=note, columns=1 if width < NARROW else 2)
     return figure
 
 
@@ -173,20 +175,20 @@ def interference_map(
     return _draw(grid, ax, _norm([grid]), cell)
 
 
-def _grid(result: Interference, pair: Pair, width: float) -> Grid:
+def _grid(result: Interference, pair: Pair, width: float) -> NumberGrid:
     meetings = {name: m.pair(pair) for name, m in result.items()}
     cells = {name: (p.cosine, bool(p.finding)) for name, p in meetings.items() if p is not None}
     if not cells:
         raise UnknownModuleError(f"{pair[0]!r} and {pair[1]!r} have no module in common to draw")
-    return placed(cells, width, "subspace.interference")
+    return place_modules(cells, width, "subspace.interference")
 
 
-def _norm(grids: Sequence[Grid]) -> Normalize:
+def _norm(grids: Sequence[NumberGrid]) -> Normalize:
     most = max((abs(x) for grid in grids for x in grid.numbers), default=1.0)
     return Normalize(-max(most, _LEAST), max(most, _LEAST))
 
 
-def _draw(grid: Grid, ax: Axes, norm: Normalize, cell: tuple[float, float]) -> Axes:
+def _draw(grid: NumberGrid, ax: Axes, norm: Normalize, cell: tuple[float, float]) -> Axes:
     image = paint(grid, ax, cmap=DIFFERENCE_MAP, norm=norm, cell=cell)
     within = _within(grid)
     if digits := grid.fitting(cell, _widest):
@@ -198,7 +200,7 @@ def _draw(grid: Grid, ax: Axes, norm: Normalize, cell: tuple[float, float]) -> A
     return ax
 
 
-def _within(grid: Grid) -> NDArray[np.bool_]:
+def _within(grid: NumberGrid) -> NDArray[np.bool_]:
     inside: NDArray[np.bool_] = np.isfinite(grid.values) & ~grid.finding
     return inside
 
@@ -218,7 +220,7 @@ def _widest(cosine: float, digits: int) -> str:
     return _written(-abs(cosine), digits, inside=True)
 
 
-def _across(grids: Sequence[Grid], width: float) -> int:
+def _across(grids: Sequence[NumberGrid], width: float) -> int:
     """Return how many maps whose layers run downwards fit side by side."""
     wide = max(inches(grid.rows) + 0.35 + 0.3 * len(grid.columns) for grid in grids)
     return max(1, min(len(grids), int((width - 0.1) / wide)))
@@ -237,7 +239,7 @@ def _title(result: Interference, drawn: int, width: float) -> str:
     low, high = min(chances), max(chances)
     spread = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
     weighted = "weighted " * any(w < 0 for w in result.weights)
-    return wrapped(f"cosine of the {weighted}updates of {what}; chance gives 0 ± {spread}", fits)
+    return wrap(f"cosine of the {weighted}updates of {what}; chance gives 0 ± {spread}", fits)
 
 
 def _named(result: Interference, pair: Pair, wide: float) -> str:
@@ -256,14 +258,14 @@ def _bar(image: AxesImage, ax: Axes, wide: float) -> None:
               zip(range(-count, count + 1), ticks, strict=True)]  # fmt: skip
     bar.set_ticks(ticks, labels=labels, usetex=False)
     bar.minorticks_off()
-    quiet(ax)
+    style_axes(ax)
     bar.outline.set_linewidth(0.6)
     ax.set_title("against each other", loc="left", fontsize=TICK_SIZE, pad=2.5, usetex=False)
     ax.set_title("the same way", loc="right", fontsize=TICK_SIZE, pad=2.5, usetex=False)
 
 
 def _handles(
-    result: Interference, grids: Sequence[Grid], cell: tuple[float, float]
+    result: Interference, grids: Sequence[NumberGrid], cell: tuple[float, float]
 ) -> list[Artist]:
     level = f"(level {result.level:g}, Benjamini-Hochberg)"
     label, dot = f"every cosine is beyond chance {level}", ""

@@ -10,15 +10,8 @@ from matplotlib.figure import Figure
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.modules.place import Place, place
 from subspace.plots.figure3 import heading
-from subspace.plots.heatmap import (
-    LABEL_SIZE,
-    TICK_SIZE,
-    TITLE_SIZE,
-    phi_heatmap,
-    undefined_cells,
-)
+from subspace.plots.heatmap import phi_heatmap
 from subspace.plots.parts.colour_end import colour_end, largest
-from subspace.plots.parts.layers_grid import arranged, put
 from subspace.plots.parts.names import (
     chosen,
     kind_labels,
@@ -26,7 +19,10 @@ from subspace.plots.parts.names import (
     literal,
     module_label,
 )
-from subspace.plots.parts.panels import EM, characters, check_width, finish
+from subspace.plots.parts.page import EM, LABEL_SIZE, TICK_SIZE, TITLE_SIZE, characters, check_width
+from subspace.plots.parts.page_layout import arrange, place_panels
+from subspace.plots.parts.phi_panels import finish
+from subspace.plots.parts.phi_words import undefined_cells
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -95,7 +91,7 @@ def layers_figure(
     if not layered:
         words = {row: module_label(row[0], 16) for row in rows}
     shapes = {similarity[name].phi.shape for name in names}
-    grid = arranged(
+    grid = arrange(
         len(rows),
         len(kinds),
         width,
@@ -150,7 +146,7 @@ def layers_figure(
         above_chance=above_chance,
         bar=bar,
     )
-    put(figure, grid, axes, bar)
+    place_panels(figure, grid, axes, bar)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,19 +13,28 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from subspace.plots.gains import quiet
-from subspace.plots.heatmap import LABEL_SIZE, PHI_MAP, TICK_SIZE
 from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
 from subspace.plots.parts.colour_end import end_words, round_end
-from subspace.plots.parts.module_grid import NUMBER, Grid, inches, number_cells, paint, upright
+from subspace.plots.parts.colours import PHI_MAP
+from subspace.plots.parts.module_grid import (
+    NUMBER,
+    NumberGrid,
+    inches,
+    number_cells,
+    paint,
+    upright,
+)
 from subspace.plots.parts.names import distinct, literal
-from subspace.plots.parts.panels import (
+from subspace.plots.parts.page import (
     HEAD_SIZE,
+    LABEL_SIZE,
+    TICK_SIZE,
+    add_legend_below,
     characters,
     check_width,
-    legend_below,
     new_figure,
-    wrapped,
+    style_axes,
+    wrap,
 )
 from subspace.plots.parts.tree import tree
 
@@ -103,7 +113,7 @@ def matrix_figure(
     names = _names(result, characters(room, TICK_SIZE), clustered=clustered)
     heads = inches(names) if upright(names, cell) else 0.1
     used = min(width, max(3.0, n * cell + around))
-    title = wrapped(_title(result), characters(width - 0.2, HEAD_SIZE))
+    title = wrap(_title(result), characters(width - 0.2, HEAD_SIZE))
     fits = characters(width - 0.5, TICK_SIZE)
     handles = _handles(result, cell, fits)
     labels = [str(handle.get_label()) for handle in handles]
@@ -128,7 +138,7 @@ def matrix_figure(
     if clustered:
         tree(result, ax=figure.add_subplot(spec[0, 1], sharey=ax))
     _bar(result, ax.images[0], figure.add_subplot(spec[1, 0]))
-    legend_below(figure, handles, note=note, columns=across)
+    add_legend_below(figure, handles, note=note, columns=across)
     return figure
 
 
@@ -167,7 +177,7 @@ def matrix_map(
     grid = _grid(result, clustered=clustered)
     if names is None:
         names = _names(result, characters(_NAME, TICK_SIZE), clustered=clustered)
-    grid = Grid(grid.values, grid.finding, grid.undefined, tuple(names), tuple(names), "x")
+    grid = replace(grid, rows=tuple(names), columns=tuple(names))
     if cell is None:
         cell = ax.get_window_extent().width / ax.figure.dpi / len(names)
     reverse = "_r" * (result.by == "distance")
@@ -194,12 +204,19 @@ def _longest(result: SimilarityMatrix) -> float:
     return inches([literal(name) for name in result.adapters])
 
 
-def _grid(result: SimilarityMatrix, *, clustered: bool) -> Grid:
+def _grid(result: SimilarityMatrix, *, clustered: bool) -> NumberGrid:
     values = result.square(clustered=clustered)
     beyond = result.square("beyond", clustered=clustered)
     undefined = np.isnan(values) & ~np.eye(len(values), dtype=bool)
     blank = ("",) * len(values)
-    return Grid(values, ~np.isnan(values) & (beyond > 0), undefined, blank, blank, "x")
+    return NumberGrid(
+        values=values,
+        finding=~np.isnan(values) & (beyond > 0),
+        undefined=undefined,
+        rows=blank,
+        columns=blank,
+        layers="x",
+    )
 
 
 def _norm(result: SimilarityMatrix) -> Normalize:
@@ -216,7 +233,7 @@ def _digits(result: SimilarityMatrix, cell: float) -> int:
     return next(fits, 0) if cell >= NUMBER[1] else 0
 
 
-def _words(result: SimilarityMatrix, grid: Grid, digits: int) -> list[str]:
+def _words(result: SimilarityMatrix, grid: NumberGrid, digits: int) -> list[str]:
     """Return the numbers row by row.
 
     Two digits leave the nought before the point out: .12; 1.0 is as long.
@@ -255,7 +272,7 @@ def _bar(result: SimilarityMatrix, image: AxesImage, ax: Axes) -> None:
         MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=result.by == "agreeing")
     )
     bar.minorticks_off()
-    quiet(ax)
+    style_axes(ax)
     bar.outline.set_linewidth(0.6)
     end = image.get_clim()[1]
     upto = f", up to {end:g}" if end < 1 else ""
@@ -274,7 +291,7 @@ def _handles(result: SimilarityMatrix, cell: float, fits: int) -> list[Artist]:
         if within:
             label = f"{'in brackets: ' * numbers}no module beyond chance {level}"
             style = style if numbers else _DOT | {"markersize": 2.5}
-        handles.append(Line2D([], [], label=wrapped(label, fits), **style))
+        handles.append(Line2D([], [], label=wrap(label, fits), **style))
     if len(known) < len(result.pairs):
         handles.append(
             Patch(
@@ -282,7 +299,7 @@ def _handles(result: SimilarityMatrix, cell: float, fits: int) -> list[Artist]:
                 edgecolor=UNDEFINED_HATCH,
                 hatch=STRIPES,
                 linewidth=0,
-                label=wrapped("undefined: no shared module, or no such directions", fits),
+                label=wrap("undefined: no shared module, or no such directions", fits),
             )
         )
     return handles

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from subspace.plots.gains import DELTA_COLOUR, W_COLOUR, blank, quiet
-from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
+from subspace.plots.parts.colours import DELTA_COLOUR, W_COLOUR
 from subspace.plots.parts.names import chosen, literal, module_label
-from subspace.plots.parts.panels import (
+from subspace.plots.parts.page import (
     FRAME,
     HEAD_SIZE,
+    LABEL_SIZE,
     NARROW,
+    TICK_SIZE,
+    TITLE_SIZE,
     characters,
     check_width,
     new_figure,
+    style_axes,
+    write_undefined,
 )
 
 if TYPE_CHECKING:
@@ -153,7 +157,7 @@ half, half, 1.0, none, none, 0.5, (1, 1), 1.0)
     [0.5, 1.0]
     """
     if math.isnan(m.cumulative[-1]):
-        return blank(ax, m.note)
+        return write_undefined(ax, m.note)
     k = np.arange(1, m.d + 1)
     chance = k / m.d
     unit = chance if over == "chance" else np.ones(m.d)
@@ -214,7 +218,7 @@ def spectrum(m: ModuleProfile, *, ax: Axes) -> Axes:
     k = np.arange(1, len(m.sigma) + 1)
     ax.plot(k, m.sigma / m.sigma[0], color=W_COLOUR, linewidth=1.2, label="W: σ_k / σ_1")
     _null_space(ax, m)
-    quiet(ax)
+    style_axes(ax)
     ax.set(xlim=(0, m.d), ylim=(0, 1.05))
     ax.set_xticks(_index_ticks(m.d))
     ax.tick_params(labelbottom=False)  # those of the share stand below
@@ -243,7 +247,7 @@ def _index_ticks(d: int) -> list[int]:
 
 def _frame(ax: Axes, m: ModuleProfile, over: str) -> None:
     """Limits, ticks and labels: both ends of the index have one."""
-    quiet(ax)
+    style_axes(ax)
     name = f"k, first of {m.d} directions of W"
     if over == "chance":
         index = np.arange(1, m.d + 1)

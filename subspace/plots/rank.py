@@ -12,8 +12,6 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from subspace.errors import ArgumentError
 from subspace.modules.place import place
-from subspace.plots.gains import quiet
-from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
 from subspace.plots.parts.cells import STRIPES, UNDEFINED, UNDEFINED_HATCH
 from subspace.plots.parts.names import (
     chosen,
@@ -23,15 +21,19 @@ from subspace.plots.parts.names import (
     literal,
     module_label,
 )
-from subspace.plots.parts.panels import (
+from subspace.plots.parts.page import (
     EM,
     HEAD_SIZE,
+    LABEL_SIZE,
     NARROW,
+    TICK_SIZE,
+    TITLE_SIZE,
+    add_legend_below,
     characters,
     check_width,
-    legend_below,
     new_figure,
-    wrapped,
+    style_axes,
+    wrap,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     from subspace.results import ModuleRank, Rank
 
-    Panel = tuple[str, Mapping[int, ModuleRank]]  # its title, and a module on each row
+    TitledRows = tuple[str, Mapping[int, ModuleRank]]  # its title, and a module on each row
 
 _MOST = 1000  # rows on a page: a pixel each in print
 _ROW = 0.18  # inches: the tallest
@@ -113,7 +115,7 @@ def rank_figure(
     across = math.ceil(len(panels) / down)
     row = min(_ROW, _TALLEST / down / len(rows))
     title = _title(result, width)
-    notes = wrapped(_NOTE, characters(width - 0.3, TICK_SIZE))
+    notes = wrap(_NOTE, characters(width - 0.3, TICK_SIZE))
     handles = _handles(result, [m for _, held in panels for m in held.values()])
     columns = 1 if width < NARROW else 2
     lines = title.count("\n") + notes.count("\n") + math.ceil(len(handles) / columns)
@@ -142,7 +144,7 @@ def rank_figure(
         ax.tick_params(labelleft=n % across == 0, labelbottom=True)
         if n + across < len(panels):
             ax.set_xlabel("")
-    legend_below(figure, handles, note=notes, columns=columns)
+    add_legend_below(figure, handles, note=notes, columns=columns)
     return figure
 
 
@@ -231,7 +233,7 @@ def rank_rows(
     ax.set_ylim(len(rows) + 0.5, 0.5)
     ax.set_yticks(range(1, len(rows) + 1, step), list(rows)[::step], usetex=False)
     ax.set_xlabel("directions", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
-    quiet(ax)
+    style_axes(ax)
     ax.tick_params(axis="y", length=0, pad=3)
     return ax
 
@@ -260,7 +262,7 @@ def _scale(ax: Axes, most: int, most_ticks: int) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _panels(modules: Mapping[str, ModuleRank], width: float) -> tuple[list[Panel], list[str]]:
+def _panels(modules: Mapping[str, ModuleRank], width: float) -> tuple[list[TitledRows], list[str]]:
     """Lay modules out, a panel a kind and a row a layer; without layers all are rows of one."""
     spots = {name: place(name) for name in modules}
     layers = list(dict.fromkeys((s.prefix, s.layer) for s in spots.values()))
@@ -286,7 +288,7 @@ def _title(result: Rank, width: float) -> str:
         said = said.replace("_", "\N{NO-BREAK SPACE}")
     else:
         said = "Ranks of one run's spectrum; a second seed would say which directions are real"
-    return f"{wrapped(said, fits)}\n{wrapped(names, fits)}"
+    return f"{wrap(said, fits)}\n{wrap(names, fits)}"
 
 
 def _handles(result: Rank, modules: Sequence[ModuleRank]) -> list[Artist]:

@@ -1,6 +1,6 @@
 """Table 6 as the page draws it: every mark with its place and its words, for pointer and keys.
 
-What is drawn is that of `subspace.plots.accuracy`: Hu et al. 2021, arXiv:2106.09685, Table 6.
+It draws what `subspace.plots.accuracy` does: Hu et al. 2021, arXiv:2106.09685, Table 6.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.errors import ArgumentError
-from subspace.plots.parts.accuracy_curves import (
+from subspace.plots.accuracy.curves import (
     CROWD,
     apart,
     in_percent,

@@ -168,7 +168,7 @@ def _colours() -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    from subspace.plots.heatmap import PHI_MAP
+    from subspace.plots.parts.colours import PHI_MAP
 
     scale = colormaps[PHI_MAP]
     return [to_hex(scale(n / (_COLOURS - 1))) for n in range(_COLOURS)]

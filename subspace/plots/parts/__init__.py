@@ -1,5 +1,6 @@
-"""What figures share: panels, grids, names, marks along cells.
+"""What figures share.
 
-`panels` sets several heatmaps; `names` writes untrusted names; `module_grid` places modules.
-Start reading with `panels`.
+`page` is what every figure has: letters, widths, a legend below, ticks. `phi_panels` sets several
+heatmaps, `module_grid` places one number per module, `names` writes untrusted names.
+Start reading with `page`.
 """

@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING, Literal, get_args
 
 from subspace.errors import ArgumentError
-from subspace.plots.gains import by_module
-from subspace.plots.parts.module_grid import placed
+from subspace.plots.parts.amplification_rows import rows_by_module
+from subspace.plots.parts.module_grid import place_modules
 
 if TYPE_CHECKING:
-    from subspace.plots.parts.module_grid import Grid
+    from subspace.plots.parts.module_grid import NumberGrid
     from subspace.results import Amplification, ModuleAmplification
 
 Value = Literal["quotient", "factor"]
@@ -21,8 +21,8 @@ TITLES: dict[Value, str] = {
 }
 
 
-def amplification_grid(result: Amplification, value: Value, width: float = 7.0) -> Grid:
-    """Place every module's largest rank by its layer and kind, as `placed` does.
+def amplification_grid(result: Amplification, value: Value, width: float = 7.0) -> NumberGrid:
+    """Place every module's largest rank by its layer and kind, as `place_modules` does.
 
     Raises
     ------
@@ -32,9 +32,9 @@ def amplification_grid(result: Amplification, value: Value, width: float = 7.0) 
         Another value, or more than 1000 layers or kinds.
     """
     check_value(value)
-    drawn = {module: rows[-1] for module, rows in by_module(result).items()}
+    drawn = {module: rows[-1] for module, rows in rows_by_module(result).items()}
     cells = {module: (_number(row, value), bool(row.finding)) for module, row in drawn.items()}
-    return placed(cells, width, "subspace.amplification")
+    return place_modules(cells, width, "subspace.amplification")
 
 
 def check_value(value: str) -> None:
@@ -57,7 +57,7 @@ def ranks_drawn(result: Amplification) -> str:
     >>> ranks_drawn(Amplification("r4", "toy", True, 0, tuple(rows))).split()
     ['rank', '4,', 'each', "module's", 'largest']
     """
-    modules = by_module(result)
+    modules = rows_by_module(result)
     ranks = sorted({rows[-1].rank for rows in modules.values()})
     some = f"rank\u00a0{ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     return some if len(result.rows) == len(modules) else f"{some}, each module's largest"

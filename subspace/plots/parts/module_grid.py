@@ -10,11 +10,9 @@ import numpy as np
 
 from subspace.errors import ArgumentError
 from subspace.modules.place import place
-from subspace.plots.gains import quiet
-from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE
 from subspace.plots.parts.cells import hatch
 from subspace.plots.parts.names import kind_labels, layer_words, literal
-from subspace.plots.parts.panels import EM, characters
+from subspace.plots.parts.page import EM, LABEL_SIZE, TICK_SIZE, characters, style_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +26,8 @@ NUMBER = (0.34, 0.11)  # inches, (width, height): the smallest cell that holds a
 _MOST = 1000  # rows or columns: a pixel each in print
 
 
-@dataclass(frozen=True)
-class Grid:
+@dataclass(frozen=True, kw_only=True)
+class NumberGrid:
     """What is drawn: (rows, columns) arrays, and the words along both."""
 
     values: NDArray[np.float64]  # NaN: undefined, or no such module
@@ -39,10 +37,15 @@ class Grid:
     columns: tuple[str, ...]
     layers: Literal["x", "y"]  # which way they run
 
-    def __getitem__(self, part: slice) -> Grid:
+    def __getitem__(self, part: slice) -> NumberGrid:
         """Return some of the rows."""
-        arrays = (self.values[part], self.finding[part], self.undefined[part])
-        return Grid(*arrays, self.rows[part], self.columns, self.layers)
+        return replace(
+            self,
+            values=self.values[part],
+            finding=self.finding[part],
+            undefined=self.undefined[part],
+            rows=self.rows[part],
+        )
 
     @property
     def numbers(self) -> list[float]:
@@ -61,7 +64,9 @@ class Grid:
         return next((n for n, wide in widths if wide <= 0.95 * cell[0]), 0)
 
 
-def placed(cells: Mapping[str, tuple[float, bool]], width: float, function: str) -> Grid:
+def place_modules(
+    cells: Mapping[str, tuple[float, bool]], width: float, function: str
+) -> NumberGrid:
     """Place every module's number by its layer and kind, both in the order given.
 
     Layers run downwards; rightwards where they fit into `width` inches with a number in each
@@ -81,7 +86,7 @@ def placed(cells: Mapping[str, tuple[float, bool]], width: float, function: str)
     ArgumentError
         More than 1000 layers or kinds.
 
-    >>> grid = placed({"h.0.q": (0.5, True), "h.1.q": (float("nan"), False)}, 7.0, "f")
+    >>> grid = place_modules({"h.0.q": (0.5, True), "h.1.q": (float("nan"), False)}, 7.0, "f")
     >>> grid.rows, grid.columns, grid.layers, grid.undefined.tolist()
     (('q',), ('0', '1'), 'x', [[False, True]])
     """
@@ -104,7 +109,14 @@ def placed(cells: Mapping[str, tuple[float, bool]], width: float, function: str)
     words, most = kind_labels(kinds), characters(0.4 * width, TICK_SIZE)
     depths = tuple(layer_words(layers, "").values())
     heads = tuple(literal(words[kind], most) for kind in kinds)
-    grid = Grid(values, finding, undefined, depths, heads, "y")
+    grid = NumberGrid(
+        values=values,
+        finding=finding,
+        undefined=undefined,
+        rows=depths,
+        columns=heads,
+        layers="y",
+    )
     if len(kinds) > len(layers) or len(layers) * NUMBER[0] <= width - 0.25 - inches(heads):
         turned = {name: getattr(grid, name).T for name in ("values", "finding", "undefined")}
         return replace(grid, **turned, rows=heads, columns=depths, layers="x")
@@ -117,7 +129,7 @@ def inches(words: Sequence[str]) -> float:
 
 
 def paint(
-    grid: Grid, ax: Axes, *, cmap: str, norm: Normalize, cell: tuple[float, float]
+    grid: NumberGrid, ax: Axes, *, cmap: str, norm: Normalize, cell: tuple[float, float]
 ) -> AxesImage:
     """Draw the cells, the stripes of undefined ones, and the words along both sides.
 
@@ -145,14 +157,16 @@ def paint(
     if any(grid.columns if grid.layers == "x" else grid.rows):
         set_label = ax.set_xlabel if grid.layers == "x" else ax.set_ylabel
         set_label("layer", fontsize=LABEL_SIZE, labelpad=6 if stand else 3, usetex=False)
-    quiet(ax)
+    style_axes(ax)
     ax.tick_params(length=0, pad=2)
     ax.tick_params(axis="x", labelrotation=90 if stand else 0)
     ax.spines[:].set_visible(False)  # cells of no module are blank: the map need not be a box
     return image
 
 
-def number_cells(grid: Grid, image: AxesImage, words: Sequence[str], *, bold: bool = False) -> None:
+def number_cells(
+    grid: NumberGrid, image: AxesImage, words: Sequence[str], *, bold: bool = False
+) -> None:
     """Write a word into every cell that has a number, row by row, in black or white.
 
     Parameters

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
-from subspace.plots.gains import quiet
-from subspace.plots.heatmap import LABEL_SIZE
+from subspace.plots.parts.page import LABEL_SIZE, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +39,7 @@ def tree(result: SimilarityMatrix, *, ax: Axes) -> Axes:
     start = low - 0.3 * (high - low) if 0 < 0.5 * high < low < high else 0.0
     ax.set_xlim(start, (high + 0.05 * (high - start)) or 1.0)
     ax.xaxis.set_major_locator(MaxNLocator(2, prune=None))
-    quiet(ax)
+    style_axes(ax)
     ax.tick_params(axis="y", left=False, labelleft=False)
     words = {"phi": "1 − φ", "distance": "distance"}.get(result.by, "1 − share of r")
     ax.set_xlabel(words, fontsize=LABEL_SIZE, labelpad=2, usetex=False)

@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-import math
-import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-
 from subspace.errors import ArgumentError
-from subspace.plots.heatmap import (
-    LABEL_SIZE,
-    ORIGIN,
-    TICK_SIZE,
-    TITLE_SIZE,
-    legend_handles,
-    phi_heatmap,
-    undefined_cells,
-)
+from subspace.plots.heatmap import phi_heatmap
 from subspace.plots.parts.cells import outlined_whole
 from subspace.plots.parts.colour_end import colour_end, end_words
+from subspace.plots.parts.page import (
+    FRAME,
+    HEAD_SIZE,
+    LABEL_SIZE,
+    NARROW,
+    TICK_SIZE,
+    TITLE_SIZE,
+    add_legend_below,
+    characters,
+    new_figure,
+    wrap,
+)
+from subspace.plots.parts.phi_words import ORIGIN, legend_handles, undefined_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from subspace.results import ModuleSimilarity, Similarity
 
-NARROW = 5.0  # inches: below this a figure is one column of a journal page
-# Width of one character in em of DejaVu Sans, matplotlib's own font: measured on names and
-# sentences, rounded up.
-EM = 0.58
-HEAD_SIZE = 8.0  # points
-FRAME = "#b0b0b0"
-_FINE = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)  # of a decade
-
 
 @dataclass(frozen=True)
-class Panel:
+class PhiPanel:
     """One heatmap and what is written on it. ``result`` None leaves the words alone."""
 
     result: ModuleSimilarity | None
@@ -79,31 +71,8 @@ def variants(similarity: Similarity, *, initial: bool) -> list[tuple[str, Simila
     return drawn
 
 
-def characters(inches: float, size: float) -> int:
-    """Return how many characters of `size` points fit into `inches`."""
-    return max(6, int(inches * 72 / (EM * size)))
-
-
-def check_width(width: float) -> None:
-    """Refuse a width that no page and no screen has.
-
-    Raises
-    ------
-    ArgumentError
-        It is not between 3 and 40 inches.
-    """
-    if not (math.isfinite(width) and 3 <= width <= 40):
-        raise ArgumentError(f"width = {width!r}: a figure is 3 to 40 inches wide")
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Make a figure outside pyplot."""
-    engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.04, wspace=0.02, hspace=0.03)
-    return Figure(figsize=(width, height), layout=engine)
-
-
 def draw_panels(
-    rows: Sequence[Sequence[Panel]],
+    rows: Sequence[Sequence[PhiPanel]],
     *,
     width: float,
     title: str,
@@ -153,7 +122,7 @@ def draw_panels(
 
 
 def _draw(
-    panel: Panel,
+    panel: PhiPanel,
     ax: Axes,
     inches: tuple[float, float],
     again: bool,
@@ -163,7 +132,7 @@ def _draw(
     fits = characters(inches[0] + 0.15, TITLE_SIZE)  # a title may use half of the gap beside it
     if panel.result is None:
         ax.set_axis_off()
-        words = wrapped(panel.title, fits)
+        words = wrap(panel.title, fits)
         ax.text(0.5, 0.5, words, ha="center", va="center", fontsize=LABEL_SIZE, usetex=False)
         return
     phi_heatmap(
@@ -174,7 +143,7 @@ def _draw(
         cells=panel.cells,
         triangle=panel.triangle,
         names=panel.names,
-        title=wrapped(panel.title, fits),
+        title=wrap(panel.title, fits),
         most_ticks=(
             min(9, int(inches[1] * 72 / (1.5 * TICK_SIZE))),
             min(9, int(inches[0] * 72 / ((0.64 * len(str(panel.shape[1])) + 0.45) * TICK_SIZE))),
@@ -183,15 +152,6 @@ def _draw(
     )
     if again:  # the panel at the left says it
         ax.set_ylabel("")
-
-
-def wrapped(text: str, most: int) -> str:
-    """Wrap every line at blanks; a no-break space (in "d = 384") and a hyphen hold together."""
-    return "\n".join(
-        piece
-        for line in text.splitlines()
-        for piece in textwrap.wrap(line, most, break_on_hyphens=False)
-    )
 
 
 def finish(
@@ -226,10 +186,10 @@ def finish(
     scale.ax.tick_params(labelsize=TICK_SIZE, length=2, pad=1.5, width=0.6)
     scale.outline.set_linewidth(0.6)
     figure.suptitle(
-        wrapped(title, characters(width - 0.2, HEAD_SIZE)), fontsize=HEAD_SIZE, usetex=False
+        wrap(title, characters(width - 0.2, HEAD_SIZE)), fontsize=HEAD_SIZE, usetex=False
     )
     notes = [ORIGIN, note, end_words(end, above_chance=above_chance) if short else ""]
-    legend_below(
+    add_legend_below(
         figure,
         legend_handles(contour=contour, undefined=undefined, whole=any(map(outlined_whole, axes))),
         note="\n".join(filter(None, notes)),
@@ -241,49 +201,7 @@ def finish(
             spine.set(linewidth=0.6, edgecolor=FRAME)
 
 
-def legend_below(
-    figure: Figure, handles: Sequence[Artist], *, note: str = "", columns: int = 1
-) -> None:
-    """Put a legend outside, below everything, under a note; wrapped to its width."""
-    columns = max(1, min(columns, len(handles)))
-    down = math.ceil(len(handles) / columns)  # matplotlib fills column by column
-    longest = [max(len(str(h.get_label())) for h in handles[k : k + down])
-               for k in range(0, len(handles), down or 1)]  # fmt: skip
-    if sum(longest) + 8 * columns > characters(figure.get_figwidth(), TICK_SIZE):
-        fits = characters(figure.get_figwidth() / columns - 0.5, TICK_SIZE)
-        for handle in handles:
-            handle.set_label(wrapped(str(handle.get_label()), fits))
-    legend = figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=columns,
-        fontsize=TICK_SIZE,
-        title=wrapped(note, characters(figure.get_figwidth() - 0.3, TICK_SIZE)),
-        title_fontsize=TICK_SIZE,
-        frameon=False,
-        borderaxespad=0.1,
-        handlelength=1.8,
-    )
-    legend.get_title().set_multialignment("center")
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return ticks for a log scale from `low` to `high` > 0: decades, else 1-2-5, else finer.
-
-    >>> log_ticks(3, 2e3), log_ticks(3, 60), log_ticks(2.2, 4.5)
-    ([10.0, 100.0, 1000.0], [5.0, 10.0, 20.0, 50.0], [2.2, 2.5, 3.0, 3.5, 4.0, 4.5])
-    """
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found: list[float] = []
-    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), _FINE):
-        found = [float(f"{step}e{n}") for n in decades for step in steps]
-        found = [tick for tick in found if low <= tick <= high]
-        if len(found) >= 3:
-            break
-    return found
-
-
-def with_zoom(panels: Sequence[Panel]) -> list[Panel]:
+def with_zoom(panels: Sequence[PhiPanel]) -> list[PhiPanel]:
     """Append, for each whole grid, its zoom: the triangle j <= i of the first min(r_a, r_b)."""
     zooms = []
     for panel in panels:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import NullLocator
 
 from subspace.errors import ArgumentError
-from subspace.plots.heatmap import TICK_SIZE
+from subspace.plots.parts.page import TICK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

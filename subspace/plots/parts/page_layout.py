@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError
-from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE
-from subspace.plots.parts.panels import EM
+from subspace.plots.parts.page import EM, LABEL_SIZE, TICK_SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +22,8 @@ _FOOT = 0.3  # tick labels and j
 _EDGE = 0.05
 
 
-@dataclass(frozen=True)
-class Grid:
+@dataclass(frozen=True, kw_only=True)
+class PageLayout:
     """Where panels stand, in inches: blocks of `down` rows, a panel a kind in each row."""
 
     blocks: int
@@ -57,9 +56,9 @@ class Grid:
         )
 
 
-def arranged(
+def arrange(
     rows: int, kinds: int, width: float, *, digits: tuple[int, int], word: int, shared: bool
-) -> Grid:
+) -> PageLayout:
     """Choose the blocks: of those with nearly the largest panels the least tall.
 
     `digits` are those of the longest tick label on (i, j), `word` the characters of the longest
@@ -82,7 +81,17 @@ def arranged(
         side = min(wide, tall, _LARGEST)
         steps = (side + across, max(side + between, least))
         if side >= _LEAST:
-            grids.append(Grid(blocks, down, kinds, side, steps, margin, shared))
+            grids.append(
+                PageLayout(
+                    blocks=blocks,
+                    down=down,
+                    kinds=kinds,
+                    side=side,
+                    step=steps,
+                    margin=margin,
+                    shared=shared,
+                )
+            )
     if not grids:
         raise ArgumentError(
             f"{kinds} kinds of module side by side do not fit into {width:g} inches; choose some "
@@ -96,7 +105,9 @@ def arranged(
     return chosen
 
 
-def put(figure: Figure, grid: Grid, axes: dict[tuple[int, int], Axes], bar: Axes) -> None:
+def place_panels(
+    figure: Figure, grid: PageLayout, axes: dict[tuple[int, int], Axes], bar: Axes
+) -> None:
     """Give the page its height and all that stands on it its place."""
     title, legend, dpi = figure.texts[0], figure.legends[0], figure.dpi
     heads = [ax.title.get_window_extent().height for (y, _), ax in axes.items() if y == 0]

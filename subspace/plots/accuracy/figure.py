@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import MaxNLocator
 
 from subspace.errors import ArgumentError
-from subspace.plots.gains import blank, quiet
-from subspace.plots.heatmap import LABEL_SIZE, TICK_SIZE, TITLE_SIZE
-from subspace.plots.parts.accuracy_curves import (
+from subspace.plots.accuracy.curves import (
     BAND,
     COLOURS,
     CROWD,
@@ -29,7 +27,7 @@ from subspace.plots.parts.accuracy_curves import (
     scale_limits,
     target_curves,
 )
-from subspace.plots.parts.accuracy_words import (
+from subspace.plots.accuracy.words import (
     counted_words,
     legend_height,
     legend_lines,
@@ -37,14 +35,19 @@ from subspace.plots.parts.accuracy_words import (
     title_words,
 )
 from subspace.plots.parts.names import literal
-from subspace.plots.parts.panels import (
+from subspace.plots.parts.page import (
     HEAD_SIZE,
+    LABEL_SIZE,
     NARROW,
+    TICK_SIZE,
+    TITLE_SIZE,
+    add_legend_below,
     characters,
     check_width,
-    legend_below,
     new_figure,
-    wrapped,
+    style_axes,
+    wrap,
+    write_undefined,
 )
 
 if TYPE_CHECKING:
@@ -110,7 +113,7 @@ def accuracy_figure(table: Table6, *, width: float = 7.0) -> Figure:
     columns = 1 if width < NARROW else 2
     fits = characters(width / columns - 0.55, TICK_SIZE)
     handles = legend_lines(table, panels.values(), sets, fits, columns)
-    notes = wrapped(note_words(panels, sets), characters(width - 0.3, TICK_SIZE))
+    notes = wrap(note_words(panels, sets), characters(width - 0.3, TICK_SIZE))
     title = title_words(table.rows, characters(width - 0.2, HEAD_SIZE))
     lines = title.count("\n") + notes.count("\n") + legend_height(handles, columns)
     figure = new_figure(width, down * (inches[1] + 0.35) + 0.5 + 0.125 * lines)
@@ -128,7 +131,7 @@ def accuracy_figure(table: Table6, *, width: float = 7.0) -> Figure:
             ax.set_xlabel("")
     for ax in said:  # at the left of a row once, where its panels count one thing
         ax.set_ylabel("")
-    legend_below(figure, handles, note=notes, columns=columns)
+    add_legend_below(figure, handles, note=notes, columns=columns)
     return figure
 
 
@@ -193,7 +196,7 @@ def accuracy(
     check_sets(sets)
     low, high = scale_limits(rows)
     if not low < high:
-        return blank(ax, "no run ended")
+        return write_undefined(ax, "no run ended")
     ranks = sorted({rank for curve in curves.values() for rank in curve})
     rings = {f.targets: f.rank for f in nearly_enough if f.data == rows[0].data}
     for targets, curve in curves.items():
@@ -216,7 +219,7 @@ def accuracy(
     ax.set_xlabel("rank r", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     words = f"{counted_words(rows)} (%)"
     ax.set_ylabel(words, fontsize=LABEL_SIZE, labelpad=2, usetex=False)
-    quiet(ax)
+    style_axes(ax)
     return ax
 
 

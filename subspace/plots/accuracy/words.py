@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.lines import Line2D
 
-from subspace.plots.parts.accuracy_curves import (
+from subspace.plots.accuracy.curves import (
     BAND,
     CROWD,
     LINE,
@@ -22,7 +22,7 @@ from subspace.plots.parts.accuracy_curves import (
     target_curves,
 )
 from subspace.plots.parts.names import literal
-from subspace.plots.parts.panels import wrapped
+from subspace.plots.parts.page import wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +56,7 @@ def title_words(rows: Sequence[SweepRow], fits: int) -> str:
         )
     else:
         second = "one seed" if most else "no run ended"
-    return f"{wrapped(first, fits)}\n{wrapped(second, fits)}"
+    return f"{wrap(first, fits)}\n{wrap(second, fits)}"
 
 
 def counted_words(rows: Iterable[SweepRow]) -> str:
@@ -166,7 +166,7 @@ def legend_lines(
         Line2D([], [], label=literal(_words(targets), fits), **curve_style(k))
         for k, targets in enumerate(sets)
     ]
-    marks = [Line2D([], [], label=wrapped(label, fits), **style) for label, style in kinds]
+    marks = [Line2D([], [], label=wrap(label, fits), **style) for label, style in kinds]
     if columns == 1:
         return [*names, *marks]
     length = max(len(names), len(marks))
