@@ -15,7 +15,7 @@ The methods, cheapest first; the caller takes the next one while `Orthogonal.sou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -32,7 +32,7 @@ CHOLESKY_QR2_KAPPA = 1e7  # beyond it the first Cholesky of CholeskyQR2 loses or
 _PANEL = 1 << 17  # entries of a panel of `gram`: 1 MB of float64, within a core's own cache
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Orthogonal:
     """``F = scale * Q @ R`` of tall factors F (..., d, r), with k = min(d, r).
 
@@ -153,15 +153,21 @@ def orthogonalise(tall: Tensor, method: QRMethod) -> Orthogonal:
         result = _explicit(
             Q, R, torch.full_like(scale, torch.nan), scale == scale, "householder_qr"
         )
-    return Orthogonal(
-        result.columns, result.transform, result.R, scale, result.kappa, result.sound, method
-    )
+    return replace(result, scale=scale)
 
 
 def _explicit(Q: Tensor, R: Tensor, kappa: Tensor, sound: Tensor, method: QRMethod) -> Orthogonal:
     eye = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
     eye = eye.expand(*Q.shape[:-2], *eye.shape)
-    return Orthogonal(Q, eye, R, torch.ones_like(kappa), kappa, sound, method)
+    return Orthogonal(
+        columns=Q,
+        transform=eye,
+        R=R,
+        scale=torch.ones_like(kappa),
+        kappa=kappa,
+        sound=sound,
+        method=method,
+    )
 
 
 def _cholesky_qr2(tall: Tensor) -> Orthogonal:

@@ -48,7 +48,7 @@ _WEIGHTS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Pretrained:
     """A base checkpoint: module name to `Weight`, nothing read but headers.
 
@@ -147,7 +147,15 @@ class Pretrained:
         def read() -> torch.Tensor:
             return as_map(stored(), transposed=turned)
 
-        return Weight(module, source, shape, turned, header.dtype, read, (tensor,))
+        return Weight(
+            name=module,
+            source=source,
+            shape=shape,
+            stored_transposed=turned,
+            dtype=header.dtype,
+            _read=read,
+            tensors=(tensor,),
+        )
 
     def _numbers(self, tensor: str, source: str) -> Callable[[], torch.Tensor]:
         """Check how a tensor is stored; return what reads its numbers."""
@@ -194,7 +202,15 @@ class Pretrained:
         shape = sum(w.shape[0] for w in weights), weights[0].shape[1]
         source = " + ".join(w.source for w in weights)
         tensors = tuple(tensor for w in weights for tensor in w.tensors)
-        return Weight(module, source, shape, False, weights[0].dtype, read, tensors)
+        return Weight(
+            name=module,
+            source=source,
+            shape=shape,
+            stored_transposed=False,
+            dtype=weights[0].dtype,
+            _read=read,
+            tensors=tensors,
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
@@ -257,13 +273,13 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
         raise FormatError(f"{weights}: holds no weight matrix (a tensor named ….weight)")
     named = path if path.is_dir() or weights.name not in _WEIGHTS else path.parent
     return Pretrained(
-        named.resolve().name,
-        path,
-        config,
-        tensors,
-        found,
-        group_by_bare_name(found),
-        stores_conv1d(tensors, config),
+        name=named.resolve().name,
+        path=path,
+        config=config,
+        tensors=tensors,
+        _modules=found,
+        _groups=group_by_bare_name(found),
+        _conv1d=stores_conv1d(tensors, config),
     )
 
 

@@ -22,7 +22,7 @@ EMBEDDINGS = frozenset(
 CONV1D = frozenset({"c_attn", "c_fc", "c_proj", "q_attn"})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Weight:
     """One module's pretrained weight, read when `W` is asked for.
 

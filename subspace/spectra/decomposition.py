@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from subspace.spectra.solved import Directions, Method
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Spectrum:
     """Thin SVD of one update: ``delta W = U @ diag(S) @ V.T``.
 
@@ -114,6 +114,15 @@ def _spectra(updates: Sequence[LowRankUpdate], device: str | torch.device) -> li
         left, right = solved.directions[0], solved.partners[0]
         S = left.S[: min(update.rank, *update.shape)]
         results.append(
-            Spectrum(update.name, S, left.rank, left.level, left.error, left.method, left, right)
+            Spectrum(
+                name=update.name,
+                S=S,
+                rank=left.rank,
+                level=left.level,
+                error=left.error,
+                method=left.method,
+                _left=left,
+                _right=right,
+            )
         )
     return results

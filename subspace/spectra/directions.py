@@ -7,6 +7,7 @@ the next.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -190,21 +191,24 @@ def _solve_by(
         unsure &= torch.arange(core.S.shape[1]) < ranks[:, None]
         sound &= empty | (core.sound & ~unsure.any(-1))
         methods: list[Method] = ["none" if zero else method for zero in empty.tolist()]
-        facts = zip(
-            core.S * gain[:, None],
-            ranks.tolist(),
-            (level * gain).tolist(),
-            (error * gain).tolist(),
-            methods,
-            [u.beyond for u in updates],
-            strict=True,
-        )
-        for at, each in enumerate(facts):
+        S, levels, errors = core.S * gain[:, None], level * gain, error * gain
+        for at, update in enumerate(updates):
             columns = here.parts[n].columns[at]
-            found[at][0].append(Directions(len(columns), _mixed(columns, mixed[n][at]), *each))
+            own = Directions(
+                dimension=len(columns),
+                formed=_mixed(columns, mixed[n][at]),
+                S=S[at],
+                rank=int(ranks[at]),
+                level=float(levels[at]),
+                error=float(errors[at]),
+                method=methods[at],
+                beyond=update.beyond,
+            )
+            found[at][0].append(own)
             if turned is not None and there is not None:
                 columns = there.parts[n].columns[at]
-                found[at][1].append(Directions(len(columns), _mixed(columns, turned[at]), *each))
+                other = _mixed(columns, turned[at])
+                found[at][1].append(replace(own, dimension=len(columns), formed=other))
     return [
         (Solved(tuple(directions), tuple(partners), overlap), certain)
         for (directions, partners), overlap, certain in zip(

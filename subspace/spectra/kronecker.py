@@ -125,13 +125,13 @@ class _Product:
         empty = gain == 0 or float(self.S[0]) == 0
         rank = 0 if empty else int((max(error, level) < self.S).sum())
         return Directions(
-            first.shape[0] * second.shape[0],
-            formed,
-            self.S * gain,
-            rank,
-            level * gain,
-            error * gain,
-            "none" if empty else "householder_qr",
+            dimension=first.shape[0] * second.shape[0],
+            formed=formed,
+            S=self.S * gain,
+            rank=rank,
+            level=level * gain,
+            error=error * gain,
+            method="none" if empty else "householder_qr",
         )
 
 

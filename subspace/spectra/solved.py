@@ -20,7 +20,7 @@ Method = linalg.QRMethod | Literal["none"]  # none: a zero factor has nothing to
 CELL_BOUND = 1e-6  # a method whose error bound on some phi(i, j) is larger gives way to the next
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Directions:
     """The leading directions of one side of one module; themselves only where `form` is called."""
 
