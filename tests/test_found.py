@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.training import TrainConfig
-from subspace.training.sweep.copy import kept
+from subspace.training.sweep.copy import copy_run
 from subspace.training.sweep.read import find_runs
 from subspace.training.sweep.summary import table6
 
@@ -150,23 +150,23 @@ def test_a_kept_copy_follows_the_run(tmp_path):
     run = write_run(tmp_path / "run", rank=8)
     (cell,) = find_runs([run])
     store = tmp_path / "store"
-    assert kept(cell, store) is None  # a record alone
+    assert copy_run(cell, store) is None  # a record alone
     write_weights(run)
-    copy = kept(cell, store)
+    copy = copy_run(cell, store)
     assert copy == store / "r8-seed0"
     for file in run.iterdir():
         assert (copy / file.name).read_bytes() == file.read_bytes()
     stamp = (copy / "adapter_model.safetensors").stat().st_mtime_ns
-    assert kept(cell, store) == copy
+    assert copy_run(cell, store) == copy
     assert (copy / "adapter_model.safetensors").stat().st_mtime_ns == stamp
 
     # The weights go away and the copy stays; trained anew, the run is copied anew.
     (run / "adapter_model.safetensors").unlink()
-    assert kept(cell, store) == copy
+    assert copy_run(cell, store) == copy
     (run / "training.json").write_text((run / "training.json").read_text() + "\n")
-    assert kept(cell, store) is None
+    assert copy_run(cell, store) is None
     write_weights(run, value=0.2)
-    assert kept(cell, store) == copy
+    assert copy_run(cell, store) == copy
     assert load_file(copy / "adapter_model.safetensors")["x"][0, 0] == torch.tensor(0.2)
     assert not list(store.glob(".*"))
 
@@ -179,8 +179,8 @@ def test_what_is_no_copy_is_not_written_over(tmp_path):
     other = write_run(tmp_path / "store" / "r8-seed0", rank=8, learning_rate=0.5)
     write_weights(other)
     with pytest.raises(ArgumentError, match=r"store/r8-seed0: in the place of a copy of \S+/run"):
-        kept(cell, tmp_path / "store")
+        copy_run(cell, tmp_path / "store")
     (other / "training.json").unlink()
     with pytest.raises(ArgumentError, match="move or delete it, or choose another folder"):
-        kept(cell, tmp_path / "store")
+        copy_run(cell, tmp_path / "store")
     assert (other / "adapter_model.safetensors").exists()

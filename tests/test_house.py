@@ -52,7 +52,17 @@ ROOMS = {
         "plots",
     },
     "training": {"modules", "results"},
-    "gallery": {"adapters", "measures", "results", "findings", "plots", "training", "cli"},
+    "gallery": {
+        "modules",
+        "adapters",
+        "pretrained",
+        "measures",
+        "results",
+        "findings",
+        "plots",
+        "reports",
+        "training",
+    },
     "cli": {
         "gallery",
         "modules",

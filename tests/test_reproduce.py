@@ -462,10 +462,11 @@ def test_a_run_that_fails_is_named(world, tmp_path):
 
 @pytest.mark.parametrize(("chosen", "edge"), [(1e-3, True), (2e-3, False), (4e-3, True)])
 def test_a_rate_at_the_end_of_what_was_tried_is_told(chosen, edge):
-    from subspace.gallery.page import _at_an_edge
-    from subspace.results import SweepRow
+    from subspace.findings.table6 import describe_rates, is_at_edge
+    from subspace.results import SweepRow, Table6
 
     tried = tuple((rate, 0.5) for rate in (1e-3, 2e-3, 4e-3))
     row = SweepRow("d", "lora", "q", 8, 16.0, chosen, (0,), (0.5,), (), (), (), None, tried)
-    assert _at_an_edge(row) is edge
-    assert not _at_an_edge(replace(row, searched=()))
+    assert is_at_edge(row) is edge
+    assert describe_rates(Table6((row,), ())).endswith("d, q, r = 8.") is edge
+    assert not is_at_edge(replace(row, searched=()))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from subspace.cli import main
-from subspace.cli.sweep_table import enough
 from subspace.errors import ArgumentError
+from subspace.findings.table6 import describe_enough
 from subspace.results import SweepRow, Table6
 from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.sweep.file import NOT_OF_A_SWEEP
@@ -178,7 +178,7 @@ def test_which_rank_is_enough_is_said_of_the_ranks_trained():
             for r, a in accuracy.items()
         )
         found = nearly_enough(rows)
-        return enough(found, Table6(rows, (found,)))
+        return describe_enough(found, Table6(rows, (found,)))
 
     assert said(8) == "d, q: r = 8 is the best, and no smaller rank was trained"
     assert said(64, 8) == "d, q: r = 8 is the best, and no smaller rank was trained"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from subspace.cli.sweep_table import echo_cells_csv, echo_table6, enough, show_cells
+from subspace.cli.sweep_table import echo_cells_csv, echo_table6, show_cells
+from subspace.findings.table6 import describe_enough
 from subspace.reports.tables import of_table6
 from subspace.results import SweepRow, Table6
 from subspace.training import TrainConfig
@@ -175,7 +176,7 @@ def test_runs_that_all_reached_the_same_tell_nothing_of_the_rank():
             SweepRow("d", "lora", "q", rank, 16.0, 1e-3, (0, 1), (test, test), (), (), (), None)
             for rank, test in zip((1, 8), tests, strict=True)
         )
-        return enough(nearly_enough(rows), Table6(rows, ()))
+        return describe_enough(nearly_enough(rows), Table6(rows, ()))
 
     assert said(0.0, 0.0) == "d, q: every run reached 0.0%, which tells nothing of the rank"
     assert said(0.0, 0.5) == "d, q: no smaller rank is nearly as good as r = 8"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Adapters and figures go here; what is there already is used.",
 )
-@output.output("json", "csv", csv="Write one line a run.")
+@output.output("json", "csv", csv="Write one line per run.")
 def command(out: Path, output: Output) -> None:
     """Train r = 8, r = 64 and a second seed of r = 64, compare them: Figures 3 and 4, Table 7.
 
@@ -41,8 +41,8 @@ def command(out: Path, output: Output) -> None:
     """  # noqa: D301 - click wants the real character
     check_folder(out)
     piped = output.form != "table"
-    runs = _trained(out, to_stderr=piped)
-    result = _compared(out, runs)
+    runs = _train(out, to_stderr=piped)
+    result = _compare(out, runs)
     output.emit(
         result,
         show=lambda: show(result),
@@ -51,7 +51,7 @@ def command(out: Path, output: Output) -> None:
     click.echo(f"wrote {figures}; the adapters are in {out / 'adapters'}", err=piped)
 
 
-def _trained(out: Path, *, to_stderr: bool) -> tuple[DemoRun, ...]:
+def _train(out: Path, *, to_stderr: bool) -> tuple[DemoRun, ...]:
     """Train each run, or take what is there, and say how well it does as soon as that is known."""
     from subspace.results import DemoRun
     from subspace.training import DEMO, train
@@ -71,27 +71,28 @@ def _trained(out: Path, *, to_stderr: bool) -> tuple[DemoRun, ...]:
     return tuple(runs)
 
 
-def _compared(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
+def _compare(out: Path, runs: tuple[DemoRun, ...]) -> Demo:
     """Draw Figure 3 of the two ranks and Figure 4 of the two seeds, and measure Table 7."""
-    from subspace.adapters import load
+    from subspace.adapters import align, load
     from subspace.cli.shared.phi_figures import draw
     from subspace.findings import describe_amplification, describe_similarity
-    from subspace.measures.amplification.measure import amplifications
-    from subspace.measures.similarity.measure import similarity
     from subspace.plots.save import save
+    from subspace.reports.gather import Comparison, Request, gather
     from subspace.results import Demo
     from subspace.training import DEMO
 
-    adapters = {run.name: load(run.folder) for run in runs}
-    ranks = similarity(adapters["r8"], adapters["r64"])
-    seeds = similarity(adapters["r64"], adapters["r64-seed1"])
+    small, large, twin = align([load(run.folder) for run in runs])
+    request = Request(
+        comparisons=[Comparison(small, large), Comparison(large, twin)], amplified=[small, large]
+    )
+    measured = gather(request, reading.open_base(DEMO["r8"].model))
+    ranks, seeds = measured.similarities.values()
     figures = [out / "figure3.png", out / "figure4.png"]
     save(draw(ranks, figure="3"), figures[0])
     save(draw(seeds, figure="4"), figures[1])
-    base = reading.open_base(DEMO["r8"].model)
-    tables = amplifications([adapters[name] for name in ("r8", "r64")], base)
-    sentences = (*describe_similarity(ranks, seeds), describe_amplification(tables))
-    return Demo(runs, (ranks, seeds), tuple(tables), sentences, tuple(map(str, figures)))
+    table7 = tuple(measured.amplifications.values())
+    sentences = (*describe_similarity(ranks, seeds), describe_amplification(table7))
+    return Demo(runs, (ranks, seeds), table7, sentences, tuple(map(str, figures)))
 
 
 def show(result: Demo) -> None:

@@ -11,23 +11,26 @@ import click
 from subspace.cli.shared import options, output, reading
 from subspace.cli.shared.places import check_folder, check_runs
 from subspace.cli.shared.printing import say
+from subspace.cli.shared.progress import sweep_progress
 from subspace.errors import ArgumentError
-from subspace.gallery.sweeps import (
-    TRAINING,
-    controls,
-    kept_copy,
-    refuse_before_training,
-    run,
-    sweeps,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from subspace.cli.shared.output import Output
     from subspace.results import Reproduction
     from subspace.training.config import TrainConfig
+    from subspace.training.sweep.grid import Sweep
     from subspace.training.sweep.run import SweepRun
+
+# 8 and 64 are among the ranks, for they are compared.
+QUICK = "--ranks 1,8,64 --seeds 0,1 --reference head --steps 120 --warmup 10 --eval-every 60"
+WHOLE = "--ranks 1,2,4,8,64 --seeds 0,1,2 --reference head --steps 300 --warmup 20 --eval-every 100"
+_COLUMNS = ("text_column", "label_column", "pair_column", "completion_column")
+TRAINING = (
+    "model", "data", "ranks", "seeds", "steps", "targets", "lr", "max_length", "alpha", *_COLUMNS
+)  # fmt: skip
+"""Options that only training heeds."""
 
 
 @click.command()
@@ -73,7 +76,7 @@ if TYPE_CHECKING:
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Optimiser steps of each run; warm-up and looks in proportion.  "
+    help="Optimiser steps of each run; warm-up and evaluations in proportion.  "
     "[default: 300; with --quick 120]",
 )
 @click.option(
@@ -126,7 +129,7 @@ if TYPE_CHECKING:
     "json",
     "csv",
     json="Write as JSON what was made: files, Tables 6 and 7, claims, findings.",
-    csv="Write the same as CSV, one line a number.",
+    csv="Write the same as CSV, one line per number.",
 )
 def command(
     folders: tuple[Path, ...],
@@ -156,8 +159,10 @@ def command(
         subspace reproduce runs/ --base ./my-bert --out mine
     """  # noqa: D301 - click wants the real character
     from subspace.cli.train import words_of
-    from subspace.gallery.runs import adapters_of, compared
-    from subspace.gallery.write import Typed, write_gallery
+    from subspace.gallery.figures import Commands
+    from subspace.gallery.runs import choose_runs, load_adapters
+    from subspace.gallery.sweeps import keep_copy, plan_controls, refuse_before_training
+    from subspace.gallery.write import write_gallery
     from subspace.training.folder import read_record
 
     check_folder(out)
@@ -170,45 +175,45 @@ def command(
         if base is None:
             raise ArgumentError("what are these runs of? give their checkpoint with --base MODEL")
         checkpoint = reading.open_base(base)
-        cells = find_runs(folders)
-        chosen = compared(cells, wanted, weights=True)
-        places = {cell.folder: cell.folder for cell in chosen.cells}
+        runs = find_runs(folders)
+        chosen = choose_runs(runs, wanted, weights=True)
+        places = {run.folder: run.folder for run in chosen.runs}
     else:
-        asked = sweeps(quick, configs, out)
+        asked = _read_sweeps(quick, configs, out)
         first, _ = asked[0]
         base = base or first.options.model
         checkpoint = reading.open_base(base)
         refuse_before_training(asked, wanted)
         check_runs(asked)
-        runs: dict[TrainConfig, SweepRun] = {}
+        once: dict[TrainConfig, SweepRun] = {}
         for sweep, place in asked:
-            for cell in run(sweep, place, jobs):
-                runs.setdefault(cell.config, cell)  # two sweeps may have one reference
-        cells = list(runs.values())
-        chosen = compared(cells, wanted)
-        chosen = replace(chosen, controls=controls(chosen, first, jobs))
-        places = {cell.folder: kept_copy(cell, out) for cell in chosen.cells}
+            for run in _train(sweep, place, jobs):
+                once.setdefault(run.config, run)  # two sweeps may have one reference
+        runs = list(once.values())
+        chosen = choose_runs(runs, wanted)
+        chosen = replace(chosen, controls=tuple(_train(*plan_controls(chosen, first), jobs)))
+        places = {run.folder: keep_copy(run, out, _warn) for run in chosen.runs}
     trained = [
         # One that was trained again has a new record.
-        replace(cell, record=read_record(cell.folder)) if cell.folder in places else cell
-        for cell in cells
-        if not cell.config.shuffle_labels
+        replace(run, record=read_record(run.folder)) if run.folder in places else run
+        for run in runs
+        if not run.config.shuffle_labels
     ]
-    adapters = adapters_of(chosen, places)
+    adapters = load_adapters(chosen, places)
     within = folders or (out,)
-    typed = Typed(
+    commands = Commands(
         command=words,
         folder=options.portable(out),
         base=options.portable(base),
         runs={each.name: _portable(each.path, within) for each in adapters.adapters},
         absent={
-            cell.config.run_name: words_of(
-                cell.config, "--overwrite", "--out", _portable(cell.folder, within)
+            run.config.run_name: words_of(
+                run.config, "--overwrite", "--out", _portable(run.folder, within)
             )
-            for cell in chosen.absent
+            for run in chosen.absent
         },
     )
-    made = write_gallery(trained, adapters, checkpoint, out, typed)
+    made = write_gallery(trained, adapters, checkpoint, out, commands)
     output.emit(
         made,
         show=lambda: show(made),
@@ -220,6 +225,56 @@ def show(made: Reproduction) -> None:
     """Print the findings."""
     for sentence in made.findings:
         say(sentence)
+
+
+def _read_sweeps(quick: bool, configs: Sequence[Path], out: Path) -> list[tuple[Sweep, Path]]:
+    """Return each sweep that the running command asks for, with the folder of its runs."""
+    from subspace.gallery.sweeps import leave_out_head
+
+    typed = {
+        f"--{name.replace('_', '-')}": str(click.get_current_context().params[name])
+        for name in TRAINING
+        if options.given(name)
+    }
+    if not configs:
+        words = (QUICK if quick else WHOLE).split()
+        preset = dict(zip(words[::2], words[1::2], strict=True))
+        sweep, runs = _read_sweep(_shorten(preset, typed) | typed | {"--out": str(out / "runs")})
+        return [(leave_out_head(sweep), runs)]
+    if quick:
+        raise ArgumentError("--quick is a sweep, and --config is another; give one of them")
+    return [_read_sweep({"--config": str(config)} | typed) for config in configs]
+
+
+def _read_sweep(words: Mapping[str, str]) -> tuple[Sweep, Path]:
+    from subspace.cli.train import sweep_of
+
+    try:
+        return sweep_of([f"{name}={value}" for name, value in words.items()])
+    except click.UsageError as error:
+        error.ctx = click.get_current_context()  # the usage to show is this verb's
+        raise
+
+
+def _shorten(preset: Mapping[str, str], typed: Mapping[str, str]) -> dict[str, str]:
+    """Return the preset with its warm-up and evaluations in proportion to the steps asked for."""
+    shortened = dict(preset)
+    if "--steps" in typed:
+        for name in ("--warmup", "--eval-every"):
+            part = int(preset[name]) / int(preset["--steps"])
+            shortened[name] = str(max(1, round(part * int(typed["--steps"]))))
+    return shortened
+
+
+def _train(sweep: Sweep, folder: Path, jobs: int) -> list[SweepRun]:
+    from subspace.gallery.sweeps import train_runs
+
+    with sweep_progress(sweep.runs, sweep.options.steps) as (tell, finish):
+        return train_runs(sweep, folder, jobs=jobs, progress=tell, finished=finish)
+
+
+def _warn(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _portable(place: Path | None, within: Sequence[Path]) -> str:

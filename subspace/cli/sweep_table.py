@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from subspace.cli.shared.printing import echo_csv, echo_table, say
-from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
+from subspace.findings.table6 import describe_enough, set_beside_paper
 from subspace.results.numbers import percent
 from subspace.results.render import latex_table, markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from subspace.results import NearlyEnough, SweepRow, Table6
+    from subspace.results import SweepRow, Table6
     from subspace.training.sweep.run import SweepRun
 
 
@@ -124,7 +123,7 @@ def _counted(writes: bool) -> tuple[str, ...]:
 def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> None:
     """Write accuracy over rank and matrices as the paper prints it, its own figures below."""
     counted = any(row.metric != "accuracy" for row in table)
-    header, rows = table6_cells(table, counted=counted)
+    header, rows = set_beside_paper(table, counted=counted)
     left = 3 if counted else 2
     if style != "text":
         click.echo(
@@ -135,78 +134,13 @@ def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> N
     say(f"{what}, mean ± standard deviation over seeds (Table 6)")
     echo_table(header, rows, left=left)
     for found in table.nearly_enough:
-        say(enough(found, table))
+        say(describe_enough(found, table))
     say(
         "nearly enough: the smallest rank whose mean is within one standard error of the best, "
         "paired over seeds"
     )
     for row in table:
         _say_how(row)
-
-
-def table6_cells(table: Table6, *, counted: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: the sweep's, and below them the paper's for the same matrices.
-
-    With `counted` a column says what the numbers of a row are, and a task of writing has a second
-    row with the loss of a token of its test texts.
-    """
-    ranks = sorted({row.rank for row in table if row.rank is not None})
-    references = any(row.rank is None for row in table)
-    header = ["data", "adapted", *(["counted"] if counted else [])]
-    header += [*(f"r = {rank}" for rank in ranks), *(["no rank"] if references else [])]
-    width = len(ranks) + references
-    lines: dict[tuple[str, ...], list[str]] = {}
-    for row in table:
-        name = row.targets if row.rank is not None else f"{row.method} (reference)"
-        at = ranks.index(row.rank) if row.rank is not None else width - 1
-        for what, cell in _counts(row) if counted else [("", _spread(row))]:
-            key = (row.data, name, *([what] if counted else []))
-            lines.setdefault(key, ["-"] * width)[at] = cell
-    rows = [[*key, *line] for key, line in lines.items()]
-    ours = {named for row in table if (named := matrices(row.targets)) is not None}
-    if ours and set(ranks) & set(TABLE6_RANKS):
-        for data, sets in TABLE6.items():
-            for named in sets:
-                if named in ours:
-                    line = ["-"] * width
-                    for rank, figure in zip(TABLE6_RANKS, sets[named], strict=True):
-                        if rank in ranks:
-                            line[ranks.index(rank)] = f"{figure:.1f}"
-                    means = ["accuracy (%)"] if counted else []
-                    rows.append([f"paper: GPT-3, {data}", named, *means, *line])
-    return header, rows
-
-
-def _counts(row: SweepRow) -> list[tuple[str, str]]:
-    found = [(f"{row.metric} (%)", _spread(row))]
-    if row.metric != "accuracy" and row.loss:
-        many = f" ± {stdev(row.loss):.3f}" if len(row.loss) > 1 else ""
-        found.append(("token loss (nats)", f"{mean(row.loss):.3f}{many}"))
-    return found
-
-
-def _spread(row: SweepRow) -> str:
-    if not row.test:
-        return "failed"
-    many = f" ± {100 * row.std:.1f}" if len(row.test) > 1 else ""
-    return f"{100 * row.mean:.1f}{many}"
-
-
-def enough(found: NearlyEnough, table: Table6) -> str:
-    """Say which rank is nearly enough."""
-    where, rank, best = f"{found.data}, {found.targets}", found.rank, found.best
-    here = [row for row in table if (row.data, row.targets) == (found.data, found.targets)]
-    reached = {test for row in here for test in row.test}
-    if len(here) > 1 and len(reached) == 1:
-        (same,) = reached
-        return f"{where}: every run reached {percent(same)}, which tells nothing of the rank"
-    if rank is None:
-        return f"{where}: best at r = {best}; too few seeds tell which rank is nearly enough"
-    if rank == best:
-        if not any(row.test and row.rank is not None and row.rank < best for row in here):
-            return f"{where}: r = {best} is the best, and no smaller rank was trained"
-        return f"{where}: no smaller rank is nearly as good as r = {best}"
-    return f"{where}: r = {rank} is nearly enough (best: r = {best})"
 
 
 def _say_how(row: SweepRow) -> None:

@@ -1,5 +1,5 @@
 """What `reproduce` writes: figures, tables and the page that retells section 7.
 
-`write` draws the figures, `page` writes README.md, `runs` chooses what is compared.
-Start reading with `write`.
+`sweeps` trains the runs and `runs` chooses which are compared; `measure` has the numbers, `figures`
+the figures, `page` README.md. Start reading with `write`.
 """

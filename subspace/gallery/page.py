@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from subspace.files import replace_file
-from subspace.gallery.inherited import table
+from subspace.findings.inheritance import SIDES
 from subspace.results.numbers import percent
 from subspace.results.render import markdown_table, markdown_text
 
@@ -15,9 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from subspace.adapters import Adapter
-    from subspace.gallery.runs import Runs
-    from subspace.gallery.write import Drawn, Numbers, Typed
-    from subspace.results import Amplification, SweepRow
+    from subspace.gallery.figures import Commands, Drawing
+    from subspace.gallery.measure import GalleryResults
+    from subspace.gallery.runs import ComparedAdapters
+    from subspace.results import Amplification, Shared, SharedByRuns
     from subspace.training.sweep.run import SweepRun
 
 PAGE = "README.md"
@@ -37,19 +37,19 @@ _TASKS = {
 
 
 def write_page(
-    numbers: Numbers,
-    runs: Runs,
-    drawn: Mapping[str, Drawn],
+    results: GalleryResults,
+    runs: ComparedAdapters,
+    drawn: Mapping[str, Drawing],
     trained: Sequence[SweepRun],
     out: Path,
-    typed: Typed,
+    commands: Commands,
 ) -> None:
     """Write README.md into `out`."""
-    said = numbers.said
+    findings = results.findings
     writes = _writes(trained)
     shared_by_seed = "the order of texts" if writes else "their head's start and the order of texts"
     pages = (
-        _head(trained, runs, typed),
+        _head(trained, runs, commands),
         _section(
             "Beside the paper",
             "What Hu et al. 2021 ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) found on "
@@ -58,27 +58,27 @@ def write_page(
             "chance says the same, the number beside it shows that.",
             markdown_table(
                 ["", "the paper", "here", ""],
-                [[claim.where, claim.paper, claim.here, claim.verdict] for claim in numbers.claims],
+                [[claim.where, claim.paper, claim.here, claim.verdict] for claim in results.claims],
                 left=4,
             ),
         ),
-        _rank(numbers, said.enough, trained),
+        _rank(results, trained),
         _figures(drawn, "table6.png"),
-        _section("Which directions do two ranks share? (Figures 3 and 6)", _list(said.ranks)),
+        _section("Which directions do two ranks share? (Figures 3 and 6)", _list(findings.ranks)),
         _figures(drawn, "figure3.png", "figure6.png"),
-        _section("Which do two seeds share? (Figures 4 and 7)", _list(said.seeds)),
+        _section("Which do two seeds share? (Figures 4 and 7)", _list(findings.seeds)),
         _figures(drawn, "figure4.png", "figure7.png", "rank.png"),
         _section(
             "Learned or inherited?",
             "Medians over modules of φ(1, 1) and of the leading directions that agree beyond "
             f"chance. Runs of one seed share {shared_by_seed}"
             + ("; runs on shuffled labels saw the texts, not the task." if runs.controls else "."),
-            markdown_table(*table(numbers.shared)),
-            markdown_text(said.shared),
-            _moved(runs.large),
+            markdown_table(*_shared(results.shared)),
+            markdown_text(findings.shared),
+            markdown_text(findings.moved),
         ),
-        _section("What does the update amplify? (Table 7, Figure 8)", _list(said.amplified)),
-        (_table7(result) for result in numbers.table7),
+        _section("What does the update amplify? (Table 7, Figure 8)", _list(findings.amplified)),
+        (_table7(result) for result in results.table7),
         _figures(drawn, *(name for name in drawn if name not in _EARLIER)),
     )
     parts = [part for page in pages for part in page]
@@ -98,7 +98,7 @@ def _list(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
 
 
-def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
+def _figures(drawn: Mapping[str, Drawing], *names: str) -> Iterator[str]:
     for name in names:
         figure = drawn[name]
         yield f"![{name}]({name})"
@@ -106,24 +106,24 @@ def _figures(drawn: Mapping[str, Drawn], *names: str) -> Iterator[str]:
         yield f"    {figure.command}"
 
 
-def _head(trained: Sequence[SweepRun], runs: Runs, typed: Typed) -> Iterator[str]:
+def _head(trained: Sequence[SweepRun], runs: ComparedAdapters, commands: Commands) -> Iterator[str]:
     from subspace.training.tasks.load import stored_name
 
-    records = [cell.record for cell in trained if cell.record is not None]
+    records = [run.record for run in trained if run.record is not None]
     yield "# The argument of the LoRA paper, retold on this model"
-    yield f"    {typed.command}"
+    yield f"    {commands.command}"
     tasks = dict.fromkeys(
-        f"{stored_name(cell.config.data)} in {cell.config.steps} steps" for cell in trained
+        f"{stored_name(run.config.data)} in {run.config.steps} steps" for run in trained
     )
     threads = _said(record.get("threads") for record in records)
     made = (
         f"{_said(record['model']['name'] for record in records)}, task {' and '.join(tasks)}, "
-        f"seeds {', '.join(map(str, sorted({cell.config.seed for cell in trained})))}, on "
+        f"seeds {', '.join(map(str, sorted({run.config.seed for run in trained})))}, on "
         f"{_said(record.get('device') for record in records)} with {threads} "
         f"thread{'' if threads == '1' else 's'} a run, torch "
         f"{_said((record.get('versions') or {}).get('torch') for record in records)}"
     )
-    known = dict.fromkeys(_TASKS.get(cell.config.data.partition(":")[0]) for cell in trained)
+    known = dict.fromkeys(_TASKS.get(run.config.data.partition(":")[0]) for run in trained)
     about = "; ".join(text for text in known if text)
     yield (
         f"wrote this page and every file beside it: {markdown_text(made)}. "
@@ -134,12 +134,12 @@ def _head(trained: Sequence[SweepRun], runs: Runs, typed: Typed) -> Iterator[str
     )
     if about:
         yield f"{about}."
-    if typed.absent:
+    if commands.absent:
         yield (
             f"Not compared, for their records are here without the weights: "
-            f"{markdown_text(', '.join(typed.absent))}. To train them again:"
+            f"{markdown_text(', '.join(commands.absent))}. To train them again:"
         )
-        yield "\n".join(f"    {command}" for command in typed.absent.values())
+        yield "\n".join(f"    {command}" for command in commands.absent.values())
 
 
 def _names(adapters: Sequence[Adapter]) -> str:
@@ -147,7 +147,7 @@ def _names(adapters: Sequence[Adapter]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _controls(runs: Runs) -> str:
+def _controls(runs: ComparedAdapters) -> str:
     if not runs.controls:
         return ""
     return f" and, on shuffled labels, {markdown_text(_names(runs.controls))}"
@@ -157,66 +157,52 @@ def _said(values: Iterable[Any]) -> str:
     return " or ".join(str(v) for v in dict.fromkeys(values) if v is not None) or "unknown"
 
 
-def _rank(numbers: Numbers, enough: Sequence[str], trained: Sequence[SweepRun]) -> Iterator[str]:
-    from subspace.cli.sweep_table import table6_cells
+def _rank(results: GalleryResults, trained: Sequence[SweepRun]) -> Iterator[str]:
+    from subspace.findings.table6 import set_beside_paper
 
     yield "## How much rank does the task need? (Table 6)"
-    yield _list(enough)
-    yield markdown_table(*table6_cells(numbers.table))
+    yield _list(results.findings.enough)
+    yield markdown_table(*set_beside_paper(results.table))
     yield (
         f"{_metric(trained)} in percent, mean ± standard deviation over seeds; alpha is "
         f"{_alpha(trained)}{_only_rate(trained)}. Nearly enough is the smallest rank whose mean is "
         "within one standard error of the best, paired over seeds. The paper's figures are of "
         "GPT-3 on other tasks: what can be compared is how little the rows depend on r."
     )
-    rates = _rates(numbers)
+    rates = _rates(results)
     if rates is not None:
         yield (
             "Where several learning rates were tried: accuracy on validation texts with the first "
             "seed. The one with an asterisk was used for every seed."
         )
         yield markdown_table(*rates)
-        edges = [_adapted(row) for row in numbers.table if _at_an_edge(row)]
-        if edges:
-            yield (
-                f"At an end of what was tried, so that a better one may lie beyond: "
-                f"{'; '.join(map(markdown_text, edges))}."
-            )
+        if results.findings.rates:
+            yield markdown_text(results.findings.rates)
 
 
 def _writes(trained: Sequence[SweepRun]) -> bool:
     """Whether the task is to write a text, and accuracy the share that is written exactly."""
     from subspace.training.sweep.run import writes_texts
 
-    return any(writes_texts(cell.record) for cell in trained)
+    return any(writes_texts(run.record) for run in trained)
 
 
 def _metric(trained: Sequence[SweepRun]) -> str:
     if not _writes(trained):
         return "Test accuracy"
-    texts = _said((cell.record or {}).get("after", {}).get("generated") for cell in trained)
+    texts = _said((run.record or {}).get("after", {}).get("generated") for run in trained)
     losses = [
-        f"r = {cell.config.rank}, seed {cell.config.seed}: {cell.record['after']['loss']:.3f}"
-        for cell in trained
-        if cell.record is not None and not cell.config.shuffle_labels
-        if cell.record["after"].get("loss") is not None
+        f"r = {run.config.rank}, seed {run.config.seed}: {run.record['after']['loss']:.3f}"
+        for run in trained
+        if run.record is not None and not run.config.shuffle_labels
+        if run.record["after"].get("loss") is not None
     ]
     return f"Loss on test texts: {'; '.join(losses)}. Exact matches among {texts} test texts"
 
 
 def _only_rate(trained: Sequence[SweepRun]) -> str:
-    rates = {cell.config.learning_rate for cell in trained}
+    rates = {run.config.learning_rate for run in trained}
     return f", the learning rate {rates.pop():g}" if len(rates) == 1 else ""
-
-
-def _adapted(row: SweepRow) -> str:
-    where = row.targets if row.rank is not None else f"{row.method} (reference)"
-    return f"{row.data}, {where}" + ("" if row.rank is None else f", r = {row.rank}")
-
-
-def _at_an_edge(row: SweepRow) -> bool:
-    rates = [rate for rate, _ in row.searched]
-    return bool(rates) and row.learning_rate in (min(rates), max(rates))
 
 
 def _alpha(trained: Sequence[SweepRun]) -> str:
@@ -228,9 +214,8 @@ def _alpha(trained: Sequence[SweepRun]) -> str:
     return ", ".join(f"{alpha:g} at r = {rank}" for rank, alpha in lora)
 
 
-def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
-
-    rows = [row for row in numbers.table if row.searched]
+def _rates(results: GalleryResults) -> tuple[list[str], list[list[str]]] | None:
+    rows = [row for row in results.table if row.searched]
     if not rows:
         return None
     tried = sorted({rate for row in rows for rate, _ in row.searched})
@@ -249,27 +234,21 @@ def _rates(numbers: Numbers) -> tuple[list[str], list[list[str]]] | None:
     return header, lines
 
 
-def _moved(adapter: Adapter) -> str:
-    """Say how far A went from where it started."""
-    from subspace.adapters import Adapter, LowRankUpdate
-    from subspace.findings.numbers import Middle
-    from subspace.measures.similarity.measure import similarity
-
-    started = {
-        name: LowRankUpdate(name, adapter.initial[name], update.B, update.scale)
-        for name, update in adapter.items()
-    }
-    far = [
-        float((u.A - adapter.initial[name]).norm() / adapter.initial[name].norm())
-        for name, u in adapter.items()
+def _shared(pairs: Sequence[SharedByRuns]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and a row for each pair of runs."""
+    header = ["runs", *(f"side {side}" for side in SIDES), "initial A"]
+    rows = [
+        [" and ".join(p.runs), *(_words(p.sides[side]) for side in SIDES), _words(p.initial)]
+        for p in pairs
     ]
-    phi = similarity(adapter, Adapter.from_updates(started, name="start"), side="A")
-    first = Middle.of(m.phi[0, 0] for m in phi.values())
-    whole = Middle.of(m.phi[-1, -1] for m in phi.values())
-    return (
-        f"A of {adapter.name} moved by a median of {median(far):.2f} of its own size; between it "
-        f"and its start φ(1, 1) is {first} and φ(r, r) {whole} (median over modules)."
-    )
+    return header, rows
+
+
+def _words(shared: Shared | None) -> str:
+    if shared is None:
+        return "-"
+    first = f"{shared.phi:.3f}" if shared.phi == shared.phi else "undefined"
+    return first + (f"; {shared.agreeing:g}" if shared.agreeing == shared.agreeing else "")
 
 
 def _table7(result: Amplification) -> str:

@@ -19,8 +19,8 @@ SMALL, LARGE = 8, 64
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Cells of one data set and target set."""
+class ComparedRuns:
+    """Runs of one data set and target set."""
 
     small: SweepRun
     large: tuple[SweepRun, ...]  # one rank, by seed; the first has the seed of `small` if any has
@@ -28,13 +28,13 @@ class Compared:
     absent: tuple[SweepRun, ...]  # of `large` and `controls`, those that have a record alone
 
     @property
-    def cells(self) -> tuple[SweepRun, ...]:
+    def runs(self) -> tuple[SweepRun, ...]:
         """All that are compared."""
         return (*self.large, self.small, *self.controls)
 
 
-@dataclass(frozen=True)
-class Runs:
+@dataclass(frozen=True, kw_only=True)
+class ComparedAdapters:
     """Their adapters, by what they stand for in a comparison."""
 
     task: str  # what they were trained on
@@ -45,7 +45,7 @@ class Runs:
     seeds: tuple[Adapter, Adapter]  # of `same_rank`; `large` is one where there are two alone
     controls: tuple[Adapter, ...]
     same_rank: tuple[Adapter, ...]  # all seeds of the larger rank
-    control_of_ranks: Adapter | None  # of another seed than `small`: one seed is one start
+    control_of_ranks: Adapter | None  # of another seed than `small`: one seed gives one initial A
     control_of_seeds: Adapter | None  # of another seed than the first of `seeds`
 
     @property
@@ -54,12 +54,14 @@ class Runs:
         return (*self.same_rank, self.small, *self.controls)
 
 
-def compared(cells: Sequence[SweepRun], targets: str | None, *, weights: bool = False) -> Compared:
+def choose_runs(
+    runs: Sequence[SweepRun], targets: str | None, *, weights: bool = False
+) -> ComparedRuns:
     """Choose the runs to compare: two ranks, and all seeds of the larger one.
 
     Parameters
     ----------
-    cells
+    runs
         Of a sweep, or of several: the first data set counts. Those without a record do not.
     targets
         A target set as its folder is named (``"query+value"``); None: the query and value
@@ -77,7 +79,7 @@ def compared(cells: Sequence[SweepRun], targets: str | None, *, weights: bool = 
     from subspace.training.sweep.read import has_weights
 
     lora = [
-        c for c in cells if c.config.method == "lora" and c.record is not None and not c.searched
+        c for c in runs if c.config.method == "lora" and c.record is not None and not c.searched
     ]
     lora = [c for c in lora if c.config.data == lora[0].config.data]
     sets = list(dict.fromkeys(target_word(c.config.targets) for c in lora))
@@ -114,26 +116,34 @@ def compared(cells: Sequence[SweepRun], targets: str | None, *, weights: bool = 
         for c in every
         if c not in here and replace(c.config, seed=control.seed, shuffle_labels=True) == control
     ]
-    return Compared(small, tuple(large), tuple(controls), tuple(absent))
+    return ComparedRuns(small, tuple(large), tuple(controls), tuple(absent))
 
 
-def adapters_of(chosen: Compared, folders: Mapping[Path, Path]) -> Runs:
-    """Load the adapters of the chosen runs; `folders` says where the weights of each run are."""
-    from subspace.adapters import load
-    from subspace.measures.matching import labels
+def load_adapters(chosen: ComparedRuns, folders: Mapping[Path, Path]) -> ComparedAdapters:
+    """Load the adapters of the chosen runs, and align them.
+
+    Parameters
+    ----------
+    chosen
+        The runs.
+    folders
+        The folder of each run, and the one that holds its weights.
+    """
+    from subspace.adapters import align, load
+    from subspace.measures.labels import label_adapters
     from subspace.training.sweep.grid import target_word
     from subspace.training.tasks.load import stored_name
 
-    loaded = [load(folders[cell.folder]) for cell in chosen.cells]
+    loaded = align([load(folders[run.folder]) for run in chosen.runs])
     # Numbers are kept by the adapters' names, and folders of two places may have one name.
     named = {
-        cell.folder: replace(adapter, name=label)
-        for cell, adapter, label in zip(chosen.cells, loaded, labels(loaded), strict=True)
+        run.folder: replace(adapter, name=label)
+        for run, adapter, label in zip(chosen.runs, loaded, label_adapters(loaded), strict=True)
     }
 
     def control(seed: int) -> Adapter | None:
-        cells = (c for c in chosen.controls if c.config.seed != seed)
-        return next((named[cell.folder] for cell in cells), None)
+        others = (run for run in chosen.controls if run.config.seed != seed)
+        return next((named[run.folder] for run in others), None)
 
     first, *_, last = chosen.large
     # A third seed where there is one; and the one first that a control can stand beside.
@@ -141,15 +151,15 @@ def adapters_of(chosen: Compared, folders: Mapping[Path, Path]) -> Runs:
     if control(last.config.seed) is None and control(first.config.seed) is not None:
         seeds = (first, last)
     config = chosen.small.config
-    return Runs(
+    return ComparedAdapters(
         task=stored_name(config.data),
         targets=target_word(config.targets),
         small=named[chosen.small.folder],
         large=named[chosen.large[1].folder],
         twin=named[first.folder],
         seeds=(named[seeds[0].folder], named[seeds[1].folder]),
-        controls=tuple(named[cell.folder] for cell in chosen.controls),
-        same_rank=tuple(named[cell.folder] for cell in chosen.large),
+        controls=tuple(named[run.folder] for run in chosen.controls),
+        same_rank=tuple(named[run.folder] for run in chosen.large),
         control_of_ranks=control(config.seed),
         control_of_seeds=control(seeds[0].config.seed),
     )

@@ -1,4 +1,4 @@
-"""The runs that ``subspace reproduce`` trains: a sweep, its controls, and what is kept of them."""
+"""The runs behind a gallery: its sweep, the controls on shuffled labels, and what is kept."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
-from subspace.cli.shared import options
-from subspace.cli.shared.progress import sweep_progress
 from subspace.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from subspace.gallery.runs import Compared
+    from subspace.gallery.runs import ComparedRuns
+    from subspace.training.progress import SweepProgress
     from subspace.training.sweep.grid import Sweep
     from subspace.training.sweep.run import SweepRun
 
-# 8 and 64 are among the ranks, for they are compared.
-QUICK = "--ranks 1,8,64 --seeds 0,1 --reference head --steps 120 --warmup 10 --eval-every 60"
-WHOLE = "--ranks 1,2,4,8,64 --seeds 0,1,2 --reference head --steps 300 --warmup 20 --eval-every 100"
-_COLUMNS = ("text_column", "label_column", "pair_column", "completion_column")
 ADAPTERS = "adapters"
 """Within the gallery: copies of the compared runs, where they were trained for it."""
-TRAINING = (
-    "model", "data", "ranks", "seeds", "steps", "targets", "lr", "max_length", "alpha", *_COLUMNS
-)  # fmt: skip
-"""Options that only training heeds."""
 
 
-def refuse_before_training(asked: Sequence[tuple[Sweep, Path]], targets: str | None) -> None:
-    """Refuse what could not be compared once it is trained."""
-    from subspace.gallery.runs import compared
+def refuse_before_training(sweeps: Sequence[tuple[Sweep, Path]], targets: str | None) -> None:
+    """Refuse what could not be compared once it is trained.
+
+    Parameters
+    ----------
+    sweeps
+        Each with the folder of its runs.
+    targets
+        As `choose_runs` takes them.
+
+    Raises
+    ------
+    ArgumentError
+        The runs of the sweeps differ in what one sweep holds fixed, or give nothing to compare.
+    """
+    from subspace.gallery.runs import choose_runs
     from subspace.training.sweep.read import refuse_mixed
     from subspace.training.sweep.run import SweepRun
 
@@ -45,53 +47,16 @@ def refuse_before_training(asked: Sequence[tuple[Sweep, Path]], targets: str | N
             record={},
             reused=False,
         )
-        for sweep, place in asked
+        for sweep, place in sweeps
         for config, *_ in sweep.groups()
         for seed in sweep.seeds
     ]
     refuse_mixed(planned)
-    compared(planned, targets)
+    choose_runs(planned, targets)
 
 
-def sweeps(quick: bool, configs: Sequence[Path], out: Path) -> list[tuple[Sweep, Path]]:
-    """Return each sweep that the running command asks for, with the folder of its runs."""
-    given = {
-        f"--{name.replace('_', '-')}": str(click.get_current_context().params[name])
-        for name in TRAINING
-        if options.given(name)
-    }
-    if not configs:
-        words = (QUICK if quick else WHOLE).split()
-        preset = dict(zip(words[::2], words[1::2], strict=True))
-        sweep, runs = _sweep(_shortened(preset, given) | given | {"--out": str(out / "runs")})
-        return [(_without_head(sweep), runs)]
-    if quick:
-        raise ArgumentError("--quick is a sweep, and --config is another; give one of them")
-    return [_sweep({"--config": str(config)} | given) for config in configs]
-
-
-def _sweep(words: Mapping[str, str]) -> tuple[Sweep, Path]:
-    from subspace.cli.train import sweep_of
-
-    try:
-        return sweep_of([f"{name}={value}" for name, value in words.items()])
-    except click.UsageError as error:
-        error.ctx = click.get_current_context()  # the usage to show is this verb's
-        raise
-
-
-def _shortened(preset: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """Return the preset with its warm-up and looks in proportion to the steps asked for."""
-    found = dict(preset)
-    if "--steps" in given:
-        for name in ("--warmup", "--eval-every"):
-            part = int(preset[name]) / int(preset["--steps"])
-            found[name] = str(max(1, round(part * int(given["--steps"]))))
-    return found
-
-
-def _without_head(sweep: Sweep) -> Sweep:
-    """Leave out the head alone where the model has none to train: a task of writing."""
+def leave_out_head(sweep: Sweep) -> Sweep:
+    """Return the sweep without the head alone where a task of writing has no head to train."""
     from subspace.training.run import columns
     from subspace.training.tasks.load import load_data
 
@@ -99,56 +64,90 @@ def _without_head(sweep: Sweep) -> Sweep:
     return replace(sweep, references=()) if "completion" in kinds else sweep
 
 
-def run(sweep: Sweep, runs: Path, jobs: int) -> list[SweepRun]:
-    """Train what is not there; of a finished run the record is enough."""
+def train_runs(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    jobs: int = 1,
+    progress: Callable[[SweepProgress], None] | None = None,
+    finished: Callable[[SweepRun], None] | None = None,
+) -> list[SweepRun]:
+    """Train what is not there; of a finished run the record is enough.
+
+    Parameters and errors are those of `run_sweep`.
+
+    Raises
+    ------
+    ArgumentError
+        A run failed.
+    """
     from subspace.training.sweep.train import run_sweep
 
-    with sweep_progress(sweep.runs, sweep.options.steps) as (tell, ended):
-        cells = run_sweep(sweep, runs, jobs=jobs, records_only=True, progress=tell, finished=ended)
-    failed = [cell for cell in cells if cell.record is None]
+    runs = run_sweep(
+        sweep, folder, jobs=jobs, records_only=True, progress=progress, finished=finished
+    )
+    failed = [run for run in runs if run.record is None]
     if failed:
         raise ArgumentError(
-            f"{len(failed)} of {len(cells)} runs failed, the first: {failed[0].folder}: "
+            f"{len(failed)} of {len(runs)} runs failed, the first: {failed[0].folder}: "
             f"{failed[0].error}; mend that (what is in the way can be deleted, or --out be another "
             "folder) and run the command again"
         )
-    return cells
+    return runs
 
 
-def controls(chosen: Compared, sweep: Sweep, jobs: int) -> tuple[SweepRun, ...]:
-    """Train the runs on shuffled labels beside those that they stand for."""
+def plan_controls(chosen: ComparedRuns, sweep: Sweep) -> tuple[Sweep, Path]:
+    """Return the sweep of the controls on shuffled labels, and the folder for its runs.
+
+    There is one control for each of the first two runs of the larger rank, beside these runs.
+    """
     config = chosen.large[0].config
-    control = replace(
+    controls = replace(
         sweep,
         options=replace(config, shuffle_labels=True),
         data=(config.data,),
         targets=(config.targets,),
         ranks=(config.rank,),
-        seeds=tuple(cell.config.seed for cell in chosen.large[:2]),
+        seeds=tuple(run.config.seed for run in chosen.large[:2]),
         references=(),
         rates={},
     )
-    return tuple(run(control, chosen.large[0].folder.parent, jobs))
+    return controls, chosen.large[0].folder.parent
 
 
-def kept_copy(cell: SweepRun, out: Path) -> Path:
-    """Return the copy that the figures are drawn from; a run without weights is trained again."""
+def keep_copy(run: SweepRun, out: Path, warn: Callable[[str], None]) -> Path:
+    """Return the copy of a run that the figures are drawn from.
+
+    Parameters
+    ----------
+    run
+        A finished LoRA run; without its weights it is trained again.
+    out
+        The gallery's folder.
+    warn
+        Called with a line to show before a run is trained again.
+
+    Raises
+    ------
+    ArgumentError
+        The copy's place is taken, or training left no weights.
+    """
     from subspace.training.run import train
-    from subspace.training.sweep.copy import kept
+    from subspace.training.sweep.copy import copy_run
 
-    copy = kept(cell, out / ADAPTERS)
+    copy = copy_run(run, out / ADAPTERS)
     if copy is None:
-        click.echo(f"{cell.folder}: its weights are not here; training it again", err=True)
-        with _threads((cell.record or {}).get("threads")):
-            train(cell.config, cell.folder, overwrite=True)
-        copy = kept(cell, out / ADAPTERS)
+        warn(f"{run.folder}: its weights are not here; training it again")
+        with _use_threads((run.record or {}).get("threads")):
+            train(run.config, run.folder, overwrite=True)
+        copy = copy_run(run, out / ADAPTERS)
     if copy is None:
-        raise ArgumentError(f"{cell.folder}: its weights are not there after training")
+        raise ArgumentError(f"{run.folder}: its weights are not there after training")
     return copy
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
+def _use_threads(number: int | None) -> Iterator[None]:
     """Compute with so many, since another number rounds otherwise."""
     import torch
 

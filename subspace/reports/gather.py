@@ -1,84 +1,111 @@
-"""Compute all that a report shows, from adapters to one frozen result."""
+"""Every number that a report, the gallery or the demo shows of adapters, each made once."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
-
-from subspace.errors import ArgumentError
-from subspace.reports.provenance import adapter_files, base_files, trained_from
-from subspace.results import Report, Source
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import torch
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
-    from subspace.results import Amplification, Rank, Side, Similarity, Table6
-
-MOST_PAIRS = 10
-"""Pairs that one report compares: all of five adapters. Of more, the first with each other."""
-
-MOST_SENTENCES = 3
-_NO_RUNS = (
-    "No replicable rank: it takes two runs of one configuration that differ in their seed, and no "
-    "two of these adapters are such; the table of ranks has each spectrum alone."
-)
-_PACKAGES = ("lora-subspace", "torch", "numpy", "scipy")
+    from subspace.results import Amplification, Profile, Rank, Side, Similarity
 
 
-def report(
-    adapters: Sequence[Adapter],
+class Comparison(NamedTuple):
+    """Two adapters to compare on one side; with a control, the first is compared with it too."""
+
+    a: Adapter
+    b: Adapter
+    side: Side = "A"
+    control: Adapter | None = None
+
+
+class Runs(NamedTuple):
+    """Adapters whose ranks are to be counted together: one, or runs of one configuration."""
+
+    adapters: tuple[Adapter, ...]
+    side: Side = "in"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be measured; nothing else is. All of `amplified` and below it needs a base.
+
+    Attributes
+    ----------
+    comparisons
+        One that is asked for twice is made once, with the control that either names.
+    ranks
+        As `subspace.rank` takes them.
+    spectra
+        Adapters whose singular values are shown.
+    amplified
+        Adapters of Table 7, in one pass over the base.
+    cuts
+        Ranks at which `amplified` are also cut. Table 7's own rows are taken from that curve.
+    placed, profiled
+        As `subspace.placement` and `subspace.profile` take them.
+    """
+
+    comparisons: Sequence[Comparison] = ()
+    ranks: Sequence[Runs] = ()
+    spectra: Sequence[Adapter] = ()
+    amplified: Sequence[Adapter] = ()
+    cuts: Sequence[int] = ()
+    placed: Sequence[Adapter] = ()
+    profiled: Sequence[Adapter] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """The results, by the names of their adapters, in the order in which they were asked for."""
+
+    similarities: Mapping[tuple[str, str, Side], Similarity]
+    ranks: Mapping[tuple[tuple[str, ...], Side], Rank]
+    singular: Mapping[str, Mapping[str, tuple[float, ...]]]  # of delta W, those that are real
+    amplifications: Mapping[str, Amplification]  # Table 7, each module at its full rank
+    curves: Mapping[str, Amplification]  # likewise at the cuts; empty without any
+    placements: Mapping[str, Similarity]
+    profiles: Mapping[str, Profile]
+
+
+def gather(
+    request: Request,
     base: Pretrained | str | os.PathLike[str] | None = None,
     *,
-    sweep: Table6 | None = None,
-    control: Adapter | None = None,
-    rename: Mapping[str, str] | None = None,
-    side: Side = "A",
     level: float = 0.01,
-    modules: str | None = None,
     top: bool = True,
     cache: str | os.PathLike[str] | None = None,
-    command: str = "",
     device: str | torch.device = "cpu",
     progress: Callable[[str], Callable[[int], None]] | None = None,
-) -> Report:
-    """Compare adapters, take their spectra, and hold them against their base: one report.
-
-    Adapters of the same modules, ranks and scales are taken for runs of one configuration: how
-    many directions they share is told too, on `side` (on delta-A or in where that is A).
+) -> Gathered:
+    """Measure what was asked for, each result once.
 
     Parameters
     ----------
-    adapters
-        One or more of one base. Every pair is compared; of more than five, the first one with each.
+    request
+        Adapters that `subspace.align` returned, each of another name.
     base
-        The checkpoint that they were trained on, for Table 7; without it there is none.
-    sweep
-        Table 6 of the runs that they belong to.
-    control
-        An adapter that had nothing to learn: the first adapter is held against it too.
-    rename
-        Old name -> new name of modules, as in `subspace.align`.
-    side, level, modules, device
+        The checkpoint that they were trained on; without it nothing is amplified or placed.
+    level, device
         As in `subspace.similarity`.
     top, cache
         As in `subspace.amplification`.
-    command
-        What makes this report again, for its last lines.
     progress
         Called with the name of each stage; what it returns is called with the number of modules
         that were finished.
 
+    Returns
+    -------
+    `Gathered`
+
     Raises
     ------
-    ArgumentError
-        No adapter, or two of one name.
     SubspaceError
         All that the measures themselves raise.
 
@@ -86,143 +113,101 @@ def report(
     --------
     >>> import torch
     >>> from subspace.adapters import Adapter, LowRankUpdate
-    >>> made = LowRankUpdate("q", torch.eye(2, 9), torch.eye(9, 2), 1.0)
-    >>> found = report([Adapter.from_updates({"q": made}, name="one")])
-    >>> found.sources[0].ranks, len(found.pairs)
-    ((2, 2), 0)
+    >>> update = LowRankUpdate("q", torch.eye(2, 9), torch.eye(9, 2), 1.0)
+    >>> a, b = (Adapter.from_updates({"q": update}, name=name) for name in "ab")
+    >>> found = gather(Request(comparisons=[Comparison(a, b), Comparison(a, b)]))
+    >>> list(found.similarities), len(found.ranks)
+    ([('a', 'b', 'A')], 0)
     """
-    from subspace.adapters import Aligned, align
-    from subspace.measures.amplification.measure import amplifications
-    from subspace.measures.bases import open_base
+    from subspace.adapters import Aligned
+    from subspace.measures.placement.measure import placement
+    from subspace.measures.placement.profile import profile
     from subspace.measures.rank.measure import rank
     from subspace.measures.similarity.measure import compare
-    from subspace.reports.seeds import replicable, runs_of_one
     from subspace.spectra import spectra
 
-    _check(adapters)
-    tell = progress or (lambda _stage: lambda _count: None)
-    group = align(adapters if control is None else [*adapters, control], rename)
-    chosen = group.only(*range(len(adapters))).select(modules)
-    controls = group[len(adapters) :]
-    compared = []
-    for n, (a, b) in enumerate(_pairs(chosen)):
-        compared.append(
-            compare(
-                Aligned([a, b, *(() if n else controls)]), side=side, level=level, device=device,
-                progress=tell(f"comparing {a.name} and {b.name}"),
-            )
+    begin = progress or (lambda _stage: lambda _count: None)
+    similarities = {
+        key: compare(
+            Aligned([one.a, one.b, *([] if one.control is None else [one.control])]),
+            side=one.side, level=level, device=device,
+            progress=begin(f"comparing {one.a.name} and {one.b.name}"),
+        )
+        for key, one in _once(request.comparisons).items()
+    }  # fmt: skip
+    ranks = {}
+    for adapters, side in request.ranks:
+        names = tuple(adapter.name for adapter in adapters)
+        # One adapter alone has its spectrum and no more: that takes no time to show.
+        stage = begin(f"ranks of {', '.join(names)}") if len(names) > 1 else None
+        ranks[names, side] = rank(
+            Aligned(adapters), side=side, level=level, device=device, progress=stage
+        )
+    singular = {
+        one.name: {
+            name: tuple(s.S[: s.rank].tolist()) for name, s in spectra(one, device=device).items()
+        }
+        for one in request.spectra
+    }
+    table7: dict[str, Amplification] = {}
+    curves: dict[str, Amplification] = {}
+    if base is not None and request.amplified:
+        table7, curves = _amplify(
+            request, base, top=top, cache=cache, device=device,
+            progress=begin("projecting the base"),
         )  # fmt: skip
-    ranks = tuple(rank(Aligned([one]), level=level, device=device) for one in chosen)
-    seeds = replicable(runs_of_one(chosen), side=side, level=level, device=device, progress=tell)
-    singular = tuple(
-        {name: tuple(s.S[: s.rank].tolist()) for name, s in spectra(one, device=device).items()}
-        for one in chosen
-    )
-    whole: tuple[Amplification, ...] = ()
-    curves: tuple[Amplification, ...] = ()
-    read: tuple[tuple[str, str], ...] = ()
-    if base is not None:
-        base = open_base(base)  # once, for Table 7 and for what identifies it
-        at = tell("projecting the base")
-        curves = tuple(
-            amplifications(
-                chosen, base, ranks=_cuts(chosen), top=top, cache=cache, device=device, progress=at
-            )
-        )
-        whole = tuple(_at_own_rank(*each) for each in zip(chosen, curves, strict=True))
-        read = base_files(base)
-    said = _sentences(compared, whole, seeds, ranks)
-    return Report(
-        sources=tuple(_source(adapter) for adapter in chosen),
-        side=side,
-        level=level,
-        pairs=tuple(compared),
+    placed = () if base is None else request.placed
+    profiled = () if base is None else request.profiled
+    return Gathered(
+        similarities=similarities,
         ranks=ranks,
-        replicable=seeds,
         singular=singular,
-        findings=said,
-        base=whole[0].base if whole else "",
-        amplifications=whole,
+        amplifications=table7,
         curves=curves,
-        sweep=sweep,
-        command=command,
-        versions=_versions(),
-        base_files=read,
-        trained=trained_from(chosen),
+        placements={a.name: placement(a, base, device=device) for a in placed if base is not None},
+        profiles={a.name: profile(a, base, device=device) for a in profiled if base is not None},
     )
 
 
-def _sentences(
-    compared: Sequence[Similarity],
-    whole: Sequence[Amplification],
-    seeds: Sequence[Rank],
-    ranks: Sequence[Rank],
-) -> tuple[str, ...]:
-    """Choose what is said first: the first pair, two seeds of one configuration, Table 7, ranks."""
-    from subspace.findings import describe_amplification, describe_rank, describe_similarity
-
-    said = list(describe_similarity(compared[0], compared[0])[:2]) if compared else []
-    runs = [set(each.adapters) for each in seeds]
-    of_seeds = next((p for p in compared if any(set(p.adapters) <= one for one in runs)), None)
-    if of_seeds is not None and of_seeds is not compared[0]:
-        said.append(describe_similarity(compared[0], of_seeds)[2])
-    said += [describe_amplification(whole)] if whole else []
-    if len(said) >= MOST_SENTENCES:
-        return tuple(said)
-    if len(ranks) > 1 and not seeds:
-        return (*said, _NO_RUNS)
-    return (*said, *describe_rank((*seeds, ranks[0])[0])[: MOST_SENTENCES - len(said)])
+def _once(comparisons: Iterable[Comparison]) -> dict[tuple[str, str, Side], Comparison]:
+    once: dict[tuple[str, str, Side], Comparison] = {}
+    for one in comparisons:
+        before = once.setdefault((one.a.name, one.b.name, one.side), one)
+        if before.control is None and one.control is not None:
+            once[one.a.name, one.b.name, one.side] = one
+    return once
 
 
-def _check(adapters: Sequence[Adapter]) -> None:
-    if not adapters:
-        raise ArgumentError("no adapter was given; a report is on one or more")
-    names = [adapter.name for adapter in adapters]
-    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
-    if twice is not None:
-        raise ArgumentError(
-            f"two adapters are called {twice!r}, so that no table could tell them apart; "
-            "rename one of the folders"
-        )
+def _amplify(
+    request: Request,
+    base: Pretrained | str | os.PathLike[str],
+    *,
+    top: bool,
+    cache: str | os.PathLike[str] | None,
+    device: str | torch.device,
+    progress: Callable[[int], None],
+) -> tuple[dict[str, Amplification], dict[str, Amplification]]:
+    """Return Table 7 of each adapter, and its curve over the cuts."""
+    from subspace.measures.amplification.measure import amplifications
 
-
-def _pairs(adapters: Sequence[Adapter]) -> list[tuple[Adapter, Adapter]]:
-    pairs = list(itertools.combinations(adapters, 2))
-    return pairs if len(pairs) <= MOST_PAIRS else [(adapters[0], other) for other in adapters[1:]]
-
-
-def _cuts(adapters: Sequence[Adapter]) -> list[int]:
-    """Powers of two, and every module's own rank."""
-    own = {info.rank for adapter in adapters for info in adapter.updates.values()}
-    return sorted(own | {2**k for k in range(max(own).bit_length())})
+    adapters = request.amplified
+    own = {rank for adapter in adapters for rank in _own_ranks(adapter).values()}
+    ranks = sorted(own.union(request.cuts)) if request.cuts else None
+    rows = amplifications(
+        adapters, base, ranks=ranks, top=top, cache=cache, device=device, progress=progress
+    )
+    by_name = {adapter.name: row for adapter, row in zip(adapters, rows, strict=True)}
+    if ranks is None:
+        return by_name, {}
+    table7 = {adapter.name: _at_own_rank(adapter, by_name[adapter.name]) for adapter in adapters}
+    return table7, by_name
 
 
 def _at_own_rank(adapter: Adapter, curve: Amplification) -> Amplification:
-    own = {name: info.rank for name, info in adapter.updates.items()}
+    own = _own_ranks(adapter)
     return replace(curve, rows=tuple(row for row in curve if row.rank == own[row.module]))
 
 
-def _source(adapter: Adapter) -> Source:
-    ranks = [info.rank for info in adapter.updates.values()]
-    return Source(
-        name=adapter.name,
-        format=adapter.format,
-        method=str(adapter.method),
-        base_model=str(adapter.metadata.get("base_model") or ""),
-        modules=len(ranks),
-        parameters=sum(info.parameters for info in adapter.updates.values()),
-        ranks=(min(ranks), max(ranks)),
-        files=adapter_files(adapter),
-        notes=adapter.notes,
-    )
-
-
-def _versions() -> dict[str, str]:
-    return {package: found for package in _PACKAGES if (found := _version(package))}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a checkout
-        return None
+def _own_ranks(adapter: Adapter) -> dict[str, int]:
+    """Return each module's full rank: its matrix may have room for fewer directions than r."""
+    return {name: min(info.rank, *info.shape) for name, info in adapter.updates.items()}

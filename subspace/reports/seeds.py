@@ -1,23 +1,21 @@
-"""Which of a report's adapters are runs of one configuration, and what these share."""
+"""Which adapters of a report are runs of one configuration, and the side to count them on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import torch
+    from collections.abc import Sequence
 
     from subspace.adapters import Adapter, Aligned
-    from subspace.results import Rank, Side
+    from subspace.results import Side
 
 
-def runs_of_one(adapters: Aligned) -> list[Aligned]:
-    """Group the adapters that an adapter's own files cannot tell apart but by what was learned.
+def group_runs(adapters: Aligned) -> list[Aligned]:
+    """Group the adapters whose files tell of one configuration.
 
-    Same base, method and modules, and in each module the same shape, rank and scale. That they
-    differ in their seed alone, and not in their task too, is for the reader to know.
+    They have the same base, method and modules, and in each module the same shape, rank and scale.
+    The files do not tell whether they differ in their seed alone, or in their task too.
 
     Returns
     -------
@@ -35,27 +33,13 @@ def runs_of_one(adapters: Aligned) -> list[Aligned]:
     return [Aligned(group) for group in found.values() if len(group) > 1]
 
 
-def replicable(
-    groups: Sequence[Aligned],
-    *,
-    side: Side,
-    level: float,
-    device: str | torch.device,
-    progress: Callable[[str], Callable[[int], None]],
-) -> tuple[Rank, ...]:
-    """Return the replicable rank of every group.
+def choose_side(runs: Sequence[Adapter], side: Side) -> Side:
+    """Return the side on which runs of one configuration are counted.
 
-    On the report's side, but for A: it holds the random start of every run, and gives way to
-    delta-A where the start is stored, else to in.
+    It is the report's side, except A: A holds the random initial A of every run. There delta-A is
+    taken where every initial A is stored, and else in.
     """
-    from subspace.measures.rank.measure import rank
-
-    out = []
-    for runs in groups:
-        stored = all(name in run.initial for run in runs for name in run.updates)
-        of: Side = side if side != "A" else "delta-A" if stored else "in"
-        names = ", ".join(run.name for run in runs)
-        out.append(
-            rank(runs, side=of, level=level, device=device, progress=progress(f"ranks of {names}"))
-        )
-    return tuple(out)
+    if side != "A":
+        return side
+    stored = all(name in run.initial for run in runs for name in run.updates)
+    return "delta-A" if stored else "in"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FILES = (*FILES["lora"], RECORD)
 
 
-def kept(run: SweepRun, store: Path) -> Path | None:
+def copy_run(run: SweepRun, store: Path) -> Path | None:
     """Return this run's folder within `store`; written where the run's own weights are there.
 
     The copy is of the record that it stands beside, so that a run trained anew is copied anew. It
