@@ -23,7 +23,7 @@ def test_help_teaches_by_example(name):
     assert examples or name == "demo"
     for example in examples:
         words = example.split(" | ")[0].split()
-        known = {option for p in verb(name).params for option in p.opts}
+        known = {option for p in verb(name).params for option in (*p.opts, *p.secondary_opts)}
         assert {word for word in words if word.startswith("--")} <= known
 
 
@@ -78,7 +78,7 @@ def test_a_near_miss_names_what_was_meant():
         (["rank", "--js"], "Did you mean '--json'?"),
         (["rank", "--lateks"], "Did you mean '--latex'?"),
         (["rank", "-j"], "Did you mean '--json'?"),
-        (["rank", "--ma"], "Did you mean '--markdown' or '--rename'?"),
+        (["rank", "--d"], "Did you mean '--dpi' or '--device'?"),
         (["rank", "--zzz"], "No such option '--zzz'.\n"),
         (["--debgu", "rank"], "Did you mean '--debug'?"),
         (["--zzz", "rank"], "No such option '--zzz'.\n"),

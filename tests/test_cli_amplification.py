@@ -250,7 +250,7 @@ def test_two_readers_of_the_same_numbers_agree(pair):
 def test_placement_is_a_similarity_with_w(pair, tmp_path):
     adapter, model = pair
     out = tmp_path / "fig8.svg"
-    done = run("placement", adapter, "--base", model, "--top", "3", "--out", out)
+    done = run("placement", adapter, "--base", model, "--k", "3", "--out", out)
     assert "phi of W of model (i) and r2 (j), side in" in done.output
     assert out.read_text().startswith("<?xml")
     assert "side in: right singular vectors of W (i) and of delta W = B A (j)" in done.output
@@ -261,6 +261,6 @@ def test_placement_is_a_similarity_with_w(pair, tmp_path):
 
 def test_placement_refuses_before_the_work(pair, tmp_path):
     place = ["placement", pair[0], "--base", pair[1]]
-    refused(run(*place, "--top", "0", code=2), tmp_path, "top is 0")
+    refused(run(*place, "--k", "0", code=2), tmp_path, "k is 0")
     refused(run(*place, "--out", "x.gif", code=2), tmp_path, "x.gif")
     refused(run(*place, "--json", "--csv", code=2), tmp_path, "choose one")

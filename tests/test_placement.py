@@ -36,7 +36,7 @@ def test_phi_is_the_oracles(side, shape, direct, dtype, monkeypatch, device):
     if not direct:
         only_krylov(monkeypatch)
     update = factors(*shape, 5, seed=2)
-    got = place(update, W, side=side, top=7, device=device)
+    got = place(update, W, side=side, k=7, device=device)
     U, _, Vh = np.linalg.svd(W.double().numpy(), full_matrices=False)
     top = (Vh.T if side == "in" else U)[:, :7]
     want = oracle.phi(top, oracle.directions(*dense(update), side)[0])
@@ -57,7 +57,7 @@ def test_an_update_made_of_w_lies_in_it_and_a_random_one_does_not():
 
 def test_the_default_is_a_tenth_of_the_dimensions():
     assert place(gaussian(50, 40, 2), torch.randn(50, 40)).rank_a == 4
-    assert place(gaussian(50, 40, 2), torch.randn(50, 40), top=99).rank_a == 40
+    assert place(gaussian(50, 40, 2), torch.randn(50, 40), k=99).rank_a == 40
 
 
 def test_errors():
@@ -65,7 +65,7 @@ def test_errors():
     with pytest.raises(ArgumentError, match="in or out"):
         place(update, W, side="A")
     with pytest.raises(ArgumentError, match="from 1 on"):
-        place(update, W, top=0)
+        place(update, W, k=0)
     W[1, 1] = float("inf")
     with pytest.raises(NonFiniteError, match="W of module 'q'"):
         place(update, W)
@@ -77,7 +77,7 @@ def test_equal_values_of_w_leave_no_cell_certain(way, monkeypatch):
     if way == "krylov":
         only_krylov(monkeypatch)
     Q = torch.linalg.qr(torch.randn(100, 100, generator=torch.Generator().manual_seed(0)).double())
-    got = place(gaussian(100, 100, 3, seed=2), Q[0], top=5)
+    got = place(gaussian(100, 100, 3, seed=2), Q[0], k=5)
     assert np.isnan(got.phi).all()
     assert got.masked.all()
 
@@ -93,7 +93,7 @@ def test_every_cell_is_as_sure_as_it_says(way, gap, monkeypatch):
     S[1::2] *= 1 - gap
     U, V = oracle.haar(rng, 120, 60), oracle.haar(rng, 100, 60)
     update = factors(120, 100, 4, seed=2)
-    got = place(update, torch.tensor((U * S) @ V.T), top=7)
+    got = place(update, torch.tensor((U * S) @ V.T), k=7)
     want = oracle.phi(V[:, :7], oracle.directions(*dense(update), "in")[0])
     known = ~np.isnan(got.phi)
     assert known[1::2].all()  # a cut between two pairs is open
@@ -112,7 +112,7 @@ def test_figure8_counts_ws_vectors_by_i_and_the_updates_by_j(side, hand):
     """Appendix H.3, Figure 8: phi(W, A, i, j). Title, axes and numbers agree on which is which."""
     W = torch.randn(60, 40, generator=torch.Generator().manual_seed(1)).double()
     update = factors(60, 40, 5, seed=2)
-    placed = placement(adapter(update, name="r5"), MemoryBase({"q": W}), side=side, top=7)
+    placed = placement(adapter(update, name="r5"), MemoryBase({"q": W}), side=side, k=7)
     U, _, Vh = np.linalg.svd(W.numpy(), full_matrices=False)
     directions = oracle.directions(*dense(update), side)[0]
     W_name = placed.adapters[0]

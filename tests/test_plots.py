@@ -379,7 +379,7 @@ def test_figure4_adds_two_random_gaussians():
         (ArgumentError, "1 to 2 modules, got 0", {"modules": []}),
         (ArgumentError, "3 to 40 inches", {"width": 1.0}),
         (ArgumentError, "3 to 40 inches", {"width": float("nan")}),
-        (ArgumentError, "between 0 and 1", {"p": 2}),
+        (ArgumentError, "between 0 and 1", {"contour": 2}),
     ],
 )
 def test_what_figure3_refuses(error, match, options):

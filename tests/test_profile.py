@@ -378,7 +378,7 @@ def test_csv_is_one_line_an_index(pair):
 
 
 def test_refusals(pair, tmp_path):
-    refused(profiled(*pair, "--top", 3, code=2), tmp_path, "--top", "--profile")
+    refused(profiled(*pair, "--k", 3, code=2), tmp_path, "--k", "--profile")
     refused(profiled(*pair, "--figure", 4, code=2), tmp_path, "--figure", "--profile")
     refused(profiled(*pair, "--json", "--csv", code=2), tmp_path, "choose one")
     refused(profiled(*pair, "--out", "x.gif", code=2), tmp_path, "x.gif")

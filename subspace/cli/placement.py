@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Right or left singular vectors, of W and of delta W.",
 )
-@click.option("--top", type=int, metavar="K", help="W's directions.  [default: min(64, d/10)]")
+@click.option("--k", type=int, help="W's leading directions.  [default: min(64, d/10)]")
 @options.MODULE
 @click.option(
     "--profile",
@@ -49,7 +49,7 @@ def command(
     path: Path,
     base: str,
     side: Literal["in", "out"],
-    top: int | None,
+    k: int | None,
     modules: str | None,
     as_profile: bool,
     output: Output,
@@ -82,7 +82,7 @@ def command(
             adapter,
             checkpoint,
             side=side,
-            top=top,
+            k=k,
             modules=modules,
             device=device,
             progress=advance,

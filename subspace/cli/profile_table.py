@@ -24,7 +24,7 @@ _NOTED = 1024**3  # cubed dimensions, added up: about a second of work
 
 def refuse_others() -> None:
     """Refuse the options of Figure 8, which a profile has no use for."""
-    given = [name for name in ("top", "figure") if options.given(name)]
+    given = [name for name in ("k", "figure") if options.given(name)]
     if given:
         raise ArgumentError(
             f"--{', --'.join(given)} chooses a part of W's directions and its figure; --profile "

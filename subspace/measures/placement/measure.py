@@ -34,7 +34,7 @@ def placement(
     base: Pretrained | str | os.PathLike[str],
     *,
     side: Literal["in", "out"] = "in",
-    top: int | None = None,
+    k: int | None = None,
     modules: str | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -50,7 +50,7 @@ def placement(
         An adapter and the checkpoint that it was trained on, open or as a path.
     side
         ``"in"``: right singular vectors of both; ``"out"``: left ones.
-    top
+    k
         How many of W's directions; by default min(64, d/10), d the smaller dimension.
     modules
         A shell-style pattern.
@@ -64,7 +64,7 @@ def placement(
     Raises
     ------
     ArgumentError
-        `top` is below 1, or a side other than in and out.
+        `k` is below 1, or a side other than in and out.
     UnknownModuleError, ShapeError
         The base is not the adapter's.
     NonFiniteError
@@ -78,14 +78,14 @@ def placement(
     """
     if side not in ("in", "out"):
         raise ArgumentError(f"side is {side!r}; W and delta W are compared on in or out")
-    if top is not None and top < 1:
-        raise ArgumentError(f"top is {top}; it is a number of directions, from 1 on")
+    if k is not None and k < 1:
+        raise ArgumentError(f"k is {k}; it is a number of directions, from 1 on")
     device = usable(device)
     base = open_base(base)
     chosen = fit_modules(adapter, base, modules)
     leading = {}
     for name in chosen:
-        leading[name] = _leading(name, base, chosen.updates[name].shape, top, device)
+        leading[name] = _leading(name, base, chosen.updates[name].shape, k, device)
         if progress is not None:
             progress(1)
     whole = Adapter.from_updates(leading, name=f"W of {base.name}")
@@ -94,7 +94,7 @@ def placement(
 
 
 def _leading(
-    name: str, base: Pretrained, shape: tuple[int, int], top: int | None, device: torch.device
+    name: str, base: Pretrained, shape: tuple[int, int], most: int | None, device: torch.device
 ) -> LowRankUpdate:
     """W's leading part as an update: B = U, A = S V^T."""
     weight = base.get(name, shape=shape)
@@ -103,7 +103,7 @@ def _leading(
     if not math.isfinite(norm):
         raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({weight.source})")
     smaller = min(W.shape)
-    k = min(smaller, top if top is not None else max(1, min(MOST, smaller // 10)))
+    k = min(smaller, most if most is not None else max(1, min(MOST, smaller // 10)))
     found = linalg.leading(W, k, norm=norm, vectors=True, tolerance=_TOLERANCE, device=device)
     tall = W if W.shape[0] >= W.shape[1] else W.mT
     V = found.V[:, :k].to(device)
