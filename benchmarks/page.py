@@ -128,7 +128,9 @@ def _real() -> Report:
     from subspace.training.sweep.summary import table6
 
     cells = find_runs([DATA / "runs" / "icd10"])
-    adapters = [subspace.load(DATA / "adapters" / name) for name in ("r8", "r64", "r64-seed1")]
+    adapters = [
+        subspace.load(DATA / "adapters" / name) for name in ("r8-seed0", "r64-seed0", "r64-seed1")
+    ]
     try:
         base = open_base("minilm")
     except SubspaceError:

@@ -1,4 +1,4 @@
-"""Run every example of README.md and docs/ and write what it prints below it.
+"""Run every example of README.md, data/README.md and docs/ and write what it prints below it.
 
     python docs/refresh.py [PAGE…]
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 NOTEBOOKS = tuple(sorted((ROOT / "docs").glob("*.ipynb")))
 SCHEMA = ROOT / "docs" / "schema.json"
 FIGURES = (".png", ".svg", ".pdf", ".html")

@@ -5,11 +5,13 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from subspace.cli.train import sweep_of
 from subspace.errors import (
     AnalysisError,
     ArgumentError,
@@ -18,11 +20,12 @@ from subspace.errors import (
     MissingFileError,
     install,
 )
-from subspace.training import DEMO, SAMPLES, TrainConfig, train
+from subspace.training import DEMO, TrainConfig, train
 from subspace.training import models as training_models
 from subspace.training.folder import write_json
 from subspace.training.loop import batch_order, shuffled
 from subspace.training.models import EMBEDDED_SHA256, find_model, load_classifier
+from subspace.training.sweep.read import find_runs
 from tests.support import samples, verbs
 from tests.support.tiny_world import tiny_config, write_world
 
@@ -418,26 +421,54 @@ def test_what_a_bad_model_gets(tmp_path, world, config):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_settings_that_ship_have_a_seed_for_each_run():
-    for runs in (DEMO, SAMPLES):
-        assert list(runs) == list(samples.NAMES)
-        assert [c.rank for c in runs.values()] == [8, 64, 64]
-        assert len({c.seed for c in runs.values()}) == 3
+def test_the_demos_settings_have_a_seed_for_each_run():
+    assert list(DEMO) == ["r8", "r64", "r64-seed1"]
+    assert [c.rank for c in DEMO.values()] == [8, 64, 64]
+    assert len({c.seed for c in DEMO.values()}) == 3
 
 
-@pytest.mark.parametrize("name", list(SAMPLES))
-def test_the_sample_adapters_are_what_their_settings_say(name):
+@pytest.mark.parametrize("shuffle", [False, True], ids=["learned", "shuffled"])
+def test_the_sample_adapters_are_what_their_sweep_says(shuffle):
     """`train` takes them as finished runs: options, model and data are the ones on record."""
-    folder = samples.SAMPLES / name
-    result = train(SAMPLES[name], folder)
-    assert result.reused
-    assert result.before < 0.1 < 0.6 < result.after
-    assert (
-        f"{result.after:.1%}".replace("%", " %") in (folder.parent.parent / "README.md").read_text()
-    )
+    sweep, _ = sweep_of(["--config", str(samples.ROOT / "data" / "sweep-icd10.toml")])
+    names = [Path(samples.SHUFFLED).name] if shuffle else samples.NAMES
+    for name in names:
+        rank, seed = map(int, re.match(r"r(\d+)-seed(\d+)", name).groups())
+        config = replace(
+            sweep.options, targets=("query", "value"), learning_rate=4e-3, rank=rank, seed=seed,
+            shuffle_labels=shuffle,
+        )  # fmt: skip
+        assert config.run_name == name
+        result = train(config, samples.SAMPLES / name)
+        assert result.reused
+        assert result.before < 0.1
+        assert (result.after < 0.1) if shuffle else (result.after > 0.6)
 
 
-@pytest.mark.parametrize("name", ["trained here", *SAMPLES])
+def test_a_run_from_before_an_option_is_one_with_its_default(run, config, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "older")
+    record = json.loads((folder / "training.json").read_text())
+    for newer in ("method", "accumulate", "bf16", "pair_column", "completion_column"):
+        del record["options"][newer]
+    (folder / "training.json").write_text(json.dumps(record))
+    assert train(config, folder).reused
+    with pytest.raises(ArgumentError, match="holds a different run"):
+        train(replace(config, accumulate=2), folder)
+
+
+def test_a_sample_has_the_record_that_the_sweep_has():
+    """Table 6 and the figures are of the same runs."""
+    runs = find_runs([samples.ROOT / "data" / "runs" / "icd10", samples.SAMPLES])
+    kept = {run.folder for run in runs if run.folder.parent == samples.SAMPLES}
+    assert kept == set(map(Path, (samples.R8, samples.R64, samples.SEED, samples.SHUFFLED)))
+    runs = find_runs([samples.ROOT / "data" / "runs" / "icd10"])
+    records = {(run.config.run_name, json.dumps(run.record)) for run in runs}
+    for folder in kept:
+        record = json.loads((folder / "training.json").read_text())
+        assert (folder.name, json.dumps(record)) in records
+
+
+@pytest.mark.parametrize("name", ["trained here", *samples.NAMES])
 def test_a_trained_adapter_is_read_as_peft_merges_it(name, run, config):
     """Delta W of every module, against the difference that peft's own merge makes."""
     from peft import PeftModel
@@ -475,7 +506,7 @@ def test_a_damaged_record_of_a_finished_run_is_no_bug(run, config, tmp_path):
 
 def test_the_sample_adapters_stay_small():
     folder = samples.SAMPLES
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 12e6
 
 
 # The command

@@ -106,7 +106,7 @@ def save(
     Examples
     --------
     >>> import subspace, tempfile
-    >>> adapter = subspace.load("data/adapters/r8")
+    >>> adapter = subspace.load("data/adapters/r8-seed0")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     written = save(adapter, f"{folder}/r8.safetensors", "kohya", updates_only=True)
     ...     again = subspace.load(written.path)

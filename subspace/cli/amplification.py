@@ -152,7 +152,7 @@ def command(
     central 95 % of chance. Several adapters of one base share one pass over it.
 
     \b
-        subspace amplification data/adapters/r8 --base minilm
+        subspace amplification data/adapters/r8-seed0 --base minilm
         subspace amplification runs/r4 runs/r64 --base ./my-model --no-top
         subspace amplification runs/r8 --base ./my-model --modules '*.value' --ranks 1,2,4,8
         subspace amplification runs/r8 --base ./my-model --modules '*.3.*.query' --out gains.png

@@ -58,7 +58,7 @@ def command(
     modules that cancel most follow.
 
     \b
-        subspace interference data/adapters/r8 data/adapters/r64
+        subspace interference data/adapters/r8-seed0 data/adapters/r64-seed1
         subspace interference runs/german runs/poetry --weights 0.7,0.3 --out merge.png
         subspace interference runs/chat runs/toxic --weights 1,-1
         subspace interference runs/a runs/b runs/c --all --modules '*.value'

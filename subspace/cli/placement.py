@@ -62,9 +62,9 @@ def command(
     null space among them: the share of delta W's energy in the leading k, k/d by chance.
 
     \b
-        subspace placement data/adapters/r8 --base minilm
+        subspace placement data/adapters/r8-seed0 --base minilm
         subspace placement runs/r8 --base ./my-model --side out --out fig8.png
-        subspace placement data/adapters/r8 --base minilm --profile --modules '*.5.*' --out p.png
+        subspace placement runs/r8 --base minilm --profile --modules '*.5.*' --out profile.png
     """  # noqa: D301 - click wants the real character
     if as_profile:
         profile_table.refuse_others()

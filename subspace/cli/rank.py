@@ -49,7 +49,7 @@ def command(
     more runs of one configuration that differ in their seed; one gives its spectrum alone.
 
     \b
-        subspace rank data/adapters/r64 data/adapters/r64-seed1
+        subspace rank data/adapters/r64-seed0 data/adapters/r64-seed1
         subspace rank runs/r64-seed0 runs/r64-seed1 runs/r64-seed2 --side delta-A
         subspace rank runs/r64-seed* --modules '*.value' --out rank.png
         subspace rank runs/r64-seed* --json | jq '.modules[] | [.module, .replicable]'

@@ -85,7 +85,7 @@ def command(
     page asks for nothing over a network. With --json the same numbers, exact.
 
     \b
-        subspace report data/adapters/r8 data/adapters/r64 --base minilm
+        subspace report data/adapters/r8-seed0 data/adapters/r64-seed1 --base minilm
         subspace report runs/r8 runs/r64 runs/r64-seed1 --runs runs --out sweep.html
         subspace report runs/r8 --json | jq -r '.findings[]'
     """  # noqa: D301 - click wants the real character

@@ -110,7 +110,7 @@ def command(
     Three or more adapters are compared two by two, one number a pair (--by), alike ones together.
 
     \b
-        subspace similarity data/adapters/r8 data/adapters/r64
+        subspace similarity data/adapters/r8-seed0 data/adapters/r64-seed1
         subspace similarity runs/r8 runs/r64 --side in --modules '*.query'
         subspace similarity runs/r8 runs/r64 --out fig3.png
         subspace similarity runs/r64 runs/r64-seed1 --out fig4.pdf --figure 4

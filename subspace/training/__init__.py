@@ -8,7 +8,7 @@ imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from subspace.training.config import DEMO, SAMPLES, TrainConfig
+from subspace.training.config import DEMO, TrainConfig
 from subspace.training.progress import Progress
 from subspace.training.run import TrainResult, train
 from subspace.training.sweep.grid import Sweep
@@ -18,7 +18,6 @@ from subspace.training.tasks.load import TASKS, load_data
 
 __all__ = [
     "DEMO",
-    "SAMPLES",
     "TASKS",
     "Dataset",
     "Progress",

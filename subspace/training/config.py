@@ -1,4 +1,4 @@
-"""All options of one run, checked once, and the settings of the runs that ship with the project."""
+"""All options of one run, checked once, and those of the demo's runs."""
 
 from __future__ import annotations
 
@@ -180,16 +180,8 @@ def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 # Each run has a seed of its own: two of one rank and one seed start from the same A, and share
 # the head's start and the order of the texts; similarity would show that too.
-_SEEDS = {"r8": (8, 2), "r64": (64, 0), "r64-seed1": (64, 1)}
-
 DEMO: Mapping[str, TrainConfig] = {
     name: TrainConfig(rank=rank, seed=seed, steps=200, eval_every=0)
-    for name, (rank, seed) in _SEEDS.items()
+    for name, rank, seed in (("r8", 8, 2), ("r64", 64, 0), ("r64-seed1", 64, 1))
 }
 """What `subspace demo` trains: folder name to options."""
-
-SAMPLES: Mapping[str, TrainConfig] = {
-    name: TrainConfig(rank=rank, seed=seed, steps=600, warmup=40, eval_every=200, eval_texts=1260)
-    for name, (rank, seed) in _SEEDS.items()
-}
-"""How data/adapters was trained; data/README.md has the commands and what was tried."""

@@ -21,7 +21,7 @@ def copy_run(run: SweepRun, store: Path) -> Path | None:
 
     The copy is of the record that it stands beside, so that a run trained anew is copied anew. It
     has every tensor as it was trained: in float16 the factors' rounding would hide all of delta W
-    but its largest directions (6 of 64 in a module of data/adapters).
+    but its largest directions (4 of 64 in a module of data/adapters).
 
     Parameters
     ----------
