@@ -47,7 +47,7 @@ def naive(update, W, k, *, scaled=True):
         "w_in_w": np.linalg.norm(UW.T @ W @ VW),
         "w_in_random": k * np.linalg.norm(W) / math.sqrt(W.size),
         "factor": size / inside,
-        "chance_factor": size * math.sqrt(W.size) / (k * np.linalg.norm(W)),
+        "null_factor": size * math.sqrt(W.size) / (k * np.linalg.norm(W)),
     }, (S[:k], np.diag(U.T @ W @ V))
 
 
@@ -83,8 +83,8 @@ def test_a_large_w_goes_another_way_to_the_same_numbers(monkeypatch):
             assert getattr(row, name) == pytest.approx(value, rel=1e-6), name
         assert abs(row.w_in_w - want["w_in_w"]) <= row.w_in_w_error + 1e-9 * want["w_in_w"]
         # Beyond the leading values chance knows their sums alone.
-        assert row.chance_low == pytest.approx(exact.chance_low, rel=0.05)
-        assert row.chance_high == pytest.approx(exact.chance_high, rel=0.05)
+        assert row.null_low == pytest.approx(exact.null_low, rel=0.05)
+        assert row.null_high == pytest.approx(exact.null_high, rel=0.05)
 
 
 @pytest.mark.parametrize("top", [True, False])
@@ -97,11 +97,11 @@ def test_a_glance_at_w_gives_the_same_range(top, monkeypatch):
     for row, want in zip(
         table7(factors(700, 600, 2), W, ranks=[1, 2], top=top), exact, strict=True
     ):
-        assert row.chance_drawn
+        assert row.null_drawn
         # At r = 1 the upper edge goes like 1/p, and p is known to 0.025 +- 0.0035.
         off = {1: 0.3, 2: 0.1}[row.rank]
-        assert row.chance_low == pytest.approx(want.chance_low, rel=off)
-        assert row.chance_high == pytest.approx(want.chance_high, rel=off)
+        assert row.null_low == pytest.approx(want.null_low, rel=off)
+        assert row.null_high == pytest.approx(want.null_high, rel=off)
 
 
 def test_several_adapters_in_one_pass_are_each_alone():
@@ -119,11 +119,11 @@ def test_several_adapters_in_one_pass_are_each_alone():
 def test_draws_on_request_at_every_rank():
     g = torch.Generator().manual_seed(2)
     update, W = factors(300, 200, 8, cond=1), torch.randn(300, 200, generator=g)
-    assert [row.chance_drawn for row in table7(update, W, ranks=[4, 8])] == [True, False]
+    assert [row.null_drawn for row in table7(update, W, ranks=[4, 8])] == [True, False]
     drawn, moments = table7(update, W, draws=4000)[0], table7(update, W)[0]
-    assert drawn.chance_drawn
-    assert drawn.chance_low == pytest.approx(moments.chance_low, rel=0.03)
-    assert drawn.chance_high == pytest.approx(moments.chance_high, rel=0.03)
+    assert drawn.null_drawn
+    assert drawn.null_low == pytest.approx(moments.null_low, rel=0.03)
+    assert drawn.null_high == pytest.approx(moments.null_high, rel=0.03)
 
 
 def test_the_default_rank_is_the_adapters_own():
@@ -151,9 +151,9 @@ def test_a_planted_twenty_is_found():
         pytest.approx(21.0, rel=1e-9),
     )
     level = np.linalg.norm(S) / math.sqrt(m * n)
-    assert row.chance_factor == pytest.approx(10.0 / level, rel=1e-9)
-    assert row.quotient == pytest.approx(0.5 / level, rel=1e-9)
-    assert row.chance_low < 10.0 / level < row.chance_high
+    assert row.null_factor == pytest.approx(10.0 / level, rel=1e-9)
+    assert row.null_ratio == pytest.approx(0.5 / level, rel=1e-9)
+    assert row.null_low < 10.0 / level < row.null_high
 
 
 def test_a_reversed_direction_has_a_negative_gain():
@@ -233,7 +233,7 @@ def test_moments_and_range_of_chance_hold_in_simulation(kind, r):
     # 4.5 standard errors of a variance; r = 1 on a spike has a very heavy tail.
     assert abs(T.var() - variance) < 4.5 * math.sqrt(np.var((T - T.mean()) ** 2) / len(T))
     (row,) = table7(factors(60, 40, r, cond=1), torch.tensor(W))
-    inside = row.delta_norm / np.array([row.chance_high, row.chance_low])
+    inside = row.delta_norm / np.array([row.null_high, row.null_low])
     covered = np.mean((norms >= inside[0]) & (norms <= inside[1]))
     # The edges come from 2000 draws: each tail is known to about 0.35 %.
     assert abs(covered - 0.95) < 0.02
@@ -242,9 +242,9 @@ def test_moments_and_range_of_chance_hold_in_simulation(kind, r):
 def test_the_range_is_seeded():
     W, update = torch.randn(30, 20), factors(30, 20, 2)
     one, same, other = (table7(update, W, seed=s)[0] for s in (0, 0, 1))
-    assert (one.chance_low, one.chance_high) == (same.chance_low, same.chance_high)
-    assert one.chance_low != other.chance_low
-    assert one.chance_drawn
+    assert (one.null_low, one.null_high) == (same.null_low, same.null_high)
+    assert one.null_low != other.null_low
+    assert one.null_drawn
 
 
 def test_a_random_update_is_no_finding_and_a_copy_of_w_is():
@@ -255,7 +255,7 @@ def test_a_random_update_is_no_finding_and_a_copy_of_w_is():
     copy = LowRankUpdate("q", Vh[:8], U[:, :8] * S[:8] * 0.1, 1.0)
     (row,) = table7(copy, W)
     assert row.finding
-    assert row.quotient > 5
+    assert row.null_ratio > 5
     assert row.factor == pytest.approx(0.1, rel=1e-6)
 
 
@@ -265,7 +265,7 @@ def test_frame_and_json():
     assert list(frame["rank"]) == [1, 4]
     plain = result.to_dict()
     assert (plain["kind"], plain["scaled"], plain["base"]) == ("amplification", True, "base")
-    names = "module rank w_norm delta_norm w_in_delta w_in_w w_in_random factor chance_factor"
+    names = "module rank w_norm delta_norm w_in_delta w_in_w w_in_random factor null_factor"
     assert set(names.split()) <= plain["modules"][0].keys()
     assert plain["modules"][1]["directions"][3].keys() == {"sigma", "w", "ratio", "gain"}
     json.dumps(plain, allow_nan=False)
@@ -308,7 +308,7 @@ def test_every_number_on_the_embedded_models_real_weights(name, way, monkeypatch
             assert getattr(row, field) == pytest.approx(value, rel=1e-6), (row.module, field)
         assert_allclose([d.sigma for d in row.directions], S, rtol=1e-6)
         known = [n for n, d in enumerate(row.directions) if d.w is not None]
-        assert_allclose([row.directions[n].w for n in known], w[known], atol=2e-6 * row.w_by_chance)
+        assert_allclose([row.directions[n].w for n in known], w[known], atol=2e-6 * row.null_w)
         assert len(known) == row.rank
 
 
@@ -343,9 +343,9 @@ def test_the_scale_of_w_scales_the_row(size, way, top, monkeypatch):
     update = factors(300, 200, 3)
     one, other = (table7(update, W * s, ranks=[1, 3], top=top) for s in (1.0, size))
     for a, b in zip(one, other, strict=True):
-        for name in ("w_norm", "w_in_delta", "w_in_random", "w_by_chance"):
+        for name in ("w_norm", "w_in_delta", "w_in_random", "null_w"):
             assert getattr(b, name) == pytest.approx(getattr(a, name) * size, rel=1e-6), name
-        for name in ("factor", "chance_factor", "chance_low", "chance_high"):
+        for name in ("factor", "null_factor", "null_low", "null_high"):
             assert getattr(b, name) == pytest.approx(getattr(a, name) / size, rel=1e-5), name
         assert a.finding == b.finding
 
@@ -386,7 +386,7 @@ def test_what_an_adapter_gets_does_not_depend_on_those_beside_it(draws, monkeypa
         (alone,), (row,) = amplification(one, base, draws=draws), result
         # A product of other columns rounds otherwise; chance and W's own top are the same numbers.
         assert row.w_in_delta == pytest.approx(alone.w_in_delta, rel=1e-6)
-        for name in ("w_in_w", "w_in_w_error", "chance_low", "chance_high", "chance_drawn"):
+        for name in ("w_in_w", "w_in_w_error", "null_low", "null_high", "null_drawn"):
             assert getattr(row, name) == getattr(alone, name), name
 
 

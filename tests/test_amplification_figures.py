@@ -88,7 +88,7 @@ def test_cells_hold_the_quotient_at_their_layer_and_kind():
 def test_many_layers_run_downwards():
     (ax,) = maps(map_figure(llama()))
     assert_array_equal(drawn(ax).shape, (32, 7))
-    assert_allclose(drawn(ax)[3, 2], llama()[3 * 7 + 2].quotient)
+    assert_allclose(drawn(ax)[3, 2], llama()[3 * 7 + 2].null_ratio)
     assert down(ax) == [str(n) for n in range(32)]
     assert across(ax) == [kind.rsplit(".", 1)[-1] for kind in LLAMA]
     assert ax.get_ylabel() == "layer"
@@ -156,7 +156,7 @@ def test_undefined_is_striped_and_a_module_that_is_not_there_blank():
 
 
 @pytest.mark.parametrize("factor", [0.0, math.inf, math.nan])
-@pytest.mark.parametrize("value", ["quotient", "factor"])
+@pytest.mark.parametrize("value", ["null_ratio", "factor"])
 def test_what_has_no_place_on_a_log_scale_is_undefined(factor, value):
     result = table7(row(BERT[0], factor=1.0), replace(row(BERT[1]), factor=factor))
     ax = amplification_map(result, ax=axes(), value=value)
@@ -241,7 +241,7 @@ def test_a_page_of_layers_goes_on_at_the_right():
     figure = map_figure(llama(126))
     first, second = maps(figure)
     assert_array_equal(np.vstack([drawn(first), drawn(second)]).shape, (126, 7))
-    assert_allclose(drawn(second)[0, 0], llama(126)[63 * 7].quotient)
+    assert_allclose(drawn(second)[0, 0], llama(126)[63 * 7].null_ratio)
     assert down(second)[0] == "63"
     assert first.get_ylim() == second.get_ylim()
     assert first.images[0].get_clim() == second.images[0].get_clim()
@@ -291,13 +291,13 @@ def test_maps_are_legible(width, names):
 @pytest.mark.parametrize(
     ("layers", "width", "value"),
     [
-        (1, 7.0, "quotient"),
+        (1, 7.0, "null_ratio"),
         (12, 3.3, "factor"),
-        (12, 12.0, "quotient"),
-        (32, 3.3, "quotient"),
+        (12, 12.0, "null_ratio"),
+        (32, 3.3, "null_ratio"),
         (32, 7.0, "factor"),
         pytest.param(126, 3.3, "factor", marks=pytest.mark.slow),
-        pytest.param(126, 7.0, "quotient", marks=pytest.mark.slow),
+        pytest.param(126, 7.0, "null_ratio", marks=pytest.mark.slow),
     ],
 )
 def test_maps_of_large_models_are_legible(layers, width, value):
@@ -327,7 +327,7 @@ def test_the_curve_is_the_factor_beside_its_chance():
     chance, factor, outside, inside = ax.lines
     assert_array_equal(factor.get_xydata(), [[1, 30], [2, 15], [3, 10]])
     assert_array_equal(chance.get_xydata(), [[1, 40], [2, 20], [3, 40 / 3]])
-    assert band(ax) == {r.rank: (r.chance_low, r.chance_high) for r in rows}
+    assert band(ax) == {r.rank: (r.null_low, r.null_high) for r in rows}
     assert len(outside.get_xdata()) == 3
     assert len(inside.get_xdata()) == 0
     assert ax.get_yscale() == "log"
@@ -346,10 +346,10 @@ def test_markers_are_filled_outside_the_band_and_hollow_inside():
 
 
 def test_the_quotient_has_chance_at_one():
-    ax = curve(ranks(most=3), ax=axes(), value="quotient")
-    chance, quotient, *_ = ax.lines
+    ax = curve(ranks(most=3), ax=axes(), value="null_ratio")
+    chance, null_ratio, *_ = ax.lines
     assert chance.get_ydata().tolist() == [1, 1, 1]
-    assert_allclose(quotient.get_ydata(), 4 / 3)
+    assert_allclose(null_ratio.get_ydata(), 4 / 3)
     assert_allclose(list(band(ax).values()), [(1 / 1.2, 1 / 0.8)] * 3)
     assert ax.get_ylabel() == "× chance (log scale)"
 
@@ -388,8 +388,8 @@ def test_the_factors_scale_has_plain_numbers(factors, levels):
     assert set(levels) <= set(down(ax))
     low, high = ax.get_ylim()
     assert all(low <= level <= high for level in ax.get_yticks())
-    assert low < min(r.chance_low for r in rows)
-    assert high > max(r.chance_high for r in rows)
+    assert low < min(r.null_low for r in rows)
+    assert high > max(r.null_high for r in rows)
     assert not any(t.get_text() for t in ax.get_yticklabels(minor=True))
 
 
@@ -469,10 +469,10 @@ def test_panels_are_the_middle_layers_query_and_value_on_one_scale():
     [
         (1, 12.0, "factor"),
         (2, 3.0, "factor"),
-        (2, 3.3, "quotient"),
-        (2, 7.0, "quotient"),
+        (2, 3.3, "null_ratio"),
+        (2, 7.0, "null_ratio"),
         (5, 3.3, "factor"),
-        (12, 7.0, "quotient"),
+        (12, 7.0, "null_ratio"),
         pytest.param(12, 3.0, "factor", marks=pytest.mark.slow),
     ],
 )
@@ -503,9 +503,9 @@ def test_curves_are_legible_with_hostile_names_and_notes(width):
         (UnknownModuleError, "has no row", lambda _: curve_figure(EMPTY)),
         (ArgumentError, "3 to 40 inches", lambda t: map_figure(t, width=2.0)),
         (ArgumentError, "3 to 40 inches", lambda t: curve_figure(t, width=math.nan)),
-        (ArgumentError, "'quotient' or 'factor'", lambda t: map_figure(t, value="phi")),
-        (ArgumentError, "'quotient' or 'factor'", lambda t: curve_figure(t, value="phi")),
-        (ArgumentError, "'quotient' or 'factor'", lambda t: curve(t[:1], ax=axes(), value="phi")),
+        (ArgumentError, "'null_ratio' or 'factor'", lambda t: map_figure(t, value="phi")),
+        (ArgumentError, "'null_ratio' or 'factor'", lambda t: curve_figure(t, value="phi")),
+        (ArgumentError, "'null_ratio' or 'factor'", lambda t: curve(t[:1], ax=axes(), value="phi")),
         (ArgumentError, "modules= of subspace.amplification",
          lambda _: map_figure(table7(*(row(f"layers.{n}.q") for n in range(1001))))),
         (ArgumentError, r"ask for them with --ranks 1,2,4,8 \(ranks=", curve_figure),

@@ -42,7 +42,7 @@ def test_the_line_stands_at_what_a_random_direction_has():
 
 @pytest.mark.parametrize(("w", "scale"), [(1.0, "linear"), (0.01, "log")])
 def test_the_scale_is_logarithmic_where_a_bar_would_vanish(w, scale):
-    ax = gains(replace(row(directions=(direction(2.0, w),)), w_by_chance=1.0), ax=axes())
+    ax = gains(replace(row(directions=(direction(2.0, w),)), null_w=1.0), ax=axes())
     assert ax.get_xscale() == scale
     assert ("log" in ax.get_xlabel()) == (scale == "log")
     low, high = ax.get_xlim()

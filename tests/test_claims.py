@@ -97,8 +97,8 @@ def row7(factor, *, rank=8, inside=0.1, top=2.0, low=16.0, high=25.0, note=""):
     return ModuleAmplification(
         module="layer.0.query", rank=rank, shape=(9, 7), w_norm=3.0, delta_norm=2.0,
         w_in_delta=inside, w_in_w=top, w_in_w_error=0.0, w_in_w_method="gram", w_in_random=0.1,
-        factor=factor, chance_factor=20.0, chance_low=low, chance_high=high, chance_drawn=False,
-        w_by_chance=0.1, directions=(), note=note,
+        factor=factor, null_factor=20.0, null_low=low, null_high=high, null_drawn=False,
+        null_w=0.1, directions=(), note=note,
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def test_several_adapters_stand_one_after_the_other(pair, tmp_path):
         return done.stdout
 
     plain = json.loads(of("--json"))
-    assert (plain["kind"], plain["schema_version"]) == ("amplifications", "1")
+    assert (plain["kind"], plain["schema_version"]) == ("amplifications", "2")
     assert plain["results"][0] == json.loads(amplified(*pair, "--json").stdout)
     assert [r["adapter"] for r in plain["results"]] == ["r2", "other"]
     rows = list(csv.DictReader(io.StringIO(of("--csv"))))
@@ -212,7 +212,7 @@ def test_a_zero_w_is_a_row_with_its_reason_once(pair, tmp_path):
 
 def test_draws_on_request(pair):
     rows = json.loads(amplified(*pair, "--draws", "300", "--json").stdout)["modules"]
-    assert all(row["chance_drawn"] for row in rows)
+    assert all(row["null_drawn"] for row in rows)
     amplified(*pair, "--draws", "20", code=2)
 
 

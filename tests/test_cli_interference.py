@@ -46,7 +46,7 @@ def test_two_adapters_have_a_line_a_module_and_one_for_the_whole(runs):
         words = line.split()
         assert m["module"] == f"enc.{words[0]}"
         assert words[1] == f"{pair['cosine']:.3f}*"
-        assert words[2] == f"±{pair['chance_std']:.2g}"
+        assert words[2] == f"±{pair['null_std']:.2g}"
         assert words[-1] == f"{m['energy']:.3f}"
     assert lines[8].split()[:3] == ["whole", "model", f"{plain['pairs'][0]['cosine']:.3f}"]
     assert "'seed0' and 'seed1' add up" in done.output

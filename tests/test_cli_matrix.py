@@ -81,7 +81,7 @@ def test_csv_is_one_line_a_pair(runs):
         assert [row["a"], row["b"]] == pair["adapters"]
         assert float(row["value"]) == pair["value"]
         assert int(row["beyond"]) == pair["beyond"]
-        assert row["same_start"] == ""
+        assert row["same_initial"] == ""
 
 
 def test_tables_for_model_cards_and_papers(runs):

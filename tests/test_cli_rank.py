@@ -41,7 +41,7 @@ def test_json_is_strict_and_carries_the_contract(runs, tmp_path):
 
     done = run("rank", nothing, *runs[:1], "--json", "--side", "out", "--level", "0.05")
     plain = json.loads(done.stdout, parse_constant=refuse)
-    assert (plain["schema_version"], plain["kind"], plain["side"]) == ("1", "rank", "out")
+    assert (plain["schema_version"], plain["kind"], plain["side"]) == ("2", "rank", "out")
     assert (plain["adapters"], plain["level"]) == (["zero", "seed0"], 0.05)
     assert [m["module"] for m in plain["modules"]] == list(MODULES)
     assert plain["modules"][0]["replicable"] is None

@@ -30,7 +30,7 @@ def test_the_table_names_every_module_and_its_chance(pair):
 def test_json_carries_the_contract(pair):
     done = run("similarity", *pair, "--json", "--side", "in", "--angles")
     result = json.loads(done.stdout)
-    assert (result["schema_version"], result["kind"], result["side"]) == ("1", "similarity", "in")
+    assert (result["schema_version"], result["kind"], result["side"]) == ("2", "similarity", "in")
     assert result["adapters"] == ["r2", "r3"]
     for module in result["modules"]:
         assert (module["rank_a"], module["rank_b"]) == (2, 3)

@@ -111,6 +111,6 @@ def test_the_result_of_a_demo_in_a_notebook():
     run = DemoRun("r8", 8, 2, 0.05, 0.5, reused=True, folder="demo/adapters/r8")
     shown = Demo((run,), (), (), ("It <is> so.",), ())
     assert shown.to_frame()["after"].tolist() == [0.5]
-    assert "<td>r8</td><td>8</td><td>2</td><td>0.05</td><td>0.5</td>" in shown._repr_html_()
+    assert "<td>r8</td><td>8</td><td>2</td><td>5.0%</td><td>50.0%</td>" in shown._repr_html_()
     assert "It &lt;is&gt; so." in shown._repr_html_()
     assert repr(shown) == "Demo('r8')"

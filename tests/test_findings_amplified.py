@@ -14,8 +14,8 @@ def row(n, factor, *, chance=20.0, low=16.0, high=25.0):
     return ModuleAmplification(
         module=f"layer.{n}.q", rank=8, shape=(9, 7), w_norm=3.0, delta_norm=2.0,
         w_in_delta=0.1, w_in_w=2.0, w_in_w_error=0.0, w_in_w_method="gram", w_in_random=0.1,
-        factor=factor, chance_factor=chance,
-        chance_low=low, chance_high=high, chance_drawn=False, w_by_chance=0.1, directions=(),
+        factor=factor, null_factor=chance,
+        null_low=low, null_high=high, null_drawn=False, null_w=0.1, directions=(),
     )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_json_is_what_load_found(bert):
     result = inspected(bert, bert / "adapter_model.safetensors", "--json")
     found = json.loads(result.stdout, parse_constant=pytest.fail)
     assert result.stderr == ""
-    assert (found["schema_version"], found["kind"]) == ("1", "inspect")
+    assert (found["schema_version"], found["kind"]) == ("2", "inspect")
     adapter = subspace.load(bert)
     first = found["adapters"][0]
     assert {k: first[k] for k in ("name", "path", "format", "method", "base_model")} == {

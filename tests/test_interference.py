@@ -20,7 +20,7 @@ from subspace.adapters import Adapter, LowRankUpdate
 from subspace.chance.cosine import cosine_pvalue, cosine_std, cosine_variances
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
 from subspace.findings import describe_interference
-from subspace.results import Interference
+from subspace.results import Interference, SharedInitial
 from tests.support import oracle
 from tests.support.memory import adapter, dense, gaussian
 
@@ -82,7 +82,7 @@ def test_every_number_is_that_of_the_dense_matrices(dtype, weights, device):
         ]
         for pair, p in zip(pairs, m.pairs, strict=True):
             assert abs(p.cosine - cosines[pair]) <= p.error + 1e-15 < 1e-11
-            assert p.chance_std == cosine_std(*m.shape)
+            assert p.null_std == cosine_std(*m.shape)
 
 
 def test_the_whole_model_is_one_long_vector():
@@ -118,7 +118,7 @@ def test_spaces_are_compared_as_similarity_compares_them(side):
             cell = near[name]
             assert space.phi == cell.phi[-1, -1]
             assert (space.error, space.p) == (cell.error[-1, -1], cell.pvalue[-1, -1])
-            assert space.chance == max(cell.rank_a, cell.rank_b) / cell.d
+            assert space.null_mean == max(cell.rank_a, cell.rank_b) / cell.d
             U, V = (oracle.directions(*dense(x[name]), side)[0] for x in (a, b))
             assert_allclose(space.phi, oracle.phi(U, V)[-1, -1], atol=1e-12)
 
@@ -374,7 +374,7 @@ def test_the_whole_models_chance_is_that_of_its_sum():
         for n in range(16)
     ]
     found = interference(models).pairs
-    z = np.array([p.cosine / p.chance_std for p in found])
+    z = np.array([p.cosine / p.null_std for p in found])
     assert abs(np.mean(z**2) - 1) < 0.6  # four standard errors at a kurtosis of 3.7
     assert kstest([p.p for p in found], "uniform").pvalue > 1e-3
 
@@ -438,7 +438,7 @@ def test_ranks_below_the_stored_one_are_counted_and_said():
     assert "numerical rank 2 of 3 in b" in m.note
     U, V = (oracle.directions(*dense(u), "in")[0] for u in (one, two))
     assert_allclose(m.pairs[0].rows.phi, oracle.phi(U, V[:, :2])[-1, -1], atol=1e-9)
-    assert m.pairs[0].rows.chance == 3 / 30
+    assert m.pairs[0].rows.null_mean == 3 / 30
 
 
 @pytest.mark.parametrize("which", ["A", "B"])
@@ -490,22 +490,22 @@ def test_a_pair_that_shares_no_module_meets_nowhere():
     json.dumps(result.to_dict(), allow_nan=False)
 
 
-def test_the_same_start_is_warned_of():
+def test_the_same_initial_A_is_warned_of():
     one, two = gaussian(20, 30, 3, seed=1), gaussian(20, 30, 3, seed=2)
     pair = [adapter(one, name="a"), adapter(two, name="b")]
     began = [replace(x, initial={"q": one.A.clone()}) for x in pair]
-    assert interference(pair).same_start is None
+    assert interference(pair).same_initial is None
     result = interference(began)
-    assert result.same_start == {("a", "b"): 1}
+    assert result.same_initial == (SharedInitial(("a", "b"), 1),)
     assert "a and b have the same initial A in 1 of 1 modules" in result.notes[0]
     assert "caution: 1 of 1 pair began with the same A" in describe_interference(result)[2]
-    assert result.to_dict()["same_start"] == [{"adapters": ["a", "b"], "modules": 1}]
+    assert result.to_dict()["same_initial"] == [{"adapters": ["a", "b"], "modules": 1}]
 
 
 def test_plain_python_and_frames():
     result = interference(mixed(), modules="[qv]")
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert (plain["schema_version"], plain["kind"]) == ("1", "interference")
+    assert (plain["schema_version"], plain["kind"]) == ("2", "interference")
     assert [m["module"] for m in plain["modules"]] == ["q", "v"]
     assert plain["modules"][0]["pairs"][0]["rows"]["phi"] == result["q"].pairs[0].rows.phi
     frame = result.to_frame()

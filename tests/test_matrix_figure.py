@@ -64,7 +64,7 @@ def test_cells_are_the_matrix_in_its_order_with_a_blank_diagonal(by):
         x, y = (int(v) - 1 for v in text.get_position())
         pair = result.pair(result.order[y], result.order[x])
         word = f"{pair.value:.2f}"
-        assert text.get_text() == (word if pair.beyond else f"({word})")
+        assert text.get_text() == (word if pair.significant else f"({word})")
 
 
 def test_the_order_given_has_no_tree():

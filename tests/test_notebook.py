@@ -156,7 +156,7 @@ def test_every_result_type_becomes_plain():
     assert set(spread.to_dict()) == {f.name for f in fields(spread)}
     empty = results.SpaceOverlap(*[math.nan] * 4)
     pair = results.PairInterference(("a", "b"), 0.5, 0.0, 0.1, 0.2, True, empty, empty)
-    assert pair.to_dict()["rows"] == dict.fromkeys(("phi", "error", "chance", "p"))
+    assert pair.to_dict()["rows"] == dict.fromkeys(("phi", "error", "null_mean", "p"))
     assert pair.to_dict()["adapters"] == ["a", "b"]
     gain = results.DirectionGain(1.0, None, None, None)
     assert gain.to_dict() == {"sigma": 1.0, "w": None, "ratio": None, "gain": None}

@@ -96,7 +96,7 @@ def test_energies_are_a_distribution_and_blind_to_scale(seed, m, n, r, side, siz
     assert (np.diff(got.cumulative) >= 0).all()
     assert (got.cumulative[-1], got.error[-1]) == (1.0, 0.0)
     assert 1 <= got.resolved <= min(m, n)
-    assert (got.chance_low <= got.chance_high).all()
+    assert (got.null_low <= got.null_high).all()
     assert 1 <= got.median_between[0] <= got.median_between[1] <= got.d
     other = of(replace(update, scale=-3.0), W * size, side=side)
     tolerance = np.where(np.isfinite(got.error), 2 * got.error + 1e-12, np.inf)
@@ -354,7 +354,7 @@ def test_the_table_and_json_say_the_same(pair):
     assert "energy of r2 over the right singular vectors of W of model, side in" in done.output
     assert all(len(x) <= 90 for x in done.output.splitlines() if not x.startswith("note"))
     plain = json.loads(profiled(*pair, "--json").stdout)
-    assert (plain["schema_version"], plain["kind"], plain["side"]) == ("1", "profile", "in")
+    assert (plain["schema_version"], plain["kind"], plain["side"]) == ("2", "profile", "in")
     (first, _) = plain["modules"]
     line = next(text for text in done.output.splitlines() if text.startswith("query"))
     for number in (first["top"]["energy"], first["tenth"]["energy"]):
@@ -374,7 +374,7 @@ def test_csv_is_one_line_an_index(pair):
     first = rows[:7]
     assert sum(float(row["energy"]) for row in first) == pytest.approx(1)
     assert (first[5]["sigma"], first[5]["error"]) == ("", "")
-    assert float(first[2]["chance"]) == pytest.approx(3 / 7)
+    assert float(first[2]["null_mean"]) == pytest.approx(3 / 7)
 
 
 def test_refusals(pair, tmp_path):
@@ -404,7 +404,7 @@ def test_ranks_that_differ_have_their_own_chance(tmp_path):
             tensors[f"base_model.model.enc.0.value.lora_{which}.weight"] = np.ones(shape, "f4")
 
     done = profiled(folder(tmp_path / "a", change=narrow), base(tmp_path / "model"))
-    assert "top r  chance" in done.output
+    assert "top r  null mean" in done.output
 
 
 def test_the_figure_is_written(pair, tmp_path):

@@ -374,12 +374,12 @@ def test_the_same_initial_a_is_warned_of():
     other = torch.randn(3, 30, generator=torch.Generator().manual_seed(1))
     named = [adapter(x, name=n) for x, n in ((u, "a"), (v, "b"), (w, "c"))]
     result = rank([start(named[0], A0[:3]), start(named[1], A0), start(named[2], other)])
-    assert result.same_start == (("a", "b"),)
+    assert result.same_initial == (("a", "b"),)
     (note,) = (n for n in result.notes if n.startswith("caution"))
     assert "a and b have the same initial A in 1 of 1 modules" in note
     assert "side delta-A" in note
     assert "caution: 1 of 3 pairs of runs began with the same A" in describe_rank(result)[1]
-    assert result.to_dict()["same_start"] == [["a", "b"]]
+    assert result.to_dict()["same_initial"] == [["a", "b"]]
 
 
 def test_what_the_initial_a_hides_or_what_is_not_known_of_it_is_said():
@@ -427,7 +427,7 @@ def test_refusals():
 def test_the_result_is_a_mapping_and_a_frame():
     result = rank(adapters([planted(30, 3, 1, runs=3, seed=n) for n in range(2)]))
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert (plain["schema_version"], plain["kind"], plain["side"]) == ("1", "rank", "in")
+    assert (plain["schema_version"], plain["kind"], plain["side"]) == ("2", "rank", "in")
     assert plain["modules"][0]["energy90"].keys() == {"median", "low", "high"}
     assert plain["pairs"] == [["run0", "run1"], ["run0", "run2"], ["run1", "run2"]]
     frame = result.to_frame()

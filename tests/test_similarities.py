@@ -16,7 +16,7 @@ from subspace import similarities, similarity
 from subspace.adapters import Adapter, LowRankUpdate
 from subspace.errors import ArgumentError, NonFiniteError, ShapeError, UnknownModuleError
 from subspace.measures.similarity.clustering import order_by_linkage
-from subspace.results import BY, SIDES, PairSimilarity, SimilarityMatrix
+from subspace.results import BY, SCHEMA_VERSION, SIDES, PairSimilarity, SimilarityMatrix
 from tests.support.memory import gaussian, planted
 
 
@@ -82,20 +82,20 @@ def test_every_pair_is_what_similarity_says_of_the_two(by, side):
     for (a, b), pair in zip(itertools.combinations(adapters, 2), matrix.pairs, strict=True):
         assert pair.adapters == (a.name, b.name)
         value, chance, p = expected(a, b, by, side, k)
-        assert_allclose([pair.value, pair.chance], [value, chance], rtol=1e-9, atol=1e-12)
+        assert_allclose([pair.value, pair.null_mean], [value, chance], rtol=1e-9, atol=1e-12)
         assert (pair.modules, pair.undefined) == (len(set(a) & set(b)), 0)
         ordered = sorted(p)
         passing = [n for n, x in enumerate(ordered, 1) if x <= 0.01 * n / len(ordered)]
         if by != "agreeing":
-            assert pair.beyond == max(passing, default=0)
-        assert pair.finding == (pair.beyond > 0)
+            assert pair.significant == max(passing, default=0)
+        assert pair.finding == (pair.significant > 0)
 
 
 def test_the_distance_is_that_of_the_principal_angles():
     a, b = (of({"q": gaussian(20, 30, 4, seed=n)}, str(n)) for n in range(2))
     angles = similarity(a, b, angles=True)["q"]
     pair = similarities([a, b], by="distance").pairs[0]
-    assert_allclose(pair.value, angles.distances["projection"] / 2, rtol=1e-12)
+    assert_allclose(pair.value, angles.distances.projection / 2, rtol=1e-12)
     assert similarities([a, a], by="distance").pairs[0].value < 1e-12
 
 
@@ -119,7 +119,7 @@ def test_the_order_given_changes_nothing(by, seed):
     adapters = groups(6)
     places = np.random.default_rng(seed).permutation(6)
     one, other = similarities(adapters, by=by), similarities([adapters[n] for n in places], by=by)
-    for of_what in ("value", "chance", "beyond", "undefined", "modules"):
+    for of_what in ("value", "null_mean", "significant", "undefined", "modules"):
         there = one.square(of_what)[np.ix_(places, places)]
         assert_allclose(other.square(of_what), there, rtol=1e-12)
     assert [one.adapters[n] for n in one.order] == [other.adapters[n] for n in other.order]
@@ -136,19 +136,19 @@ def test_two_planted_groups_are_found(by):
     same = [(a - b) % 2 == 0 for a, b in itertools.combinations(range(9), 2)]
     assert max(apart[same]) < min(apart[np.logical_not(same)])
     for pair, alike in zip(matrix.pairs, same, strict=True):
-        assert (pair.beyond == 3) if alike else (pair.beyond <= 1)
+        assert (pair.significant == 3) if alike else (pair.significant <= 1)
 
 
 def test_agreeing_counts_what_was_planted():
     x, y = planted(300, 6, 8, 3, seed=2)
     pair = similarities([of({"q": x}, "x"), of({"q": y}, "y")], by="agreeing").pairs[0]
-    assert (pair.value, pair.largest, pair.chance, pair.beyond) == (3.0, 6.0, 0.0, 1)
+    assert (pair.value, pair.largest, pair.null_mean, pair.significant) == (3.0, 6.0, 0.0, 1)
 
 
 def test_random_adapters_are_within_chance():
     matrix = similarities([of({f"h.{m}.q": gaussian(20, 200, 4, seed=9 * n + m) for m in range(3)},
                               str(n)) for n in range(9)])  # fmt: skip
-    assert sum(pair.beyond > 0 for pair in matrix.pairs) <= 2  # 36 pairs at level 0.01
+    assert sum(pair.significant > 0 for pair in matrix.pairs) <= 2  # 36 pairs at level 0.01
     assert_allclose(np.nanmean(matrix.square()), 4 / 200, rtol=0.15)
 
 
@@ -212,7 +212,7 @@ def test_whole_spaces_leave_nothing_to_chance():
     adapters = [of({"q": gaussian(8, 3, 5, seed=n)}, str(n)) for n in range(3)]
     matrix = similarities(adapters)
     assert matrix.k == 3  # the dimension, below the rank
-    assert [pair.beyond for pair in matrix.pairs] == [0, 0, 0]
+    assert [pair.significant for pair in matrix.pairs] == [0, 0, 0]
     assert_allclose([pair.value for pair in matrix.pairs], 1)
 
 
@@ -246,17 +246,17 @@ def started(seed, start):
     return of({"q": update}, f"s{seed}", {"q": A0})
 
 
-def test_the_same_start_is_counted_and_cautioned_of():
+def test_the_same_initial_A_is_counted_and_cautioned_of():
     adapters = [started(0, 0), started(1, 0), started(2, 7)]
     matrix = similarities(adapters)
-    assert [pair.same_start for pair in matrix.pairs] == [1, 0, 0]
+    assert [pair.same_initial for pair in matrix.pairs] == [1, 0, 0]
     assert any(note.startswith("caution: of the same initial A") and "s0 and s1" in note
                for note in matrix.notes)  # fmt: skip
     learned = similarities(adapters, side="delta-A")
     assert learned.pairs[0].value < 0.5 < matrix.pairs[0].value
     unknown = of({"q": gaussian(9, 30, 2, seed=5)}, "u")
     matrix = similarities([*adapters, unknown])
-    assert [pair.same_start for pair in matrix.pairs] == [1, 0, None, 0, None, None]
+    assert [pair.same_initial for pair in matrix.pairs] == [1, 0, None, 0, None, None]
     assert any("not stored with u:" in note for note in matrix.notes)
     with pytest.raises(ArgumentError, match="adapter 'u' does not hold it"):
         similarities([*adapters, unknown], side="delta-A")
@@ -328,7 +328,7 @@ def test_plain_python_and_frames(side):
     matrix = similarities(adapters, side=side, progress=told.append)
     assert sum(told) == 3
     plain = json.loads(json.dumps(matrix.to_dict(), allow_nan=False))
-    assert (plain["kind"], plain["schema_version"]) == ("similarity-matrix", "1")
+    assert (plain["kind"], plain["schema_version"]) == ("similarity-matrix", SCHEMA_VERSION)
     assert plain["pairs"][2]["value"] is None
     assert plain["pairs"][0]["value"] == matrix.pairs[0].value
     assert plain["clustered_on"] == "1 - phi"
@@ -347,7 +347,7 @@ def test_accessors_refuse_what_is_not_there():
         assert matrix.pair(a, b) is matrix.pair(b, a) is pairs[n]
     there = matrix.square("beyond", clustered=True)
     assert there[0, 1] == matrix.pair("d", "b").beyond
-    assert np.isnan(matrix.square("same_start")).all()
+    assert np.isnan(matrix.square("same_initial")).all()
     with pytest.raises(ArgumentError, match="no adapter 'z' in this matrix; it has 'a', 'b'"):
         matrix.pair("a", "z")
     with pytest.raises(ArgumentError, match="is one adapter"):

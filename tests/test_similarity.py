@@ -307,9 +307,9 @@ def test_angles_and_distances(side):
     U, V = (oracle.directions(*dense(x), side)[0] for x in (u, v))
     theta = np.sort(subspace_angles(U, V))
     assert_allclose(got.angles, theta, rtol=1e-9)
-    assert_allclose(got.distances["projection"] ** 2, 3 * (1 - got.phi[2, 4]), rtol=1e-9)
-    assert_allclose(got.distances["geodesic"], np.linalg.norm(theta), rtol=1e-9)
-    assert_allclose(got.distances["procrustes"], 2 * np.linalg.norm(np.sin(theta / 2)), rtol=1e-9)
+    assert_allclose(got.distances.projection**2, 3 * (1 - got.phi[2, 4]), rtol=1e-9)
+    assert_allclose(got.distances.geodesic, np.linalg.norm(theta), rtol=1e-9)
+    assert_allclose(got.distances.procrustes, 2 * np.linalg.norm(np.sin(theta / 2)), rtol=1e-9)
     assert 0 < got.angle_edge < np.pi / 2
 
 

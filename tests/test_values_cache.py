@@ -231,4 +231,4 @@ def test_without_top_nothing_is_looked_up(model, tmp_path, computed):
     assert not (tmp_path / "cache").exists()
     assert computed == [16]  # a glance, for the range that chance has
     whole = subspace.amplification(UPDATE, model)[0]
-    assert (row.factor, row.chance_low) == (whole.factor, whole.chance_low)
+    assert (row.factor, row.null_low) == (whole.factor, whole.null_low)

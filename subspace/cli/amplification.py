@@ -158,7 +158,7 @@ def command(
         subspace amplification runs/r8 --base ./my-model --modules '*.3.*.query' --out gains.png
         subspace amplification runs/r8 --base ./my-model --figure map --out map.png
         subspace amplification runs/r8 --base ./my-model --ranks 1-8 --figure curve --out k.png
-        subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].quotient'
+        subspace amplification runs/r8 --base ./my-model --json | jq '.modules[].null_ratio'
     """  # noqa: D301 - click wants the real character
     cache = kept.folder()
     _check_figure(output, paths, ranks)

@@ -76,7 +76,7 @@ class Outside:
     def of(cls, result: Amplification) -> Outside:
         """Count them."""
         found = [row for row in result if row.finding is not None]
-        outside = [row.quotient for row in found if row.finding]
+        outside = [row.null_ratio for row in found if row.finding]
         return cls(found, sum(q > 1 for q in outside), sum(q < 1 for q in outside))
 
 
@@ -108,5 +108,5 @@ def _one(result: Amplification) -> tuple[str, str]:
 def _numbers(rows: Sequence[ModuleAmplification]) -> str:
     return (
         f"with the median factor {median(row.factor for row in rows):.3g} where chance gives "
-        f"{median(row.chance_factor for row in rows):.3g}"
+        f"{median(row.null_factor for row in rows):.3g}"
     )

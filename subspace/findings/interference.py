@@ -117,7 +117,7 @@ def _modules(result: Interference) -> str:
         said = (
             f"In {one.same} of {modules(one.modules)} the two point the same way beyond chance, in "
             f"{one.opposite} against each other; over the whole model their cosine is "
-            f"{number(one.cosine)}, where chance gives 0 ± {one.chance_std:.2g}"
+            f"{number(one.cosine)}, where chance gives 0 ± {one.null_std:.2g}"
         )
     else:
         ordered = sorted(known, key=lambda pair: pair.cosine)
@@ -145,7 +145,7 @@ def _modules(result: Interference) -> str:
 
 def _named(pair: WholePair) -> str:
     a, b = pair.adapters
-    return f"{a!r} and {b!r} ({number(pair.cosine)}, by chance 0 ± {pair.chance_std:.2g})"
+    return f"{a!r} and {b!r} ({number(pair.cosine)}, by chance 0 ± {pair.null_std:.2g})"
 
 
 def _open(result: Interference) -> str:
@@ -156,7 +156,7 @@ def _open(result: Interference) -> str:
     if all(known.values()):
         phi = "; of ".join(
             f"{word} spaces {number(median(s.phi for s in spaces))}, chance "
-            f"{number(median(s.chance for s in spaces))}"
+            f"{number(median(s.null_mean for s in spaces))}"
             for word, spaces in known.items()
         )
         overlap = (

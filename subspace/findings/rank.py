@@ -120,7 +120,7 @@ def _open(result: Rank) -> str:
             "Not shown: whether another seed finds these directions again; train a second one. "
             "Energy says what training moved, not what was learned."
         )
-    same = len(result.same_start)
+    same = len(result.same_initial)
     pairs = len(result.pairs)
     caution = (
         f"; caution: {same} of {pairs} pair{'' if pairs == 1 else 's'} of runs began with the same "

@@ -47,7 +47,7 @@ _CROWD = 16  # points from which on markers are small
 _LEADING = "leading k directions".replace(" ", "\N{NO-BREAK SPACE}")
 _WORDS: dict[Value, str] = {
     "factor": "Below the band the update meets more of W than chance does, above it less.",
-    "quotient": "Above the band the update meets more of W than chance does, below it less.",
+    "null_ratio": "Above the band the update meets more of W than chance does, below it less.",
 }
 _ALONE = "The band is of each k by itself, uncorrected."
 _CHANCE: dict[str, Any] = {"color": "black", "linestyle": (0, (3, 2)), "linewidth": 0.9}
@@ -72,7 +72,7 @@ def curve_figure(
     modules
         One to twelve module paths. Default: query and value of the middle layer.
     value
-        ``"factor"``, or ``"quotient"``: chance's factor over it, which keeps a large r readable.
+        ``"factor"``, or ``"null_ratio"``: chance's factor over it, which keeps a large r readable.
     width
         In inches.
 
@@ -154,7 +154,7 @@ def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "fact
     ax
         What is drawn into, and returned.
     value
-        ``"factor"``, or ``"quotient"``: chance's factor over it, so that chance is 1.
+        ``"factor"``, or ``"null_ratio"``: chance's factor over it, so that chance is 1.
 
     Returns
     -------
@@ -216,10 +216,10 @@ def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "fact
 
 def _numbers(row: ModuleAmplification, value: Value) -> tuple[float, float, float, float]:
     """Return what is drawn of one rank: the number, chance's, and the ends of its central 95 %."""
-    chance = row.chance_factor
+    chance = row.null_factor
     if value == "factor":
-        return row.factor, chance, row.chance_low, row.chance_high
-    return row.quotient, 1.0, chance / row.chance_high, chance / row.chance_low
+        return row.factor, chance, row.null_low, row.null_high
+    return row.null_ratio, 1.0, chance / row.null_high, chance / row.null_low
 
 
 def _marker(outside: bool) -> dict[str, Any]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from subspace.results import Amplification
 
 _ENDS: dict[Value, tuple[str, str]] = {
-    "quotient": ("meets less of W than chance", "more"),
+    "null_ratio": ("meets less of W than chance", "more"),
     "factor": ("amplifies less", "more"),
 }
 _CELL = (1.2, 0.3)  # inches, (width, height): the largest one
@@ -49,7 +49,7 @@ _BAR = 3.0  # inches: the narrowest map, so that the words at the colour bar's e
 _WIDEST = 32.0  # colours end at this many times chance: one outlier must not pale the others
 
 
-def map_figure(result: Amplification, *, value: Value = "quotient", width: float = 7.0) -> Figure:
+def map_figure(result: Amplification, *, value: Value = "null_ratio", width: float = 7.0) -> Figure:
     """Draw the amplification of every module: its layer one way, its kind the other.
 
     Table 7 of Hu et al. 2021, arXiv:2106.09685, section 7.3, for a whole model and with what
@@ -61,7 +61,7 @@ def map_figure(result: Amplification, *, value: Value = "quotient", width: float
     result
         Table 7 of one adapter. Of a module with several ranks the largest one is drawn.
     value
-        ``"quotient"``: how many times more of W the update meets than a random one, 1 in the
+        ``"null_ratio"``: how many times more of W the update meets than a random one, 1 in the
         middle of the colours. ``"factor"``: the paper's |delta W|_F / |U^T W V|_F.
     width
         In inches.
@@ -127,14 +127,14 @@ def amplification_map(
     result: Amplification,
     *,
     ax: Axes,
-    value: Value = "quotient",
+    value: Value = "null_ratio",
     cell: tuple[float, float] | None = None,
 ) -> Axes:
-    """Draw one cell a module: its colour is the quotient or factor, an outline says finding.
+    """Draw one cell a module: its colour is the null ratio or factor, an outline says finding.
 
     With U, V the singular vectors of delta W, the factor is |delta W|_F / |U^T W V|_F, and the
-    quotient is |U^T W V|_F over its root mean square for random U, V (Hu et al. 2021,
-    arXiv:2106.09685, section 7.3, Table 7). The quotient's colours are logarithmic, blue below 1
+    null ratio is |U^T W V|_F over its root mean square for random U, V (Hu et al. 2021,
+    arXiv:2106.09685, section 7.3, Table 7). The null ratio's colours are logarithmic, blue below 1
     (chance) and red above, and end at the largest of them or its inverse, between 2 and 32.
 
     Parameters
@@ -144,7 +144,7 @@ def amplification_map(
     ax
         What is drawn into, and returned. Layers run downwards, or rightwards where they are few.
     value
-        ``"quotient"`` or ``"factor"``.
+        ``"null_ratio"`` or ``"factor"``.
     cell : (width, height), optional
         Inches of one cell, which settle whether numbers and labels fit. Default: as `ax` is now.
 
@@ -184,7 +184,7 @@ def amplification_map(
 def _norm(grid: NumberGrid, value: Value) -> LogNorm:
     numbers = grid.numbers or [1.0]
     low, high = min(numbers), max(numbers)
-    if value == "quotient":
+    if value == "null_ratio":
         most = min(_WIDEST, max(2.0, high, 1 / low))
         return LogNorm(1 / most, most)
     return LogNorm(low, high) if high > 1.1 * low else LogNorm(low / 1.5, high * 1.5)
@@ -193,7 +193,7 @@ def _norm(grid: NumberGrid, value: Value) -> LogNorm:
 def _draw(
     grid: NumberGrid, ax: Axes, value: Value, norm: LogNorm, cell: tuple[float, float]
 ) -> Axes:
-    cmap = DIFFERENCE_MAP if value == "quotient" else PHI_MAP
+    cmap = DIFFERENCE_MAP if value == "null_ratio" else PHI_MAP
     image = paint(grid, ax, cmap=cmap, norm=norm, cell=cell)
     outline(ax, grid.finding)
     if digits := grid.fitting(cell, written):
@@ -204,9 +204,9 @@ def _draw(
 def _bar(image: AxesImage, ax: Axes, value: Value, wide: float) -> None:
     """Draw the scale into `ax`, with words at both ends."""
     low, high = image.get_clim()
-    extend = "both" if value == "quotient" and high >= _WIDEST else "neither"
+    extend = "both" if value == "null_ratio" and high >= _WIDEST else "neither"
     bar = ax.figure.colorbar(image, cax=ax, orientation="horizontal", extend=extend)
-    if value == "quotient":
+    if value == "null_ratio":
         most = int(math.log2(high) + 1e-9)
         step = 1 if (2 * most + 1) * 0.45 <= wide else 2
         powers = [n for n in range(-most, most + 1) if n % step == 0]

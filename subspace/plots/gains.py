@@ -148,7 +148,7 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
         return write_undefined(ax, row.note)
     columns = zip(*(_sizes(d) for d in directions), strict=True)
     styles = ((W_COLOUR, W_COLOUR), (DELTA_COLOUR, DELTA_COLOUR), (SUM_COLOUR, "black"))
-    seen = [row.w_by_chance]
+    seen = [row.null_w]
     for n, (column, label, (face, edge)) in enumerate(zip(columns, _LABELS, styles, strict=True)):
         places = [k + (n - 1) * _BAR for k in range(1, len(column) + 1)]
         ax.barh(places, column, _BAR, label=label, color=face, edgecolor=edge, linewidth=0.6)
@@ -157,11 +157,11 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
         if _against(direction):
             bar.set(**_AGAINST)
     ax.axvline(
-        row.w_by_chance,
+        row.null_w,
         color="black",
         linestyle=(0, (3, 2)),
         linewidth=0.9,
-        label=f"|w| of a random direction: {row.w_by_chance:.2g}",
+        label=f"|w| of a random direction: {row.null_w:.2g}",
     )
     _scale(ax, [size for size in seen if size > 0])
     for k, direction in enumerate(directions, 1):

@@ -235,7 +235,7 @@ def _title(result: Interference, drawn: int, width: float) -> str:
         what = " and ".join(names)
     else:
         what = f"{len(names)} adapters, pair by pair"
-    chances = [p.chance_std for m in result.values() for p in m.pairs]
+    chances = [p.null_std for m in result.values() for p in m.pairs]
     low, high = min(chances), max(chances)
     spread = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
     weighted = "weighted " * any(w < 0 for w in result.weights)

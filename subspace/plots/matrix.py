@@ -206,7 +206,7 @@ def _longest(result: SimilarityMatrix) -> float:
 
 def _grid(result: SimilarityMatrix, *, clustered: bool) -> NumberGrid:
     values = result.square(clustered=clustered)
-    beyond = result.square("beyond", clustered=clustered)
+    beyond = result.square("significant", clustered=clustered)
     undefined = np.isnan(values) & ~np.eye(len(values), dtype=bool)
     blank = ("",) * len(values)
     return NumberGrid(
@@ -258,7 +258,7 @@ def _title(result: SimilarityMatrix) -> str:
     counted = f"{low} module{'s' * (low != 1)}" if low == high else f"{low} to {high} modules"
     title = f"{what} of {len(result.adapters)} adapters, side {result.side}, median over {counted}"
     chances = sorted(
-        {f"{p.chance:.2g}" for p in result.pairs if not math.isnan(p.chance)}, key=float
+        {f"{p.null_mean:.2g}" for p in result.pairs if not math.isnan(p.null_mean)}, key=float
     )
     if chances:
         span = chances[0] if len(chances) == 1 else f"{chances[0]} to {chances[-1]}"

@@ -173,8 +173,8 @@ half, half, 1.0, none, none, 0.5, (1, 1), 1.0)
     ax.plot(k, chance / unit, color="black", linestyle=(0, (3, 2)), linewidth=0.9, label="_chance")
     ax.fill_between(
         k,
-        m.chance_low / unit,
-        m.chance_high / unit,
+        m.null_low / unit,
+        m.null_high / unit,
         color="#d0d0d0",
         linewidth=0,
         label="a random ΔW: k/d (dashed), central 95 % at each k",
@@ -251,8 +251,8 @@ def _frame(ax: Axes, m: ModuleProfile, over: str) -> None:
     name = f"k, first of {m.d} directions of W"
     if over == "chance":
         index = np.arange(1, m.d + 1)
-        times = np.concatenate([m.cumulative * m.d / index, m.chance_high * m.d / index])
-        lowest = float(np.min(np.append(times, m.chance_low * m.d / index)))
+        times = np.concatenate([m.cumulative * m.d / index, m.null_high * m.d / index])
+        lowest = float(np.min(np.append(times, m.null_low * m.d / index)))
         ax.set(xscale="log", yscale="log", xlim=(1 / 1.1, max(m.d * 1.1, 2)))
         _times_scale(ax, max(lowest, _FAINTEST) / 1.2, max(float(times.max()), 2.0) * 1.2)
         decades = [10**n for n in range(6) if 10**n < m.d / 2]

@@ -132,7 +132,7 @@ def report(
         replicable=together,
         singular=tuple(measured.singular.values()),
         findings=describe_report(compared, table7, together, alone),
-        base=table7[0].base if table7 else "",
+        base=table7[0].base if table7 else None,
         amplifications=table7,
         curves=tuple(measured.curves.values()),
         sweep=sweep,
@@ -168,11 +168,12 @@ def _cuts(adapters: Sequence[Adapter]) -> list[int]:
 
 def _source(adapter: Adapter) -> Source:
     ranks = [info.rank for info in adapter.updates.values()]
+    base = adapter.metadata.get("base_model") or None
     return Source(
         name=adapter.name,
         format=adapter.format,
         method=str(adapter.method),
-        base_model=str(adapter.metadata.get("base_model") or ""),
+        base_model=None if base is None else str(base),
         modules=len(ranks),
         parameters=sum(info.parameters for info in adapter.updates.values()),
         ranks=(min(ranks), max(ranks)),

@@ -67,8 +67,8 @@ function explorer(grids) {
         label: `${label} of ${name}`, of: (m) => modules[m] ? modules[m][key] : null, ...more,
       });
       if (Object.values(modules).some((m) => "factor" in m)) {
-        add("W met, × chance (* outside it),", "quotient", {
-          log: true, star: (m) => modules[m] && modules[m].beyond,
+        add("W met, × chance (* outside it),", "null_ratio", {
+          log: true, star: (m) => modules[m] && modules[m].significant,
         });
         add("amplification factor", "factor", { log: true });
       }

@@ -150,12 +150,12 @@ def _adapter(
             "S": [_short(s) for s in values],
         }
     for row in curve:
-        numbers = (row.factor, row.chance_factor, row.chance_low, row.chance_high)
+        numbers = (row.factor, row.null_factor, row.null_low, row.null_high)
         held = out[str(index[row.module])]
         held.setdefault("curve", []).append([row.rank, *map(_short, numbers)])
         # Ranks ascend, and the last one is the module's own.
-        held |= {"factor": _short(row.factor), "quotient": _short(row.quotient)}
-        held["beyond"] = row.finding
+        held |= {"factor": _short(row.factor), "null_ratio": _short(row.null_ratio)}
+        held["significant"] = row.finding
     return out
 
 

@@ -117,7 +117,7 @@ class ModuleAmplification(Part):
             undefined="where undefined",
         ),
     ]
-    chance_factor: Annotated[
+    null_factor: Annotated[
         float,
         Field(
             "Factor of a random update of the same norm",
@@ -126,7 +126,7 @@ class ModuleAmplification(Part):
             undefined="where undefined",
         ),
     ]
-    chance_low: Annotated[
+    null_low: Annotated[
         float,
         Field(
             "Lower end of the central 95 % of the factor by chance",
@@ -134,7 +134,7 @@ class ModuleAmplification(Part):
             undefined="where undefined",
         ),
     ]
-    chance_high: Annotated[
+    null_high: Annotated[
         float,
         Field(
             "Upper end of the central 95 % of the factor by chance",
@@ -142,13 +142,13 @@ class ModuleAmplification(Part):
             undefined="where undefined",
         ),
     ]
-    chance_drawn: Annotated[
+    null_drawn: Annotated[
         bool,
         Field(
             "Whether the range is from random draws; else from a Gamma distribution of two moments"
         ),
     ]
-    w_by_chance: Annotated[
+    null_w: Annotated[
         float, Field("|u^T W v| of one random direction, root mean square", title="null |w|", low=0)
     ]
     directions: Annotated[
@@ -158,7 +158,7 @@ class ModuleAmplification(Part):
     note: Note = ""
 
     @property
-    def quotient(
+    def null_ratio(
         self,
     ) -> Annotated[
         float,
@@ -176,8 +176,8 @@ class ModuleAmplification(Part):
             undefined="where undefined",
         ),
     ]:
-        """`chance_factor` / `factor`: how many times more of W the update meets than chance."""
-        return self.chance_factor / self.factor
+        """`null_factor` / `factor`: how many times more of W the update meets than chance."""
+        return self.null_factor / self.factor
 
     @property
     def finding(
@@ -189,10 +189,10 @@ class ModuleAmplification(Part):
         ),
     ]:
         """Whether the factor lies outside what chance gives; None where either is undefined."""
-        if math.isnan(self.factor + self.chance_low + self.chance_high):
+        if math.isnan(self.factor + self.null_low + self.null_high):
             return None
         # Where chance is certain, as in spaces without room, rounding is no finding.
-        return not self.chance_low * (1 - 1e-9) <= self.factor <= self.chance_high * (1 + 1e-9)
+        return not self.null_low * (1 - 1e-9) <= self.factor <= self.null_high * (1 + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,8 +244,8 @@ class Amplification(Result, Sequence[ModuleAmplification]):
         return [
             *map(Column, names),
             Column("factor"),
-            Column("chance_factor", text=_with_null_range),
-            Column("quotient", star=lambda row: row.finding),
+            Column("null_factor", text=_with_null_range),
+            Column("null_ratio", star=lambda row: row.finding),
         ]
 
     def legend(self) -> Sequence[str]:
@@ -267,7 +267,7 @@ class Amplification(Result, Sequence[ModuleAmplification]):
     def directions(self) -> Table:
         """Return one row per direction; of several ranks the largest, which has the others'."""
         rows = [
-            _OneDirection(module=row.module, k=k, null_w=row.w_by_chance, **vars(gain))
+            _OneDirection(module=row.module, k=k, null_w=row.null_w, **vars(gain))
             for row in {row.module: row for row in self.rows}.values()
             for k, gain in enumerate(row.directions, start=1)
         ]
@@ -305,5 +305,5 @@ class Amplifications(Result):
 
 
 def _with_null_range(row: ModuleAmplification) -> str:
-    ends = (row.chance_factor, row.chance_low, row.chance_high)
+    ends = (row.null_factor, row.null_low, row.null_high)
     return with_range(*map(number, ends))

@@ -27,7 +27,7 @@ class SpaceOverlap(Part):
     error: Annotated[
         float, Field("Bound on |phi - exact|", low=0, undefined="where nothing is known")
     ]
-    chance: Annotated[
+    null_mean: Annotated[
         float,
         Field(
             "Mean between independent random spaces: max(r1, r2) / d",
@@ -71,7 +71,7 @@ class PairInterference(Part):
     error: Annotated[
         float, Field("Bound on |cosine - exact|", low=0, undefined="where an update is zero")
     ]
-    chance_std: Annotated[
+    null_std: Annotated[
         float,
         Field(
             "Standard deviation of independent random updates, 1 / sqrt(d_out d_in); their "
@@ -185,7 +185,7 @@ class WholePair(Part):
     error: Annotated[
         float, Field("Bound on |cosine - exact|", low=0, undefined="where an update is zero")
     ]
-    chance_std: Annotated[
+    null_std: Annotated[
         float,
         Field(
             "Standard deviation of independent random updates; their mean is 0",
@@ -380,12 +380,12 @@ class Interference(ByModule[ModuleInterference]):
             Column("module"),
             *([Column("names")] if len(self.adapters) > 2 else []),
             Column("pair.cosine", star=lambda row: row.pair.finding),
-            Column("pair.chance_std", text=lambda row: f"±{number(row.pair.chance_std, digits=2)}"),
+            Column("pair.null_std", text=lambda row: f"±{number(row.pair.null_std, digits=2)}"),
             Column("pair.p"),
             Column("pair.rows", value=lambda row: row.pair.rows.phi),
-            Column("pair.rows.chance"),
+            Column("pair.rows.null_mean"),
             Column("pair.columns", value=lambda row: row.pair.columns.phi),
-            Column("pair.columns.chance"),
+            Column("pair.columns.null_mean"),
             *([Column("energy")] if len(self.adapters) == 2 else []),
         ]
 
@@ -402,7 +402,7 @@ class Interference(ByModule[ModuleInterference]):
             whole = [
                 WHOLE,
                 about["cosine"].field.text(pair.cosine),
-                f"±{number(pair.chance_std, digits=2)}",
+                f"±{number(pair.null_std, digits=2)}",
                 about["p"].field.text(pair.p),
                 *[""] * 4,
                 described(Interference)["energy"].field.text(self.energy),
@@ -420,10 +420,10 @@ class Interference(ByModule[ModuleInterference]):
 
     def pairs_table(self) -> Table:
         """Return one row per pair of adapters over the whole model, with its worst module."""
-        names = ("cosine", "chance_std", "p", "modules", "same", "opposite")
+        names = ("cosine", "null_std", "p", "modules", "same", "opposite")
         columns = [Column(f"whole.{name}") for name in names]
         columns[1] = Column(
-            "whole.chance_std", text=lambda row: f"±{number(row.whole.chance_std, digits=2)}"
+            "whole.null_std", text=lambda row: f"±{number(row.whole.null_std, digits=2)}"
         )
         rows = [self._lowest(pair) for pair in self.pairs]
         columns = [Column("names"), *columns, Column("cosine"), Column("module")]

@@ -36,7 +36,7 @@ class PairSimilarity(Part):
             undefined="where it is defined in none",
         ),
     ]
-    chance: Annotated[
+    null_mean: Annotated[
         float,
         Field(
             "The same median of independent random subspaces",
@@ -51,10 +51,10 @@ class PairSimilarity(Part):
     ]
     modules: Annotated[int, Field("Modules that both have", low=0)]
     undefined: Annotated[int, Field("Of those the ones without a value", low=0)]
-    beyond: Annotated[
+    significant: Annotated[
         int, Field("Modules that are significant", title="significant", explain=True, low=0)
     ]
-    same_start: Annotated[
+    same_initial: Annotated[
         int | None,
         Field(
             "Of those the ones with the same initial A",
@@ -67,7 +67,7 @@ class PairSimilarity(Part):
     @property
     def finding(self) -> bool | None:
         """Whether any module is significant; None: undefined."""
-        return None if math.isnan(self.value) else self.beyond > 0
+        return None if math.isnan(self.value) else self.significant > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +154,8 @@ class SimilarityMatrix(Result):
         Parameters
         ----------
         of
-            A field of `PairSimilarity`: value, chance, largest, modules, undefined, beyond or
-            same_start. None becomes NaN.
+            A field of `PairSimilarity`: value, null_mean, largest, modules, undefined,
+            significant or same_initial. None becomes NaN.
         clustered
             Rows and columns in the order of `order` instead of `adapters`.
 
@@ -167,12 +167,12 @@ class SimilarityMatrix(Result):
         Examples
         --------
         >>> pair = PairSimilarity(
-        ...     adapters=("a", "b"), value=0.25, chance=0.1, largest=1.0, modules=2, undefined=0,
-        ...     beyond=1, same_start=None)
+        ...     adapters=("a", "b"), value=0.25, null_mean=0.1, largest=1.0, modules=2, undefined=0,
+        ...     significant=1, same_initial=None)
         >>> matrix = SimilarityMatrix(
         ...     adapters=("a", "b"), by="phi", side="A", k=4, level=0.01, pairs=(pair,),
         ...     order=(0, 1), linkage=((0, 1, 0.75, 2),))
-        >>> matrix.square().tolist(), matrix.pair("b", "a").beyond
+        >>> matrix.square().tolist(), matrix.pair("b", "a").significant
         ([[nan, 0.25], [0.25, nan]], 1)
         """
         import numpy as np
@@ -206,12 +206,12 @@ class SimilarityMatrix(Result):
         columns = [
             Column("adapters", value=lambda pair: " + ".join(pair.adapters)),
             Column("value", text=self.value_text),
-            Column("chance", text=lambda pair: self._number(pair.chance)),
-            Column("beyond", of=lambda pair: pair.modules - pair.undefined),
+            Column("null_mean", text=lambda pair: self._number(pair.null_mean)),
+            Column("significant", of=lambda pair: pair.modules - pair.undefined),
             Column("undefined"),
         ]
-        if any(pair.same_start is not None for pair in self.pairs):
-            columns.append(Column("same_start", of=lambda pair: pair.modules))
+        if any(pair.same_initial is not None for pair in self.pairs):
+            columns.append(Column("same_initial", of=lambda pair: pair.modules))
         return columns
 
     def _number(self, value: float) -> str:

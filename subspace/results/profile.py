@@ -30,17 +30,17 @@ class TopEnergy(Part):
         ),
     ]
     error: Annotated[float, Field("Bound on |energy - exact|", low=0, undefined="where unknown")]
-    chance: Annotated[
+    null_mean: Annotated[
         float,
         Field("Mean share of a random update: k / d", title="null mean", decimals=3, low=0, high=1),
     ]
-    chance_low: Annotated[
+    null_low: Annotated[
         float,
         Field(
             "Lower end of the central 95 % of chance", low=0, high=1, undefined="where undefined"
         ),
     ]
-    chance_high: Annotated[
+    null_high: Annotated[
         float,
         Field(
             "Upper end of the central 95 % of chance", low=0, high=1, undefined="where undefined"
@@ -105,14 +105,14 @@ class ModuleProfile(Part):
             undefined="where k cuts a cluster, or undefined",
         ),
     ]
-    chance_low: Annotated[
+    null_low: Annotated[
         Vector,
         Field(
             "Lower end of the central 95 % of cumulative by chance, d of them",
             undefined="where undefined",
         ),
     ]
-    chance_high: Annotated[
+    null_high: Annotated[
         Vector,
         Field(
             "Upper end of the central 95 % of cumulative by chance, d of them",
@@ -208,7 +208,7 @@ class Profile(ByModule[ModuleProfile]):
         columns = [Column("module"), Column("resolved", of=lambda m: m.d)]
         for part, title, shared in self._tops():
             columns.append(Column(f"{part}.energy", title))
-            columns += [] if shared else [Column(f"{part}.chance")]
+            columns += [] if shared else [Column(f"{part}.null_mean")]
             columns.append(Column(f"{part}.p"))
         return [*columns, Column("median", text=_median), Column("median_p")]
 
@@ -218,7 +218,7 @@ class Profile(ByModule[ModuleProfile]):
         titles = (f"top {next(iter(ranks))}" if len(ranks) == 1 else "top r", "top 10%")
         tops = []
         for part, title in zip(("top", "tenth"), titles, strict=True):
-            means = {number(getattr(m, part).chance, decimals=3) for m in self.values()}
+            means = {number(getattr(m, part).null_mean, decimals=3) for m in self.values()}
             tops.append((part, title, next(iter(means)) if len(means) == 1 else ""))
         return tops
 
@@ -236,7 +236,7 @@ class Profile(ByModule[ModuleProfile]):
         return [dict(row) for row in self._indices()]
 
     def _indices(self) -> Iterable[dict[str, Any]]:
-        names = ("energy", "cumulative", "error", "chance_low", "chance_high")
+        names = ("energy", "cumulative", "error", "null_low", "null_high")
         for name, m in self.items():
             sigma = [*m.sigma.tolist(), *[math.nan] * (m.d - len(m.sigma))]
             energy, cumulative, error, low, high = (getattr(m, each).tolist() for each in names)
@@ -248,9 +248,9 @@ class Profile(ByModule[ModuleProfile]):
                     "energy": energy[k],
                     "cumulative": cumulative[k],
                     "error": error[k] if math.isfinite(error[k]) else math.nan,
-                    "chance": (k + 1) / m.d,
-                    "chance_low": low[k],
-                    "chance_high": high[k],
+                    "null_mean": (k + 1) / m.d,
+                    "null_low": low[k],
+                    "null_high": high[k],
                 }
 
 

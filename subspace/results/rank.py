@@ -143,7 +143,7 @@ class Rank(ByModule[ModuleRank]):
             undefined="where none has one",
         ),
     ]
-    same_start: Annotated[
+    same_initial: Annotated[
         tuple[tuple[str, str], ...],
         Field("Pairs of runs that are known to have the same initial A"),
     ] = ()

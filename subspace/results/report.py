@@ -130,7 +130,7 @@ def _spectrum(m: ModuleRank) -> dict[str, Any]:
 
 
 def _shared(m: ModuleSimilarity | None) -> dict[str, Any]:
-    names = ("phi_first", "chance_first", "p_first", "phi_whole", "chance_whole", "agreeing")
+    names = ("phi_first", "null_first", "p_first", "phi_whole", "null_whole", "agreeing")
     if m is None:
         return dict.fromkeys(names)
     whole = (max(m.numerical_rank_a, 1) - 1, max(m.numerical_rank_b, 1) - 1)
@@ -141,7 +141,7 @@ def _shared(m: ModuleSimilarity | None) -> dict[str, Any]:
 
 def _table7(row: ModuleAmplification | None) -> dict[str, Any]:
     names = (
-        "w_norm", "delta_norm", "w_in_delta", "w_in_w", "w_in_random", "factor", "chance_factor",
-        "quotient", "finding",
+        "w_norm", "delta_norm", "w_in_delta", "w_in_w", "w_in_random", "factor", "null_factor",
+        "null_ratio", "finding",
     )  # fmt: skip
     return {name: None if row is None else getattr(row, name) for name in names}

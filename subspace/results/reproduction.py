@@ -10,8 +10,8 @@ from subspace.results.fields import Field
 from subspace.results.sweep import SweepRow, Table6
 
 _TABLE7 = (
-    "w_norm", "delta_norm", "w_in_delta", "w_in_w", "w_in_random", "factor", "chance_factor",
-    "chance_low", "chance_high",
+    "w_norm", "delta_norm", "w_in_delta", "w_in_w", "w_in_random", "factor", "null_factor",
+    "null_low", "null_high",
 )  # fmt: skip
 Verdict = Literal["agrees", "in part", "does not", "open"]
 

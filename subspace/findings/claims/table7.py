@@ -141,11 +141,11 @@ def _factor(row: ModuleAmplification) -> float:
 
 
 def _chance_factor(row: ModuleAmplification) -> float:
-    return row.chance_factor
+    return row.null_factor
 
 
 def _quotient(row: ModuleAmplification) -> float:
-    return row.quotient
+    return row.null_ratio
 
 
 def _share(row: ModuleAmplification) -> float:

@@ -170,7 +170,7 @@ def rank(
         modules=ranks,
         pairs=named,
         recommended=_for_most([m.recommended for m in ranks.values()]),
-        same_start=tuple(pair for pair, count in same.items() if count),
+        same_initial=tuple(pair for pair, count in same.items() if count),
         notes=rank_notes.of_all(
             adapters, labels, names, modules, side, None if initial_a is None else same
         ),

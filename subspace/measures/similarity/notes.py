@@ -46,7 +46,7 @@ def of_all(
         notes.append(f"undefined in some modules, and left out there: {_pairs(some)}")
     if len({pair.modules for pair in pairs if pair.modules}) > 1:
         notes.append("the pairs share different modules, so their medians are not of the same ones")
-    same = [pair for pair in pairs if pair.same_start]
+    same = [pair for pair in pairs if pair.same_initial]
     if same:
         notes.append(
             f"caution: of the same initial A, so that they need not have learned to be alike: "

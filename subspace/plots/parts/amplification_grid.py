@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from subspace.plots.parts.module_grid import NumberGrid
     from subspace.results import Amplification, ModuleAmplification
 
-Value = Literal["quotient", "factor"]
+Value = Literal["null_ratio", "factor"]
 
 TITLES: dict[Value, str] = {
-    "quotient": "how much of W the update meets, × chance",
+    "null_ratio": "how much of W the update meets, × chance",
     "factor": "amplification factor |ΔW| / |Uᵀ W V|",
 }
 
@@ -43,10 +43,10 @@ def check_value(value: str) -> None:
     Raises
     ------
     ArgumentError
-        It is neither "quotient" nor "factor".
+        It is neither "null_ratio" nor "factor".
     """
     if value not in get_args(Value):
-        raise ArgumentError(f"value = {value!r}: this figure shows 'quotient' or 'factor'")
+        raise ArgumentError(f"value = {value!r}: this figure shows 'null_ratio' or 'factor'")
 
 
 def ranks_drawn(result: Amplification) -> str:
@@ -78,5 +78,5 @@ def written(number: float, digits: int = 3) -> str:
 
 def _number(row: ModuleAmplification, value: Value) -> float:
     """Return what is drawn, NaN where it has no place on a log scale."""
-    number = row.factor if value == "factor" or not row.factor > 0 else row.quotient
+    number = row.factor if value == "factor" or not row.factor > 0 else row.null_ratio
     return number if 0 < number < math.inf else math.nan
