@@ -84,8 +84,8 @@ def formats_table() -> str:
 
     lines = ["| format | what is read | held in its tests to |", "|---|---|---|"]
     lines += [
-        f"| {format.NAME} | {format.READS} | {format.HELD}: "
-        f"{', '.join(f'`{path}`' for path in format.PROOF)} |"
+        f"| {format.NAME} | {format.READS} | {format.REFERENCE}: "
+        f"{', '.join(f'`{path}`' for path in format.TESTS)} |"
         for format in sorted(FORMATS, key=lambda format: (format.NAME != "PEFT", format.NAME))
     ]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.adapters.peft import matching as patterns
+from subspace.adapters.peft import regex as patterns
 from tests.support.peft_adapters import (
     PREFIX,
     edited,

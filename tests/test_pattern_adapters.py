@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import subspace
-from subspace.adapters.formats.custom.fields import parsed
+from subspace.adapters.formats.custom.fields import parse_pattern
 from subspace.adapters.formats.custom.template import Template
 from tests.support.peft_adapters import assert_same_update
 from tests.support.verbs import run
@@ -124,9 +124,9 @@ def test_a_toml_file_holds_the_same(tmp_path, as_text):
 
 
 def test_a_pattern_is_written_as_toml(tmp_path):
-    pattern = parsed('A=blocks.{n}."ζ\\a, B=blocks.{n}.w_b, layout=in,r, alpha=7')
+    pattern = parse_pattern('A=blocks.{n}."ζ\\a, B=blocks.{n}.w_b, layout=in,r, alpha=7')
     (tmp_path / "mine.toml").write_text(pattern.toml(), encoding="utf-8")
-    assert parsed(tmp_path / "mine.toml") == parsed(str(pattern)) == pattern
+    assert parse_pattern(tmp_path / "mine.toml") == parse_pattern(str(pattern)) == pattern
 
 
 def test_a_pattern_comes_before_every_format(tmp_path):

@@ -15,7 +15,7 @@ from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.adapters.peft.matching import matching
+from subspace.adapters.peft.regex import match_patterns
 from subspace.modules.order import model_order
 from tests.support.peft_adapters import (
     PREFIX,
@@ -474,7 +474,7 @@ PLAIN = st.text("ab.1_", max_size=6)
 @given(keys=st.lists(PLAIN, max_size=5), names=st.lists(st.text("ab.1_", max_size=9), max_size=5))
 def test_plain_patterns_match_as_peft_matches(keys, names):
     keys = list(dict.fromkeys(keys))
-    found = matching(keys, names, where="config")
+    found = match_patterns(keys, names, where="config")
     for name in names:
         own = get_pattern_key(keys, name)
         assert [*found[name], name][0] == own
@@ -484,5 +484,5 @@ def test_regex_patterns_match_as_peft_matches():
     keys = ["a|b", "l.[0-3]", "q", r".*\d", "(?i)Q", "z$", "^x"]
     names = ["m.a", "b.q", "l.2", "l.9", "w.Q", "z", "y.x", "x", "m.b.c", ""]
     keys.remove("(?i)Q")  # a global flag inside a group is an error to re, and so to peft
-    found = matching(keys, names, where="config")
+    found = match_patterns(keys, names, where="config")
     assert {n: [*found[n], n][0] for n in names} == {n: get_pattern_key(keys, n) for n in names}

@@ -12,7 +12,7 @@ from peft.tuners.vera.layer import VeraLayer
 from safetensors.torch import load_file, save_file
 
 import subspace
-from subspace.adapters.peft.vera.widths import widths
+from subspace.adapters.peft.vera.widths import infer_widths
 from tests.support.peft_adapters import (
     PREFIX,
     assert_same_update,
@@ -112,18 +112,18 @@ def test_a_width_that_does_not_follow_is_not_guessed(model, targets, unknown, tm
 
 def test_a_model_that_is_built_otherwise_does_not_pass():
     """The widest d_in that follows must be the projection's own width."""
-    assert widths({"a.q_proj": 8, "a.o_proj": 6}, widest=8) == {"a.q_proj": 6, "a.o_proj": 8}
-    assert widths({"a.q_proj": 8, "a.o_proj": 6}, widest=10) == {}
-    assert widths({"a.q_proj": 8, "b.q_proj": 4}, widest=8) == {}  # two stacks
-    assert widths({"a.o_proj": 8, "b.o_proj": 4, "a.q_proj": 8, "b.q_proj": 4}, widest=8) == {
+    assert infer_widths({"a.q_proj": 8, "a.o_proj": 6}, widest=8) == {"a.q_proj": 6, "a.o_proj": 8}
+    assert infer_widths({"a.q_proj": 8, "a.o_proj": 6}, widest=10) == {}
+    assert infer_widths({"a.q_proj": 8, "b.q_proj": 4}, widest=8) == {}  # two stacks
+    assert infer_widths({"a.o_proj": 8, "b.o_proj": 4, "a.q_proj": 8, "b.q_proj": 4}, widest=8) == {
         "a.o_proj": 8, "b.o_proj": 4
     }  # fmt: skip
-    assert widths({}, widest=8) == {}
+    assert infer_widths({}, widest=8) == {}
     # The second layer of ChatGLM reads half of what the first gives, gate times up.
     chatglm = {f"encoder.layers.0.mlp.dense_{n}": d for n, d in (("h_to_4h", 40), ("4h_to_h", 8))}
-    assert all(set(widths(chatglm, widest)) < set(chatglm) for widest in (None, 20, 40))
+    assert all(set(infer_widths(chatglm, widest)) < set(chatglm) for widest in (None, 20, 40))
     qwen = {"h.0.attn.c_attn": 24, "h.0.mlp.w1": 20, "h.0.mlp.w2": 20}  # all three read 8
-    assert set(widths(qwen, widest=None)) < set(qwen)
+    assert set(infer_widths(qwen, widest=None)) < set(qwen)
 
 
 @pytest.mark.parametrize(

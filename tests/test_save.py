@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
-from subspace.adapters.save import WRITERS, own_format
-from subspace.adapters.writers.content import alpha_of
+from subspace.adapters.save import WRITERS, find_own_format
+from subspace.adapters.writers.content import find_alpha
 from subspace.errors import ArgumentError, FormatError
 from tests.support.diffusers_models import deltas, pipelines_file, unet
 from tests.support.memory import adapter as in_memory
@@ -431,7 +431,7 @@ def test_kohyas_names_and_metadata(tmp_path):
         "lora_te_text_model_k"
     ]
     again = subspace.load(out.path)
-    assert own_format(again) == "kohya"
+    assert find_own_format(again) == "kohya"
     the_same(again, subspace.load(subspace.save(again, tmp_path / "c.safetensors", "kohya").path))
     clash = Adapter.from_updates({"a.b_c": updates[names[0]], "a_b.c": updates[names[1]]})
     with pytest.raises(FormatError, match="are both 'lora_unet_a_b_c' in kohya"):
@@ -464,7 +464,7 @@ def test_diffusers_loads_what_is_written(tmp_path):
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     smaller = subspace.resize(source, error=0.5).adapter
-    assert own_format(smaller) == "diffusers"
+    assert find_own_format(smaller) == "diffusers"
     subspace.save(smaller, out, "diffusers", overwrite=True)
     model = unet()
     with warnings.catch_warnings():
@@ -603,7 +603,7 @@ def test_the_same_adapter_is_the_same_bytes(tmp_path):
 )  # fmt: skip
 def test_an_alpha_that_was_divided_is_found_again(rank, alpha, rslora):
     divisor = math.sqrt(rank) if rslora else float(rank)
-    found = alpha_of(alpha / divisor, divisor)
+    found = find_alpha(alpha / divisor, divisor)
     assert found / divisor == alpha / divisor
     if alpha == int(alpha):
         assert found == alpha
@@ -611,13 +611,13 @@ def test_an_alpha_that_was_divided_is_found_again(rank, alpha, rslora):
 
 @given(st.floats(-1e30, 1e30), st.integers(1, 4096))
 def test_any_scale_has_an_alpha_within_one_unit_in_the_last_place(scale, rank):
-    found = alpha_of(scale, rank) / rank
+    found = find_alpha(scale, rank) / rank
     assert abs(found - scale) <= math.ulp(scale)
 
 
 def test_a_scale_without_an_alpha_is_refused():
     with pytest.raises(FormatError, match="has no finite alpha"):
-        alpha_of(1e308, 64)
+        find_alpha(1e308, 64)
 
 
 # Places

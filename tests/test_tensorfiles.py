@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from subspace.errors import ArgumentError, FormatError, MissingExtraError, SubspaceError
-from subspace.tensorfiles import inside, open_tensors, read_json
+from subspace.tensorfiles import join_inside, open_tensors, read_json
 from tests.support.peft_adapters import safetensors_bytes
 from tests.support.samples import ROOT
 
@@ -333,7 +333,7 @@ def test_an_old_torch_is_refused(torch_file, monkeypatch):
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "..\\x", "c:x", "a\0b"])
 def test_a_name_cannot_leave_its_folder(name):
     with pytest.raises(ArgumentError, match="nothing outside run is read"):
-        inside(Path("run"), name)
+        join_inside(Path("run"), name)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")

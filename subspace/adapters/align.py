@@ -16,7 +16,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from subspace.adapters.rotary import other_rows
+from subspace.adapters.rotary import list_reordered
 from subspace.adapters.source import some
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.modules.fused import in_diffusers, parts_of, sizes_of
@@ -259,7 +259,7 @@ def _renamed(adapter: Adapter, table: Mapping[str, str]) -> Adapter:
         else {}
     )
 
-    rows = frozenset(table.get(name, name) for name in other_rows(adapter, adapter.updates))
+    rows = frozenset(table.get(name, name) for name in list_reordered(adapter, adapter.updates))
     adapter = replace(adapter, reordered=rows)
 
     def read(module: str) -> LowRankUpdate:

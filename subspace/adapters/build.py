@@ -136,7 +136,7 @@ def build_adapter(
     reasons = dict(set_aside or {})
     for update in updates.values():
         if update.magnitude:
-            reasons[update.magnitude] = magnitude.aside(update, source)
+            reasons[update.magnitude] = magnitude.set_magnitude_aside(update, source)
     aside = tuple(
         _aside(name, header, reasons.get(name))
         for name, header in tensors.headers.items()
@@ -158,7 +158,7 @@ def build_adapter(
             update.scale,
             source=f"{source.weights} ({some(update.tensors, 4)})",
             rounding=_rounding(update, source),
-            magnitude=magnitude.stored(update, tensors),
+            magnitude=magnitude.read_magnitude(update, tensors),
             blocks=(made.first, made.second)
             if isinstance(made, Kronecker) and B is stored
             else None,

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.errors import FormatError, MissingFileError
-from subspace.tensorfiles import SUFFIXES, inside, short
+from subspace.tensorfiles import SUFFIXES, join_inside, short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def find(path: Path, adapter_name: str | None = None) -> AdapterFiles:
         raise MissingFileError(f"{path}: cannot be read, permission denied")
     name = _name(path)
     if adapter_name is not None:
-        sub = inside(path, adapter_name)
+        sub = join_inside(path, adapter_name)
         if (sub / CONFIG).is_file():
             return _in_folder(f"{name}/{adapter_name}", sub)
     elif not (path / CONFIG).exists() and not any((path / w).exists() for w in WEIGHTS):

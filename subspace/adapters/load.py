@@ -23,7 +23,7 @@ from subspace.adapters.formats.custom import read as pattern
 from subspace.adapters.peft import adalora as peft_adalora
 from subspace.adapters.peft import lora as peft
 from subspace.adapters.peft import lycoris as peft_lycoris
-from subspace.adapters.peft.refused import refused_by_name
+from subspace.adapters.peft.refused import explain_refusal
 from subspace.adapters.peft.vera import read as peft_vera
 from subspace.adapters.source import AdapterSource, Format, some
 from subspace.errors import ArgumentError, FormatError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "explain", "find", "load"]
 
-# The first that claims a file reads it: what a config or a prefix tells comes before what names of
+# The first that matches a file reads it: what a config or a prefix tells comes before what names of
 # tensors alone do.
 FORMATS: tuple[Format, ...] = (
     xlabs,
@@ -133,7 +133,7 @@ def load(
 def _format_of(source: AdapterSource) -> Format | None:
     if source.pattern is not None:
         return pattern
-    return next((format for format in FORMATS if format.claims(source)), None)
+    return next((format for format in FORMATS if format.matches(source)), None)
 
 
 def explain(
@@ -149,12 +149,12 @@ def explain(
     MissingFileError
         No such path.
     FormatError
-        No format claims it.
+        No format matches it.
     """
     source = _source(Path(path), adapter_name, pattern=pattern)
     first = _format_of(source)
     asked = FORMATS if first is None else (first, *(f for f in FORMATS if f is not first))
-    found = {format.NAME: why for format in asked if (why := format.claims(source))}
+    found = {format.NAME: why for format in asked if (why := format.matches(source))}
     if not found:
         raise FormatError(_unknown(source))
     return found
@@ -186,7 +186,7 @@ def _refuse_mixed(source: AdapterSource, format: Format, unknown: Iterable[str])
     if source.config is not None or source.pattern is not None or not rest.tensors:
         return
     for other in FORMATS:
-        if other is not format and other.claims(rest):
+        if other is not format and other.matches(rest):
             raise FormatError(
                 f"{source.weights}: holds tensors of {format.NAME} and of {other.NAME} "
                 f"({some(rest.tensors)}); save them apart"
@@ -195,7 +195,7 @@ def _refuse_mixed(source: AdapterSource, format: Format, unknown: Iterable[str])
 
 def _unknown(source: AdapterSource) -> str:
     tensors = source.tensors
-    refused = refused_by_name(tensors)
+    refused = explain_refusal(tensors)
     if refused is not None:
         return f"{source.weights}: {refused}"
     shown = ", ".join(short(name) for name in list(tensors)[:3])
@@ -205,7 +205,7 @@ def _unknown(source: AdapterSource) -> str:
     near = {
         format: count
         for format in FORMATS
-        if (count := sum(any(end in name for end in format.ENDS) for name in tensors))
+        if (count := sum(any(end in name for end in format.TENSOR_SUFFIXES) for name in tensors))
     }
     if not near:
         return (
@@ -214,7 +214,7 @@ def _unknown(source: AdapterSource) -> str:
             "your own)"
         )
     closest = sorted(near, key=lambda format: -near[format])[:2]
-    why = "; ".join(f"{f.NAME} wants {f.WANTS} ({near[f]} look alike)" for f in closest)
+    why = "; ".join(f"{f.NAME} wants {f.EXPECTS} ({near[f]} look alike)" for f in closest)
     return (
         f"{source.weights}: of no format that is read: {seen}; nearest: {why}; pattern= "
         "or --pattern takes names of your own"

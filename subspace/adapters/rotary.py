@@ -41,7 +41,7 @@ class Heads(NamedTuple):
     rows: int | None  # of each, where the config tells it
 
 
-def base_config(source: AdapterSource) -> tuple[Path, Mapping[str, Any]] | None:
+def read_base_config(source: AdapterSource) -> tuple[Path, Mapping[str, Any]] | None:
     """Read the base's ``config.json`` beside the file, if there is one."""
     path = source.weights.parent / CONFIG
     return (path, read_json(path)) if path.exists() else None
@@ -57,7 +57,7 @@ def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else config
 
 
-def heads_of(path: Path, config: Mapping[str, Any]) -> Heads:
+def read_heads(path: Path, config: Mapping[str, Any]) -> Heads:
     """Return the numbers of heads that a base's config tells.
 
     Raises
@@ -78,12 +78,12 @@ def heads_of(path: Path, config: Mapping[str, Any]) -> Heads:
     return Heads(query, key, rows)  # type: ignore[arg-type]
 
 
-def is_turned(module: str) -> bool:
+def is_reordered(module: str) -> bool:
     """Whether a module of the base is one whose rows are reordered."""
     return module.endswith(("self_attn.q_proj", "self_attn.k_proj"))
 
 
-def put_back(source: AdapterSource, update: UpdateSpec, heads: Heads) -> UpdateSpec:
+def restore_rows(source: AdapterSource, update: UpdateSpec, heads: Heads) -> UpdateSpec:
     """Plan the rows of a query's or key's B in transformers' order.
 
     Raises
@@ -107,12 +107,12 @@ def _in_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
     return pairs.transpose(1, 2).reshape(rows.shape)
 
 
-def other_rows(adapter: Adapter, modules: Iterable[str]) -> list[str]:
+def list_reordered(adapter: Adapter, modules: Iterable[str]) -> list[str]:
     """List those of `modules` whose rows are in the writer's own order."""
     return [module for module in modules if module in adapter.reordered]
 
 
-def refuse_other_rows(adapter: Adapter, modules: Iterable[str], what: str) -> None:
+def refuse_reordered(adapter: Adapter, modules: Iterable[str], what: str) -> None:
     """Refuse to compare or write such rows with those of transformers' order.
 
     Raises
@@ -120,7 +120,7 @@ def refuse_other_rows(adapter: Adapter, modules: Iterable[str], what: str) -> No
     FormatError
         Names them, `what` has another order, and the way out.
     """
-    found = other_rows(adapter, modules)
+    found = list_reordered(adapter, modules)
     if found:
         raise FormatError(
             f"{adapter.path or adapter.name}: the rows of {some(found)} are in the rotary order of "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.find import CONFIG
 from subspace.adapters.formats import cloneofsimo
-from subspace.adapters.rotary import refuse_other_rows
+from subspace.adapters.rotary import refuse_reordered
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import some
 from subspace.adapters.writers import (
@@ -132,7 +132,7 @@ def save(
             "(save_pretrained with path_initial_model_for_weight_conversion), or have it as it is "
             "with --updates-only (updates_only=True)"
         )
-    refuse_other_rows(adapter, adapter.updates, f"{writer.NAME} is to have")
+    refuse_reordered(adapter, adapter.updates, f"{writer.NAME} is to have")
     content = writer.content(adapter, updates_only=updates_only)
     left_out = [
         tensor
@@ -184,7 +184,7 @@ def check(path: Path, to: str, *, overwrite: bool = False) -> None:
     require_room(path, ours, overwrite=overwrite)
 
 
-def own_format(adapter: Adapter) -> str:
+def find_own_format(adapter: Adapter) -> str:
     """Return what `save` calls the adapter's own format, ``"peft"`` where it is not written."""
     return next((key for key, w in WRITERS.items() if adapter.format == w.NAME), "peft")
 

@@ -76,18 +76,18 @@ class AdapterSource:
 
 
 class Format(Protocol):
-    """What a format's file holds; the first in `load.FORMATS` that claims an adapter reads it."""
+    """What a format's file holds; the first in `load.FORMATS` that matches an adapter reads it."""
 
     @property
     def NAME(self) -> str:
         """The format as `inspect` shows it."""
 
     @property
-    def WANTS(self) -> str:
+    def EXPECTS(self) -> str:
         """The tensors' names that it looks for, in words."""
 
     @property
-    def ENDS(self) -> tuple[str, ...]:
+    def TENSOR_SUFFIXES(self) -> tuple[str, ...]:
         """Parts of these names: what has them and is of no format is near to this one."""
 
     @property
@@ -95,21 +95,21 @@ class Format(Protocol):
         """What is read and what is set aside, in a few words, for the table of formats."""
 
     @property
-    def HELD(self) -> str:
+    def REFERENCE(self) -> str:
         """What wrote the files that are read in its tests, and what their updates are held to."""
 
     @property
-    def PROOF(self) -> tuple[str, ...]:
+    def TESTS(self) -> tuple[str, ...]:
         """These tests."""
 
-    def claims(self, source: AdapterSource) -> str | None:
+    def matches(self, source: AdapterSource) -> str | None:
         """Say why these files are of this format, or None if they are not."""
 
     def read(self, source: AdapterSource) -> Adapter:
         """Make an `Adapter` from headers alone."""
 
 
-def by_module(
+def group_by_module(
     source: AdapterSource, parse: Callable[[str], tuple[str, str] | None]
 ) -> dict[str, dict[str, str]]:
     """Group tensors by module: module -> slot -> the tensor's name.
@@ -144,7 +144,7 @@ def by_module(
     return found
 
 
-def factors_there(
+def require_factors(
     source: AdapterSource, module: str, slots: Mapping[str, str], *needed: str
 ) -> None:
     """Refuse a module without one of its factors.
@@ -163,7 +163,9 @@ def factors_there(
         )
 
 
-def matrix(source: AdapterSource, name: str, dimensions: Iterable[int] = (2,)) -> tuple[int, ...]:
+def read_factor_shape(
+    source: AdapterSource, name: str, dimensions: Iterable[int] = (2,)
+) -> tuple[int, ...]:
     """Return the shape of a tensor that is to be a factor.
 
     Raises
@@ -182,7 +184,7 @@ def matrix(source: AdapterSource, name: str, dimensions: Iterable[int] = (2,)) -
     return header.shape
 
 
-def number(source: AdapterSource, name: str) -> float:
+def read_number(source: AdapterSource, name: str) -> float:
     """Read a tensor that holds one number, such as an alpha.
 
     Raises

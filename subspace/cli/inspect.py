@@ -160,9 +160,9 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
         )
     given = reading.pattern()
     if given is not None:
-        from subspace.adapters.formats.custom.fields import parsed
+        from subspace.adapters.formats.custom.fields import parse_pattern
 
-        pattern = parsed(given)
+        pattern = parse_pattern(given)
         say("pattern", pattern)
         for n, line in enumerate(pattern.toml().splitlines() if reasons else ()):
             say("" if n else "as TOML", line)

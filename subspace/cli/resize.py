@@ -90,12 +90,12 @@ def command(
         subspace resize runs/r64 runs/r64-8 --rank 8 --budget all
         subspace resize style.safetensors small.safetensors --energy 0.99 --dtype float16
     """  # noqa: D301 - click wants the real character
-    from subspace.adapters.save import check, own_format, save
+    from subspace.adapters.save import check, find_own_format, save
     from subspace.measures.resize.measure import resize
 
     check_place(out)
     adapter = reading.adapter(path)
-    to = to or own_format(adapter)
+    to = to or find_own_format(adapter)
     check(out, to, overwrite=writing.overwrite)
     with progress("cutting", len(adapter.select(modules))) as advance:
         result = resize(

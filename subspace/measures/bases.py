@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from subspace.adapters.rotary import refuse_other_rows
+from subspace.adapters.rotary import refuse_reordered
 from subspace.pretrained import open_pretrained
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def fit_modules(adapter: Adapter, base: Pretrained, modules: str | None) -> Adap
         Rows of the adapter are in another order than the base's.
     """
     chosen = adapter.select(modules)
-    refuse_other_rows(chosen, chosen, f"those of {base.name} in")
+    refuse_reordered(chosen, chosen, f"those of {base.name} in")
     for name, info in chosen.updates.items():
         base.get(name, shape=info.shape)
     return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from subspace.adapters.rotary import WAY_OUT, other_rows
+from subspace.adapters.rotary import WAY_OUT, list_reordered
 from subspace.errors import FormatError, ShapeError, UnknownModuleError
 from subspace.spectra import equal_chunks
 
@@ -101,7 +101,7 @@ def _check_rows(adapters: Sequence[Adapter], name: str, side: Side | None) -> No
     """Refuse what compares rows of B in two orders."""
     if side not in (None, "B", "out"):
         return
-    orders = [x.format if other_rows(x, (name,)) else "" for x in adapters]
+    orders = [x.format if list_reordered(x, (name,)) else "" for x in adapters]
     if len(set(orders)) > 1:
         other = next(x for x, order in zip(adapters, orders, strict=True) if order)
         raise FormatError(

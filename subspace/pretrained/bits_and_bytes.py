@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from subspace.errors import FormatError
 from subspace.pretrained.libraries import WAY_OUT, using
 from subspace.tensorfiles import short
-from subspace.tensorfiles.untrusted import json_object
+from subspace.tensorfiles.untrusted import parse_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def _state(tensor: str, tensors: TensorFile, where: str) -> dict[str, Any]:
     header = tensors.headers[name]
     if header.dtype != "uint8" or math.prod(header.shape) > _LONGEST_STATE:
         raise FormatError(f"{where}: {short(name)} is not the few bytes of JSON that it should be")
-    state = json_object(bytes(tensors[name].flatten().tolist()), f"{where}: {short(name)}")
+    state = parse_json_object(bytes(tensors[name].flatten().tolist()), f"{where}: {short(name)}")
     nested = f"{tensor}.nested_absmax" in tensors.headers
     keys = _STATE | _NESTED if nested else _STATE
     sound = (

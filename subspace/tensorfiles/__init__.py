@@ -18,7 +18,7 @@ from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.safetensors_file import open_safetensors
 from subspace.tensorfiles.sharded import INDEX_SUFFIXES, ShardedFile, open_sharded
 from subspace.tensorfiles.torch_file import open_torch
-from subspace.tensorfiles.untrusted import inside, read_json, regular, short
+from subspace.tensorfiles.untrusted import join_inside, read_json, require_regular, short
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +31,7 @@ __all__ = [
     "ShardedFile",
     "TensorFile",
     "TensorHeader",
-    "inside",
+    "join_inside",
     "open_sharded",
     "open_tensors",
     "read_json",
@@ -65,7 +65,7 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
         The file is damaged or hostile, or its suffix is none of the above.
     """
     path = Path(path)
-    regular(path)
+    require_regular(path)
     if path.suffix == ".safetensors":
         return open_safetensors(path)
     if path.suffix == ".gguf":

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
-from subspace.tensorfiles.gguf_quantised import dequantised, rounding_of
+from subspace.tensorfiles.gguf_quantised import bound_rounding, dequantise
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
 from subspace.tensorfiles.untrusted import short
 
@@ -80,7 +80,9 @@ _TYPES = {
     40: ("nvfp4", 64, 36),
     41: ("q1_0", 128, 18),
 }
-QUANTISED = {name: rounding_of(block, width) for name, block, width in _TYPES.values() if block > 1}
+QUANTISED = {
+    name: bound_rounding(block, width) for name, block, width in _TYPES.values() if block > 1
+}
 """Types of blocks -> what they round off, as a share of the norm."""
 
 
@@ -121,7 +123,7 @@ def open_gguf(path: Path) -> TensorFile:
     def floats(name: str) -> torch.Tensor:
         header = headers[name]
         where = f"{path}: tensor {short(name)}"
-        return dequantised(stored(name), header.dtype, header.shape, where)
+        return dequantise(stored(name), header.dtype, header.shape, where)
 
     def read(name: str) -> torch.Tensor:
         import torch

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WAY_OUT = "convert it again with --outtype f16 or f32"
 
 
-def dequantised(raw: torch.Tensor, kind: str, shape: tuple[int, ...], where: str) -> torch.Tensor:
+def dequantise(raw: torch.Tensor, kind: str, shape: tuple[int, ...], where: str) -> torch.Tensor:
     """Return float32 numbers (shape) of a tensor's bytes.
 
     Raises
@@ -49,7 +49,7 @@ def dequantised(raw: torch.Tensor, kind: str, shape: tuple[int, ...], where: str
     return torch.from_numpy(numbers).reshape(shape)
 
 
-def rounding_of(elements: int, width: int) -> float:
+def bound_rounding(elements: int, width: int) -> float:
     """Estimate what quantising rounded off, as a share of the tensor's norm.
 
     Of a block whose largest number is three times their root mean square m, as of a few dozen
@@ -62,7 +62,7 @@ def rounding_of(elements: int, width: int) -> float:
         Of a block: how many numbers in how many bytes. Half a bit a number is given to scales, and
         b is the whole part of what is left.
 
-    >>> round(rounding_of(32, 34), 4)  # q8_0
+    >>> round(bound_rounding(32, 34), 4)  # q8_0
     0.0068
     """
     return math.ldexp(math.sqrt(3), -((16 * width - elements) // (2 * elements)))

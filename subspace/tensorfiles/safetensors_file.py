@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
 from subspace.tensorfiles.lazy import TensorFile, TensorHeader
-from subspace.tensorfiles.untrusted import RESAVE, json_object, short
+from subspace.tensorfiles.untrusted import RESAVE, parse_json_object, short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ def open_safetensors(path: Path) -> TensorFile:
         text = file.read(length)
     if not text.startswith(b"{"):
         raise FormatError(f"{path}: its header is not a JSON object; not a safetensors file")
-    entries = json_object(text, f"{path}: header")
+    entries = parse_json_object(text, f"{path}: header")
     metadata = entries.pop("__metadata__", None) or {}  # MLX writes null
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError(f"{path}: __metadata__ is not a mapping of strings")

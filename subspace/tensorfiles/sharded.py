@@ -11,7 +11,7 @@ from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.tensorfiles.lazy import TensorFile
 from subspace.tensorfiles.safetensors_file import open_safetensors
 from subspace.tensorfiles.torch_file import open_torch
-from subspace.tensorfiles.untrusted import inside, read_json, regular, short
+from subspace.tensorfiles.untrusted import join_inside, read_json, require_regular, short
 
 if TYPE_CHECKING:
     import os
@@ -89,8 +89,8 @@ def open_sharded(index: str | os.PathLike[str]) -> ShardedFile:
 
 def _open_shard(index: Path, shard: str, suffix: str) -> TensorFile:
     try:
-        path = inside(index.parent, shard)
-        regular(path)
+        path = join_inside(index.parent, shard)
+        require_regular(path)
     except ArgumentError as error:
         raise FormatError(f"{index}: {error}") from None
     except MissingFileError as error:

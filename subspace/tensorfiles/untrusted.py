@@ -16,7 +16,7 @@ _LONGEST_JSON = 64_000_000
 RESAVE = "re-save it with safetensors.torch.save_file, or torch.save of a dict of plain tensors"
 
 
-def inside(folder: Path, name: str) -> Path:
+def join_inside(folder: Path, name: str) -> Path:
     """Join a name that came from a file or an option to a folder that it must not leave.
 
     Raises
@@ -25,7 +25,7 @@ def inside(folder: Path, name: str) -> Path:
         `name` is more than one path component, or ``..``.
 
     >>> from pathlib import Path
-    >>> inside(Path("run"), "student").name
+    >>> join_inside(Path("run"), "student").name
     'student'
     """
     if name in {"", ".", ".."} or any(c in name for c in "/\\\0:"):
@@ -43,10 +43,10 @@ def read_json(path: Path) -> dict[str, Any]:
     FormatError
         Not UTF-8 JSON, not an object, a key twice, nested too deep, or larger than 64 MB.
     """
-    regular(path)
+    require_regular(path)
     if path.stat().st_size > _LONGEST_JSON:
         raise FormatError(f"{path}: larger than {_LONGEST_JSON:_} bytes, which no config is")
-    return json_object(path.read_bytes(), f"{path}")
+    return parse_json_object(path.read_bytes(), f"{path}")
 
 
 def short(value: object) -> str:
@@ -59,7 +59,7 @@ def short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:149]}…{text[-49:]}"
 
 
-def regular(path: Path) -> None:
+def require_regular(path: Path) -> None:
     """Refuse what is no regular file."""
     # A device or a pipe in a stranger's folder could be read forever.
     try:
@@ -74,7 +74,7 @@ def regular(path: Path) -> None:
         raise MissingFileError(f"{path}: cannot be read, permission denied")
 
 
-def json_object(text: bytes, where: str) -> dict[str, Any]:
+def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
     """Parse a JSON object, each key once, not nested too deep."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from subspace.adapters.factors.products import Extent, bounded, thin, with_core
-from subspace.adapters.source import factors_there, matrix
+from subspace.adapters.factors.products import Extent, multiply_core, require_small, split_matrix
+from subspace.adapters.source import read_factor_shape, require_factors
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _CORES = ("hada_t1", "hada_t2")
 SLOTS = (*_FOUR, *_CORES)
 
 
-def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Extent:
+def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Extent:
     """Read shape and rank of one module off its tensors' headers.
 
     Parameters
@@ -52,9 +52,9 @@ def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Exte
         A factor is missing, shapes that do not multiply, or a product that is too large.
     """
     cores = _CORES if any(core in slots for core in _CORES) else ()
-    factors_there(source, module, slots, *_FOUR, *cores)
-    shapes = {slot: matrix(source, slots[slot]) for slot in _FOUR}
-    kernels = [matrix(source, slots[core], (3, 4, 5)) for core in cores]
+    require_factors(source, module, slots, *_FOUR, *cores)
+    shapes = {slot: read_factor_shape(source, slots[slot]) for slot in _FOUR}
+    kernels = [read_factor_shape(source, slots[core], (3, 4, 5)) for core in cores]
     if cores:  # (r, d_out) and (r, in)
         d_out, dim, d_in = shapes["hada_w1_a"][1], *shapes["hada_w1_b"]
         wanted = {"hada_w1_a": (dim, d_out), "hada_w1_b": (dim, d_in)}
@@ -79,7 +79,7 @@ def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Exte
     tensors = tuple(slots[slot] for slot in (*_FOUR, *cores))
     rank = min(dim * dim, d_out, d_in)
     multiplied = 4 if rank < dim * dim or cores else 2
-    return bounded(
+    return require_small(
         source,
         module,
         Extent(
@@ -93,7 +93,7 @@ def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Exte
     )
 
 
-def factors(slots: Mapping[str, str]) -> Factors:
+def build_factors(slots: Mapping[str, str]) -> Factors:
     """Return what makes B (d_out, rank) and A (rank, d_in) of the tensors, in float64."""
     return lambda held: _factors(
         {slot: held[slots[slot]].double() for slot in SLOTS if slot in slots}
@@ -104,7 +104,7 @@ def _factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
     (B1, A1), (B2, A2) = (_pair(held, n) for n in "12")
     dim = len(A1)
     if dim * dim >= min(len(B1), A1.shape[1]):
-        return thin(None, None, (B1 @ A1) * (B2 @ A2))
+        return split_matrix(None, None, (B1 @ A1) * (B2 @ A2))
     B = (B1[:, :, None] * B2[:, None, :]).flatten(1)  # (d_out, r²)
     A = (A1[:, None, :] * A2[None, :, :]).flatten(0, 1)  # (r², d_in)
     return B, A
@@ -112,4 +112,4 @@ def _factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
 
 def _pair(held: Mapping[str, torch.Tensor], n: str) -> tuple[torch.Tensor, torch.Tensor]:
     a, b, core = held[f"hada_w{n}_a"], held[f"hada_w{n}_b"], held.get(f"hada_t{n}")
-    return (a, b) if core is None else (a.T, with_core(core, b))
+    return (a, b) if core is None else (a.T, multiply_core(core, b))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from subspace.adapters.source import matrix
+from subspace.adapters.source import read_factor_shape
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
         return KINDS[len(self.kernel)]
 
 
-def pair(source: AdapterSource, a: str, b: str) -> Pair:
+def read_pair(source: AdapterSource, a: str, b: str) -> Pair:
     """Plan B (d_out, r) and A (r, d_in) from the headers of two tensors.
 
     Parameters
@@ -49,7 +49,9 @@ def pair(source: AdapterSource, a: str, b: str) -> Pair:
     FormatError
         A shape that no factor has, a kernel in the second, or different ranks.
     """
-    (rank, *inputs), (d_out, width, *ones) = (matrix(source, x, (2, 3, 4, 5)) for x in (a, b))
+    (rank, *inputs), (d_out, width, *ones) = (
+        read_factor_shape(source, x, (2, 3, 4, 5)) for x in (a, b)
+    )
     both = f"{source.text(a)} and {b!r} {source.tensors.headers[b].shape}"
     if any(n != 1 for n in ones):
         raise FormatError(f"{both}: the kernel of the second should be of size 1")

@@ -21,8 +21,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from subspace.adapters.factors.products import Extent, bounded, thin, with_core
-from subspace.adapters.source import factors_there, matrix
+from subspace.adapters.factors.products import Extent, multiply_core, require_small, split_matrix
+from subspace.adapters.source import read_factor_shape, require_factors
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Kronecker:
         return _kron(B1, B2), _kron(A1, A2)
 
 
-def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Extent:
+def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Extent:
     """Read shape and rank of one module off its tensors' headers.
 
     Parameters
@@ -94,7 +94,7 @@ def extent(source: AdapterSource, module: str, slots: Mapping[str, str]) -> Exte
         multiplied=multiplied,
         kernel=kernel,
     )
-    return bounded(source, module, found)
+    return require_small(source, module, found)
 
 
 def _block(
@@ -110,18 +110,21 @@ def _block(
                 f"{source.weights}: module {module!r} has {slots[full]!r} and {slots[parts[0]]!r}, "
                 "a matrix and factors for the same place"
             )
-        shape = matrix(source, slots[full], (2,) if n == "1" else (2, 3, 4, 5))
+        shape = read_factor_shape(source, slots[full], (2,) if n == "1" else (2, 3, 4, 5))
         return (shape[0], math.prod(shape[1:])), None
     if not parts:
-        factors_there(source, module, slots, full)
-    factors_there(source, module, slots, left, right)
-    shape_a, shape_b = matrix(source, slots[left]), matrix(source, slots[right])
+        require_factors(source, module, slots, full)
+    require_factors(source, module, slots, left, right)
+    shape_a, shape_b = (
+        read_factor_shape(source, slots[left]),
+        read_factor_shape(source, slots[right]),
+    )
     if not has_core:
         p, width = shape_a
         kernel: tuple[int, ...] = (width, width)
     else:
         width, p = shape_a
-        kernel = matrix(source, slots[_CORE], (3, 4, 5))
+        kernel = read_factor_shape(source, slots[_CORE], (3, 4, 5))
     dim, q = shape_b
     if width != dim or kernel[:2] != (dim, dim):
         beside = f" with {source.text(slots[_CORE])}" if has_core else ""
@@ -132,7 +135,7 @@ def _block(
     return (p, q * math.prod(kernel[2:])), dim
 
 
-def factors(slots: Mapping[str, str]) -> Factors:
+def build_factors(slots: Mapping[str, str]) -> Factors:
     """Return what makes the two blocks of the tensors, in float64."""
     return lambda held: _factors(
         {slot: held[slots[slot]].double() for slot in SLOTS if slot in slots}
@@ -152,7 +155,11 @@ def _kron(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
 def _thin(held: Mapping[str, torch.Tensor], n: str) -> tuple[torch.Tensor, torch.Tensor]:
     full = held.get(f"lokr_w{n}")
     if full is not None:
-        return thin(None, None, full.flatten(1))
+        return split_matrix(None, None, full.flatten(1))
     left, right = held[f"lokr_w{n}_a"], held[f"lokr_w{n}_b"]
     core = held.get(_CORE) if n == "2" else None
-    return thin(left, right) if core is None else thin(left.T, with_core(core, right))
+    return (
+        split_matrix(left, right)
+        if core is None
+        else split_matrix(left.T, multiply_core(core, right))
+    )

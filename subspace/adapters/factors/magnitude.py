@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 
-def aside(update: UpdateSpec, source: AdapterSource) -> SetAside:
+def set_magnitude_aside(update: UpdateSpec, source: AdapterSource) -> SetAside:
     """Check a magnitude against its update, from headers alone.
 
     Raises
@@ -44,7 +44,7 @@ def aside(update: UpdateSpec, source: AdapterSource) -> SetAside:
     return SetAside.of(update.magnitude, header, SetAsideReason.MAGNITUDE, module=update.module)
 
 
-def stored(update: UpdateSpec, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+def read_magnitude(update: UpdateSpec, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """Read it, as `LowRankUpdate.magnitude` has it."""
     if not update.magnitude:
         return None

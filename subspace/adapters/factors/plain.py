@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec
-from subspace.adapters.source import matrix
+from subspace.adapters.source import read_factor_shape
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 
-def asked_alpha(source: AdapterSource, writer: str) -> float:
+def require_alpha(source: AdapterSource, writer: str) -> float:
     """Return the alpha that the user gave, of a format that stores none.
 
     Raises
@@ -28,7 +28,7 @@ def asked_alpha(source: AdapterSource, writer: str) -> float:
     return source.alpha
 
 
-def plain(
+def specify_linear(
     source: AdapterSource, module: str, a: str, b: str, alpha: float, *, why: str = ""
 ) -> UpdateSpec:
     """Plan the update ``alpha / r * B @ A`` of a linear layer, from headers alone.
@@ -51,7 +51,7 @@ def plain(
     FormatError
         The shapes are no factors, or do not multiply.
     """
-    (rank, d_in), (d_out, width) = matrix(source, a), matrix(source, b)
+    (rank, d_in), (d_out, width) = read_factor_shape(source, a), read_factor_shape(source, b)
     if rank != width:
         raise FormatError(
             f"{source.text(a)} and {b!r} {(d_out, width)} have different ranks, {rank} and {width}"

@@ -41,7 +41,7 @@ class Extent:
     kernel: tuple[int, ...] = ()  # where a tensor shows one: a convolution may be stored flat
 
 
-def bounded(source: AdapterSource, module: str, extent: Extent) -> Extent:
+def require_small(source: AdapterSource, module: str, extent: Extent) -> Extent:
     """Refuse factors that are too large to be multiplied out.
 
     Raises
@@ -61,7 +61,7 @@ def bounded(source: AdapterSource, module: str, extent: Extent) -> Extent:
     return extent
 
 
-def with_core(core: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def multiply_core(core: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Multiply a Tucker core (r, r, k, …) by a factor (r, d): (r, d * k * …), kernel innermost.
 
     Proposition 3 of FedPara, arXiv:2108.06098: ``W[p, q, …] = sum_ij core[i, j, …] a[i, p]
@@ -72,7 +72,7 @@ def with_core(core: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.einsum("ijk,jq->iqk", core.flatten(2), b).flatten(1)
 
 
-def thin(
+def split_matrix(
     left: torch.Tensor | None, right: torch.Tensor | None, full: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write a small matrix as two factors whose inner width is no larger than its sides.

@@ -19,9 +19,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
-from subspace.adapters.factors.kernels import pair
+from subspace.adapters.factors.kernels import read_pair
 from subspace.adapters.set_aside import SetAsideReason
-from subspace.adapters.source import by_module, factors_there, some
+from subspace.adapters.source import group_by_module, require_factors, some
 from subspace.tensorfiles import TORCH_SUFFIXES
 
 if TYPE_CHECKING:
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "cloneofsimo/lora"
-WANTS = "MODEL:0:up (d_out, r) and MODEL:0:down (r, d_in), or a torch list of up, down, up, down"
-ENDS = (":up", ":down")
+EXPECTS = "MODEL:0:up (d_out, r) and MODEL:0:down (r, d_in), or a torch list of up, down, up, down"
+TENSOR_SUFFIXES = (":up", ":down")
 READS = (
     "LoRA of linear layers and convolutions by their number, in safetensors and in torch lists; "
     "learned words set aside"
 )
-HELD = "files and merge by the documented rule"
-PROOF = ("tests/test_cloneofsimo_adapters.py",)
+REFERENCE = "files and merge by the documented rule"
+TESTS = ("tests/test_cloneofsimo_adapters.py",)
 
 _PAIR = re.compile(r"([^:]{1,100}):([0-9]{1,6}):(up|down)")
 _EMBED = "<embed>"
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are cloneofsimo's: the tensors' names, or a torch list's numbers."""
     if source.config is not None:
         return None
@@ -69,12 +69,12 @@ def read(source: AdapterSource) -> Adapter:
     tensors, metadata = source.tensors, source.tensors.metadata
     listed = "0" in tensors and "1" in tensors
     model = "text_encoder" if source.weights.name.endswith(".text_encoder.pt") else "unet"
-    modules = by_module(source, (lambda name: _listed(name, model)) if listed else _parse)
+    modules = group_by_module(source, (lambda name: _listed(name, model)) if listed else _parse)
     planned = []
     others: list[str] = []
     for module, slots in modules.items():
-        factors_there(source, module, slots, "up", "down")
-        held = pair(source, slots["down"], slots["up"])
+        require_factors(source, module, slots, "up", "down")
+        held = read_pair(source, slots["down"], slots["up"])
         told = metadata.get(":".join((*module.rpartition(".")[::2], "rank")))
         if told is not None and told != str(held.rank):
             others.append(f"{module} ({told[:20]}, stored {held.rank})")

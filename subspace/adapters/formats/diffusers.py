@@ -21,16 +21,16 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import UpdateSpec, build_adapter
-from subspace.adapters.factors.kernels import pair
+from subspace.adapters.factors.kernels import read_pair
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
-from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.peft.patterns import apply_patterns
 from subspace.adapters.set_aside import SetAsideReason
-from subspace.adapters.source import by_module, factors_there, number, some
+from subspace.adapters.source import group_by_module, read_number, require_factors, some
 from subspace.errors import FormatError
 from subspace.modules.words import NAMINGS, PIPELINE, words_of
 from subspace.tensorfiles import short
-from subspace.tensorfiles.untrusted import json_object
+from subspace.tensorfiles.untrusted import parse_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,14 +41,20 @@ if TYPE_CHECKING:
     from subspace.modules.words import Role
 
 NAME = "diffusers"
-WANTS = "unet.NAME.lora_A.weight and its like, or NAME.processor.to_q_lora.down.weight"
-ENDS = (".lora_A.weight", ".lora_B.weight", "lora.down.", "lora.up.", ".lora_linear_layer.")
+EXPECTS = "unet.NAME.lora_A.weight and its like, or NAME.processor.to_q_lora.down.weight"
+TENSOR_SUFFIXES = (
+    ".lora_A.weight",
+    ".lora_B.weight",
+    "lora.down.",
+    "lora.up.",
+    ".lora_linear_layer.",
+)
 READS = (
     "LoRA of a pipeline's parts in all of its namings, today's and before, alpha from the file's "
     "metadata, from tensors, or r; DoRA by its BA part"
 )
-HELD = "files of `diffusers`, older namings by renaming; what its models apply"
-PROOF = ("tests/test_diffusers_adapters.py",)
+REFERENCE = "files of `diffusers`, older namings by renaming; what its models apply"
+TESTS = ("tests/test_diffusers_adapters.py",)
 
 _METADATA = "lora_adapter_metadata"
 _PART = re.compile(rf"({'|'.join(PIPELINE)})(_[0-9]+)?\.")
@@ -83,7 +89,7 @@ _REASONS = {
 _NO_ALPHA = "no alpha is stored; r is taken, as diffusers does, so the scale is 1"
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are diffusers': the file's metadata, else the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -115,13 +121,13 @@ def read(source: AdapterSource) -> Adapter:
     """
     modules: dict[str, dict[str, str]] = {}
     aside = {name: SetAsideReason.NORM for name in source.tensors if _is_norm(name)}
-    for module, slots in by_module(source, _parse).items():
+    for module, slots in group_by_module(source, _parse).items():
         aside |= {name: _REASONS[slot] for slot, name in slots.items() if slot in _REASONS}
         factors = {slot: name for slot, name in slots.items() if slot in "AB"}
         if factors:
-            factors_there(source, module, factors, "A", "B")
+            require_factors(source, module, factors, "A", "B")
             modules[module] = slots
-    pairs = {module: pair(source, slots["A"], slots["B"]) for module, slots in modules.items()}
+    pairs = {module: read_pair(source, slots["A"], slots["B"]) for module, slots in modules.items()}
     ranks = {module: held.rank for module, held in pairs.items()}
     scales, configs, notes = _scales(source, modules, ranks)
     planned = [
@@ -209,7 +215,7 @@ def _scales(
         parts[found.group()[:-1] if found else ""].append(module)
     text = source.tensors.metadata.get(_METADATA)
     where = f"{source.weights}: {_METADATA}"
-    stored = json_object(text.encode(), where) if text is not None else {}
+    stored = parse_json_object(text.encode(), where) if text is not None else {}
     scales: dict[str, float] = {}
     configs: list[LoraConfig] = []
     notes: list[str] = []
@@ -228,7 +234,7 @@ def _scales(
                     f"{where}: peft_type {short(fields['peft_type'])} beside factors of LORA"
                 )
             config = read_config({**fields, "peft_type": "LORA"}, where)
-            found_alphas, _, unsure = from_patterns(
+            found_alphas, _, unsure = apply_patterns(
                 {name: name.removeprefix(f"{part}.") for name in names}, config
             )
             configs.append(config)
@@ -254,7 +260,7 @@ def _from_tensors(
     source: AdapterSource, names: Iterable[str], alphas: Mapping[str, str], ranks: Mapping[str, int]
 ) -> tuple[dict[str, float], list[str]]:
     """Give the modules of one part their scale where it has no config."""
-    found = {name: number(source, tensor) for name, tensor in alphas.items()}
+    found = {name: read_number(source, tensor) for name, tensor in alphas.items()}
     without = [name for name in names if name not in found]
     notes = []
     rest: float | None = source.alpha

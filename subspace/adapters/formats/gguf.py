@@ -18,9 +18,15 @@ import re
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
-from subspace.adapters.rotary import base_config, has_heads, heads_of, is_turned, put_back
+from subspace.adapters.rotary import (
+    has_heads,
+    is_reordered,
+    read_base_config,
+    read_heads,
+    restore_rows,
+)
 from subspace.adapters.set_aside import SetAsideReason
-from subspace.adapters.source import by_module, factors_there, matrix, some
+from subspace.adapters.source import group_by_module, read_factor_shape, require_factors, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import QUANTISED, short
 
@@ -34,15 +40,15 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "GGUF (llama.cpp)"
-WANTS = "a .gguf file with general.type = adapter, NAME.weight.lora_a and NAME.weight.lora_b"
-ENDS = (".weight.lora_a", ".weight.lora_b")
+EXPECTS = "a .gguf file with general.type = adapter, NAME.weight.lora_a and NAME.weight.lora_b"
+TENSOR_SUFFIXES = (".weight.lora_a", ".weight.lora_b")
 READS = (
     "LoRA in float32, float16, bfloat16 or quantised (extra `quantised`), token embeddings and "
     "stacked experts, with the scale that llama.cpp applies; Llama's and Qwen's modules by their "
     "Hugging Face names, rows of q and k in transformers' order where config.json is beside"
 )
-HELD = "files of `gguf` with the keys of llama.cpp's converter; its rule of the scale"
-PROOF = ("tests/test_gguf_adapters.py",)
+REFERENCE = "files of `gguf` with the keys of llama.cpp's converter; its rule of the scale"
+TESTS = ("tests/test_gguf_adapters.py",)
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b"}
 _MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 # gguf 0.19.0, gguf/tensor_mapping.py: the names that these architectures have in transformers.
@@ -60,7 +66,7 @@ _MAPPED = ("llama", "qwen2", "qwen3")
 _BLOCK = re.compile(r"blk\.([0-9]{1,6})\.([a-z_]+)\Z")
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why this is a GGUF adapter: its suffix, and what it calls itself.
 
     Raises
@@ -73,7 +79,7 @@ def claims(source: AdapterSource) -> str | None:
     kind = source.tensors.metadata.get("general.type")
     if kind == "adapter":
         return "general.type is 'adapter'"
-    if any(name.endswith(ENDS) for name in source.tensors):
+    if any(name.endswith(TENSOR_SUFFIXES) for name in source.tensors):
         raise FormatError(
             f"{source.weights}: has factors, but general.type = {short(kind)}; 'adapter' is wanted"
         )
@@ -96,14 +102,14 @@ def read(source: AdapterSource) -> Adapter:
     architecture = metadata.get("general.architecture", "")
     alpha, notes = _alpha(source)
     planned: list[UpdateSpec] = []
-    for tensor, slots in by_module(source, _parse).items():
-        factors_there(source, tensor, slots, "lora_a", "lora_b")
+    for tensor, slots in group_by_module(source, _parse).items():
+        require_factors(source, tensor, slots, "lora_a", "lora_b")
         planned.extend(_planned(source, tensor, slots, alpha, architecture))
-    turned = [p.module for p in planned if architecture == "llama" and is_turned(p.module)]
-    beside = base_config(source) if turned else None
+    turned = [p.module for p in planned if architecture == "llama" and is_reordered(p.module)]
+    beside = read_base_config(source) if turned else None
     if beside is not None and has_heads(beside[1]):
-        heads = heads_of(*beside)
-        planned = [put_back(source, p, heads) if is_turned(p.module) else p for p in planned]
+        heads = read_heads(*beside)
+        planned = [restore_rows(source, p, heads) if is_reordered(p.module) else p for p in planned]
         turned = []
     if turned:
         notes.append(
@@ -191,7 +197,7 @@ def _planned(
     source: AdapterSource, tensor: str, slots: Mapping[str, str], alpha: float, architecture: str
 ) -> Iterator[UpdateSpec]:
     a, b = slots["lora_a"], slots["lora_b"]
-    shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
+    shape_a, shape_b = read_factor_shape(source, a, (2, 3)), read_factor_shape(source, b, (2, 3))
     both = f"{source.text(a)} and {b!r} {shape_b}"
     module = _module(tensor, architecture)
     if len(shape_a) != len(shape_b):

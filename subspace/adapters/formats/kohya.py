@@ -25,11 +25,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors import hadamard, kronecker
-from subspace.adapters.factors.kernels import KINDS, pair
-from subspace.adapters.factors.products import GAUGE, Extent, bounded, with_core
+from subspace.adapters.factors.kernels import KINDS, read_pair
+from subspace.adapters.factors.products import GAUGE, Extent, multiply_core, require_small
 from subspace.adapters.method import Method
 from subspace.adapters.set_aside import SetAsideReason
-from subspace.adapters.source import by_module, factors_there, matrix, number, some
+from subspace.adapters.source import (
+    group_by_module,
+    read_factor_shape,
+    read_number,
+    require_factors,
+    some,
+)
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -42,15 +48,15 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "kohya / LyCORIS"
-WANTS = "NAME.lora_down.weight (r, d_in), NAME.lora_up.weight (d_out, r) and NAME.alpha"
-ENDS = (".lora_down.", ".lora_up.", ".lora_mid.", ".hada_w", ".lokr_w")
+EXPECTS = "NAME.lora_down.weight (r, d_in), NAME.lora_up.weight (d_out, r) and NAME.alpha"
+TENSOR_SUFFIXES = (".lora_down.", ".lora_up.", ".lora_mid.", ".hada_w", ".lokr_w")
 READS = (
     "LoRA and LoCon of linear layers and convolutions, with a Tucker core; LoHa and LoKr as exact "
     "factors; DoRA by its BA part; alpha 0 or missing as its writers take it; norms, biases and "
     "full updates set aside"
 )
-HELD = "files of `lycoris`, its layers' forward; sd-scripts' by the documented rule"
-PROOF = ("tests/test_kohya_adapters.py",)
+REFERENCE = "files of `lycoris`, its layers' forward; sd-scripts' by the documented rule"
+TESTS = ("tests/test_kohya_adapters.py",)
 
 _LORA = ("lora_down.weight", "lora_up.weight", "lora_mid.weight")
 _METHODS = {Method.LORA: _LORA, Method.LOHA: hadamard.SLOTS, Method.LOKR: kronecker.SLOTS}
@@ -88,7 +94,7 @@ class _Module(NamedTuple):
     kernel: tuple[int, ...] = ()
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are of this naming: the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -112,7 +118,7 @@ def read(source: AdapterSource) -> Adapter:
     aside = {
         name: SetAsideReason.LEARNED_WORD for name in source.tensors if name.startswith(_EMBEDDINGS)
     }
-    for module, slots in by_module(source, _parse).items():
+    for module, slots in group_by_module(source, _parse).items():
         factors = {slot: name for slot, name in slots.items() if slot in _FACTORS}
         found = list(dict.fromkeys(_FACTORS[slot] for slot in factors))
         aside |= {name: _ASIDE[slot] for slot, name in slots.items() if slot in _ASIDE}
@@ -181,24 +187,24 @@ def _parse(name: str) -> tuple[str, str] | None:
 
 
 def _lora(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
-    factors_there(source, module, slots, *_LORA[:2])
+    require_factors(source, module, slots, *_LORA[:2])
     down, up = slots[_LORA[0]], slots[_LORA[1]]
     if _LORA[2] not in slots:
-        shape, rank, tensors, factors, kernel = pair(source, down, up)
+        shape, rank, tensors, factors, kernel = read_pair(source, down, up)
         return _Module(
             Extent(shape=shape, rank=rank, dim=rank, tensors=tensors, multiplied=1), factors, kernel
         )
     mid = slots[_LORA[2]]
     (dim, d_in, *point), (d_out, rank, *ones) = (
-        matrix(source, name, (2, 3, 4, 5)) for name in (down, up)
+        read_factor_shape(source, name, (2, 3, 4, 5)) for name in (down, up)
     )
-    core = matrix(source, mid, (3, 4, 5))
+    core = read_factor_shape(source, mid, (3, 4, 5))
     if core[:2] != (rank, dim) or any(n != 1 for n in (*point, *ones)):
         raise FormatError(
             f"{source.text(mid)} is not the core of {source.text(down)} and {source.text(up)}"
         )
     d_in *= math.prod(core[2:])
-    extent = bounded(
+    extent = require_small(
         source, module, Extent(shape=(d_out, d_in), rank=rank, dim=dim, tensors=(down, up, mid))
     )
     return _Module(extent, _tucker(down, up, mid), core[2:])
@@ -207,19 +213,21 @@ def _lora(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Modu
 def _tucker(down: str, up: str, mid: str) -> Factors:
     def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         core, inputs = held[mid].double(), held[down].flatten(1).double()
-        return held[up].flatten(1), with_core(core, inputs)  # (d_out, r), (r, in * kh * kw)
+        return held[up].flatten(1), multiply_core(core, inputs)  # (d_out, r), (r, in * kh * kw)
 
     return factors
 
 
 def _loha(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
-    extent = hadamard.extent(source, module, slots)
-    return _Module(extent, hadamard.factors(slots), _kernel(source, slots, "hada_t1"))
+    extent = hadamard.read_extent(source, module, slots)
+    return _Module(extent, hadamard.build_factors(slots), _kernel(source, slots, "hada_t1"))
 
 
 def _lokr(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
-    extent = kronecker.extent(source, module, slots)
-    return _Module(extent, kronecker.factors(slots), _kernel(source, slots, "lokr_t2", "lokr_w2"))
+    extent = kronecker.read_extent(source, module, slots)
+    return _Module(
+        extent, kronecker.build_factors(slots), _kernel(source, slots, "lokr_t2", "lokr_w2")
+    )
 
 
 def _kernel(source: AdapterSource, slots: Mapping[str, str], *cores: str) -> tuple[int, ...]:
@@ -247,7 +255,7 @@ def _scale(
             module
         )
         return 1.0
-    alpha = number(source, slots["alpha"])
+    alpha = read_number(source, slots["alpha"])
     if alpha == 0:
         notes[
             "alpha is 0; r is taken, as sd-scripts and LyCORIS do, so the scale is 1 (other "

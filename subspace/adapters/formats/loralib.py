@@ -21,9 +21,9 @@ import math
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
-from subspace.adapters.factors.plain import asked_alpha
+from subspace.adapters.factors.plain import require_alpha
 from subspace.adapters.set_aside import SetAsideReason
-from subspace.adapters.source import by_module, factors_there, matrix, some
+from subspace.adapters.source import group_by_module, read_factor_shape, require_factors, some
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "loralib"
-WANTS = "NAME.lora_A (r, d_in) and NAME.lora_B (d_out, r), without .weight"
-ENDS = (".lora_A", ".lora_B")
+EXPECTS = "NAME.lora_A (r, d_in) and NAME.lora_B (d_out, r), without .weight"
+TENSOR_SUFFIXES = (".lora_A", ".lora_B")
 READS = (
     "linear layers, embeddings, MergedLinear block by block, convolutions where their weight is "
     "beside; alpha is asked for; a state dict inside a training checkpoint"
 )
-HELD = "files and merge of `loralib`"
-PROOF = ("tests/test_loralib_adapters.py",)
+REFERENCE = "files and merge of `loralib`"
+TESTS = ("tests/test_loralib_adapters.py",)
 _SLOTS = {"lora_A": "lora_A", "lora_B": "lora_B"}
 # What wraps a whole model: DistributedDataParallel, torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -50,7 +50,7 @@ _MOST_BLOCKS = 1024  # of one fused weight: each becomes a module, on a header's
 _LARGEST = 2**28  # entries of a convolution's laid-out A, which repeats the stored one
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are loralib's: the tensors' names alone."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -67,13 +67,13 @@ def read(source: AdapterSource) -> Adapter:
         No alpha was given, a factor is without its partner, shapes do not fit, or what may be a
         convolution has no weight beside that tells its kernel.
     """
-    alpha = asked_alpha(source, "loralib")
+    alpha = require_alpha(source, "loralib")
     planned: list[UpdateSpec] = []
     blocks: list[str] = []
     parts: list[str] = []
     whole = False
-    for module, slots in by_module(source, _parse).items():
-        factors_there(source, module, slots, "lora_A", "lora_B")
+    for module, slots in group_by_module(source, _parse).items():
+        require_factors(source, module, slots, "lora_A", "lora_B")
         base = _base(source, slots["lora_A"])
         whole = whole or base is not None
         updates = list(_planned(source, module, slots, base, alpha))
@@ -139,7 +139,7 @@ def _planned(
     alpha: float,
 ) -> Iterator[UpdateSpec]:
     a, b = slots["lora_A"], slots["lora_B"]
-    (rows, d_in), (d_out, rank) = matrix(source, a), matrix(source, b)
+    (rows, d_in), (d_out, rank) = read_factor_shape(source, a), read_factor_shape(source, b)
     both = f"{source.text(a)} and {b!r} {(d_out, rank)}"
     if base is not None and len(base) > 2:
         yield _convolution(both, module, (a, b), ((rows, d_in), (d_out, rank)), base, alpha)

@@ -18,10 +18,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import build_adapter
-from subspace.adapters.factors.plain import asked_alpha, plain
+from subspace.adapters.factors.plain import require_alpha, specify_linear
 from subspace.adapters.method import Method
 from subspace.adapters.set_aside import SetAside, SetAsideReason
-from subspace.adapters.source import by_module, factors_there, some
+from subspace.adapters.source import group_by_module, require_factors, some
 from subspace.errors import FormatError, UnknownModuleError
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "Megatron / NeMo"
-WANTS = "NAME.adapter.linear_in.weight (r, d_in) and NAME.adapter.linear_out.weight (d_out, r)"
-ENDS = (".linear_in.weight", ".linear_out.weight")
+EXPECTS = "NAME.adapter.linear_in.weight (r, d_in) and NAME.adapter.linear_out.weight (d_out, r)"
+TENSOR_SUFFIXES = (".linear_in.weight", ".linear_out.weight")
 READS = (
     "LoRA and canonical LoRA of one rank, by Megatron's own names and rows; alpha is asked for; "
     "DoRA by its BA part"
 )
-HELD = "files and merge by the documented rule"
-PROOF = ("tests/test_megatron_adapters.py",)
+REFERENCE = "files and merge by the documented rule"
+TESTS = ("tests/test_megatron_adapters.py",)
 _KEY = re.compile(
     r"(?P<path>.+?)\.(?:adapter|adapters\.(?P<slot>[^.]+))(?:\.adapter_(?P<part>[a-z]+))?"
     r"\.(?P<what>linear_in|linear_out|layer_norm|weight_magnitude)(?:\.(?:weight|bias))?\Z"
@@ -45,12 +45,13 @@ _KEY = re.compile(
 _SHARDS = ": shards of tensor parallelism look so; gather the ranks, or export as PEFT"
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are Megatron's: the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
     found = next(
-        (name for name in source.tensors if name.endswith(ENDS) and _KEY.match(name)), None
+        (name for name in source.tensors if name.endswith(TENSOR_SUFFIXES) and _KEY.match(name)),
+        None,
     )
     return None if found is None else f"tensor {found!r} is named as Megatron-Bridge names it"
 
@@ -66,7 +67,7 @@ def read(source: AdapterSource) -> Adapter:
     UnknownModuleError
         The file has no adapter of that name.
     """
-    alpha = asked_alpha(source, "a Megatron state dict")
+    alpha = require_alpha(source, "a Megatron state dict")
     wanted, others = _slot(source)
     planned: list[UpdateSpec] = []
     aside = {
@@ -79,7 +80,7 @@ def read(source: AdapterSource) -> Adapter:
         for name in others
     }
     mine = source.only(name for name in source.tensors if name not in aside)
-    for module, slots in by_module(mine, _parse).items():
+    for module, slots in group_by_module(mine, _parse).items():
         if "layer_norm" in slots:
             raise FormatError(
                 f"{source.text(slots['layer_norm'])}: an adapter that normalises its input is no "
@@ -87,9 +88,9 @@ def read(source: AdapterSource) -> Adapter:
             )
         if "weight_magnitude" in slots and len(slots) == 1:
             continue  # not understood
-        factors_there(source, module, slots, "linear_in", "linear_out")
+        require_factors(source, module, slots, "linear_in", "linear_out")
         a, b = slots["linear_in"], slots["linear_out"]
-        update = plain(source, module, a, b, alpha, why=_SHARDS)
+        update = specify_linear(source, module, a, b, alpha, why=_SHARDS)
         planned.append(replace(update, magnitude=slots.get("weight_magnitude", "")))
     notes = []
     fused = [p.module for p in planned if p.module.endswith((".linear_qkv", ".linear_fc1"))]

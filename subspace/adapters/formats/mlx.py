@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.method import Method
-from subspace.adapters.source import by_module, factors_there, matrix
+from subspace.adapters.source import group_by_module, read_factor_shape, require_factors
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
 
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 from subspace.adapters.source import AdapterSource
 
 NAME = "MLX-LM"
-WANTS = "NAME.lora_a (d_in, r) and NAME.lora_b (r, d_out), without .weight"
-ENDS = (".lora_a", ".lora_b")
+EXPECTS = "NAME.lora_a (d_in, r) and NAME.lora_b (r, d_out), without .weight"
+TENSOR_SUFFIXES = (".lora_a", ".lora_b")
 READS = "LoRA of linear layers, embeddings and experts with its absolute scale; DoRA by its BA part"
-HELD = "files of `mlx_lm`'s layers, their `fuse`"
-PROOF = ("tests/test_mlx_adapters.py",)
+REFERENCE = "files of `mlx_lm`'s layers, their `fuse`"
+TESTS = ("tests/test_mlx_adapters.py",)
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b", "m": "m"}
 _DEFAULT_SCALE = 20.0
 _MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are MLX-LM's: the config's fields, else the tensors' names."""
     config = source.config
     if config is not None and "peft_type" in config:
         return None
     if config is not None and "lora_parameters" in config:
         return f"{source.where} has lora_parameters"
-    found = next((name for name in source.tensors if name.endswith(ENDS)), None)
+    found = next((name for name in source.tensors if name.endswith(TENSOR_SUFFIXES)), None)
     return None if found is None else f"tensor {found!r} ends in .lora_a or .lora_b"
 
 
@@ -71,12 +71,12 @@ def read(source: AdapterSource) -> Adapter:
             "lora and dora"
         )
     scale, alpha, notes = _scale(source, config)
-    modules = by_module(source, _parse)
+    modules = group_by_module(source, _parse)
     planned: list[UpdateSpec] = []
     for module, slots in modules.items():
         if "m" in slots and len(slots) == 1:
             continue  # not understood
-        factors_there(source, module, slots, "lora_a", "lora_b")
+        require_factors(source, module, slots, "lora_a", "lora_b")
         planned.extend(_planned(source, module, slots, scale, alpha))
         if "m" in slots:
             if planned[-1].kind == "expert":
@@ -160,7 +160,7 @@ def _planned(
     source: AdapterSource, module: str, slots: Mapping[str, str], scale: float, alpha: float | None
 ) -> Iterator[UpdateSpec]:
     a, b = slots["lora_a"], slots["lora_b"]
-    shape_a, shape_b = matrix(source, a, (2, 3)), matrix(source, b, (2, 3))
+    shape_a, shape_b = read_factor_shape(source, a, (2, 3)), read_factor_shape(source, b, (2, 3))
     both = f"{source.text(a)} and {b!r} {shape_b}"
     if len(shape_b) == 3 and len(shape_a) == 2 and shape_a[0] % shape_b[0] == 0:
         shape_a = (shape_b[0], shape_a[0] // shape_b[0], shape_a[1])

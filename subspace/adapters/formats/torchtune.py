@@ -17,11 +17,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import build_adapter
-from subspace.adapters.factors.plain import asked_alpha, plain
+from subspace.adapters.factors.plain import require_alpha, specify_linear
 from subspace.adapters.find import WEIGHTS
 from subspace.adapters.method import Method
-from subspace.adapters.rotary import Heads, base_config, heads_of, is_turned, put_back
-from subspace.adapters.source import by_module, factors_there, some
+from subspace.adapters.rotary import Heads, is_reordered, read_base_config, read_heads, restore_rows
+from subspace.adapters.source import group_by_module, require_factors, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "torchtune"
-WANTS = "NAME.lora_a.weight (r, d_in) and NAME.lora_b.weight (d_out, r)"
-ENDS = (".lora_a.weight", ".lora_b.weight")
+EXPECTS = "NAME.lora_a.weight (r, d_in) and NAME.lora_b.weight (d_out, r)"
+TENSOR_SUFFIXES = (".lora_a.weight", ".lora_b.weight")
 READS = (
     "LoRA by the names that transformers has, alpha from adapter_config.json or asked for; rows of "
     "q and k back in transformers' order where config.json is beside; DoRA by its BA part"
 )
-HELD = "files and merge by the documented rule"
-PROOF = ("tests/test_torchtune_adapters.py",)
+REFERENCE = "files and merge by the documented rule"
+TESTS = ("tests/test_torchtune_adapters.py",)
 _LAYER = re.compile(r"layers\.([0-9]{1,6})\.((?:attn|mlp)\.[a-z0-9_]+)\Z")
 _HUGGING_FACE = {
     "attn.q_proj": "self_attn.q_proj",
@@ -59,11 +59,11 @@ _REORDERED = {
 }
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are torchtune's: the tensors' names, also beside a config that is PEFT's."""
     if source.config is not None and source.weights.name in WEIGHTS:
         return None
-    found = next((name for name in source.tensors if name.endswith(ENDS)), None)
+    found = next((name for name in source.tensors if name.endswith(TENSOR_SUFFIXES)), None)
     return None if found is None else f"tensor {found!r} ends in .lora_a.weight or .lora_b.weight"
 
 
@@ -81,16 +81,16 @@ def read(source: AdapterSource) -> Adapter:
     heads, unsure = _heads(source)
     planned: list[UpdateSpec] = []
     reordered: list[str] = []
-    for path, slots in by_module(source, _parse).items():
+    for path, slots in group_by_module(source, _parse).items():
         if "magnitude" in slots and len(slots) == 1:
             continue  # not understood
-        factors_there(source, path, slots, "lora_a", "lora_b")
+        require_factors(source, path, slots, "lora_a", "lora_b")
         module = _module(path)
-        update = plain(source, module, slots["lora_a"], slots["lora_b"], alpha)
-        if is_turned(module):
+        update = specify_linear(source, module, slots["lora_a"], slots["lora_b"], alpha)
+        if is_reordered(module):
             reordered.append(module)
             if heads is not None:
-                update = put_back(source, update, heads)
+                update = restore_rows(source, update, heads)
         planned.append(replace(update, magnitude=slots.get("magnitude", "")))
     notes = []
     if reordered and unsure:
@@ -114,7 +114,11 @@ def read(source: AdapterSource) -> Adapter:
 
 
 def _parse(name: str) -> tuple[str, str] | None:
-    for slot, end in (("lora_a", ENDS[0]), ("lora_b", ENDS[1]), ("magnitude", ".magnitude")):
+    for slot, end in (
+        ("lora_a", TENSOR_SUFFIXES[0]),
+        ("lora_b", TENSOR_SUFFIXES[1]),
+        ("magnitude", ".magnitude"),
+    ):
         if name.endswith(end) and name != end:
             return name.removesuffix(end), slot
     return None
@@ -138,7 +142,7 @@ def _module(path: str) -> str:
 def _alpha(source: AdapterSource, config: Mapping[str, Any]) -> float:
     alpha = config.get("lora_alpha") if source.alpha is None else source.alpha
     if alpha is None:
-        return asked_alpha(source, "torchtune's file")
+        return require_alpha(source, "torchtune's file")
     if type(alpha) not in (int, float) or not abs(alpha) < float("inf"):
         raise FormatError(f"{source.where}: lora_alpha = {short(alpha)} is not a number")
     return float(alpha)
@@ -146,7 +150,7 @@ def _alpha(source: AdapterSource, config: Mapping[str, Any]) -> float:
 
 def _heads(source: AdapterSource) -> tuple[Heads | None, bool]:
     """Return the heads where rows are to be put back, and whether that is unsure."""
-    beside = base_config(source)
+    beside = read_base_config(source)
     if beside is None:
         return None, True
     path, config = beside
@@ -154,4 +158,4 @@ def _heads(source: AdapterSource) -> tuple[Heads | None, bool]:
     reordered = _REORDERED.get(kind) if isinstance(kind, str) else None
     if not reordered:
         return None, reordered is None
-    return heads_of(path, config), False
+    return read_heads(path, config), False

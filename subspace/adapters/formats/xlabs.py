@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
-from subspace.adapters.source import by_module, factors_there, matrix, some
+from subspace.adapters.source import group_by_module, read_factor_shape, require_factors, some
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -26,14 +26,21 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "XLabs (Flux)"
-WANTS = "double_blocks.N.processor.qkv_lora1.down.weight and .up.weight, and their like"
-ENDS = ("_lora1.down.", "_lora1.up.", "_lora2.down.", "_lora2.up.", ".qkv_lora.", ".proj_lora.")
+EXPECTS = "double_blocks.N.processor.qkv_lora1.down.weight and .up.weight, and their like"
+TENSOR_SUFFIXES = (
+    "_lora1.down.",
+    "_lora1.up.",
+    "_lora2.down.",
+    "_lora2.up.",
+    ".qkv_lora.",
+    ".proj_lora.",
+)
 READS = (
     "LoRA of Flux's attention processors, under diffusers' names with q, k and v apart; its scale "
     "is 1, as no alpha is stored"
 )
-HELD = "files by the documented rule; what `diffusers` makes of them"
-PROOF = ("tests/test_xlabs_adapters.py",)
+REFERENCE = "files by the documented rule; what `diffusers` makes of them"
+TESTS = ("tests/test_xlabs_adapters.py",)
 _NAME = re.compile(
     r"(?:diffusion_model\.)?(?P<block>(?:double|single)_blocks\.[0-9]{1,6})\.processor\."
     r"(?P<layer>qkv_lora|proj_lora)(?P<stream>[12]?)\.(?P<slot>down|up)\.weight\Z"
@@ -49,7 +56,7 @@ _PARTS = {
 _BLOCKS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are XLabs': the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
@@ -66,8 +73,8 @@ def read(source: AdapterSource) -> Adapter:
         A factor without its partner, or shapes that do not multiply or have no three parts.
     """
     planned: list[UpdateSpec] = []
-    for layer, slots in by_module(source, _parse).items():
-        factors_there(source, layer, slots, "down", "up")
+    for layer, slots in group_by_module(source, _parse).items():
+        require_factors(source, layer, slots, "down", "up")
         planned.extend(_planned(source, layer, slots["down"], slots["up"]))
     notes = []
     if source.alpha is None:
@@ -96,7 +103,7 @@ def _parse(name: str) -> tuple[str, str] | None:
 
 
 def _planned(source: AdapterSource, layer: str, a: str, b: str) -> Iterator[UpdateSpec]:
-    (rank, d_in), (d_out, width) = matrix(source, a), matrix(source, b)
+    (rank, d_in), (d_out, width) = read_factor_shape(source, a), read_factor_shape(source, b)
     both = f"{source.text(a)} and {b!r} {(d_out, width)}"
     if rank != width:
         raise FormatError(f"{both} have different ranks, {rank} and {width}")

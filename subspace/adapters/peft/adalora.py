@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config, read_rank
-from subspace.adapters.peft.methods import PREFIX, claimed, config_of, modules_of, rest_aside
+from subspace.adapters.peft.methods import (
+    PREFIX,
+    group_modules,
+    match_method,
+    require_config,
+    set_rest_aside,
+)
 from subspace.adapters.set_aside import SetAsideReason
-from subspace.adapters.source import factors_there, matrix, number, some
+from subspace.adapters.source import read_factor_shape, read_number, require_factors, some
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
 
@@ -31,11 +37,11 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "PEFT AdaLoRA"
-WANTS = "NAME.lora_A, NAME.lora_B and NAME.lora_E, adapter_config.json beside"
-ENDS = (".lora_E", ".ranknum")
+EXPECTS = "NAME.lora_A, NAME.lora_B and NAME.lora_E, adapter_config.json beside"
+TENSOR_SUFFIXES = (".lora_E", ".ranknum")
 READS = "with the ranks that were kept and the scale of the rank at the start"
-HELD = "files and merge of `peft`"
-PROOF = ("tests/test_peft_adalora_adapters.py",)
+REFERENCE = "files and merge of `peft`"
+TESTS = ("tests/test_peft_adalora_adapters.py",)
 _FACTORS = ("lora_A", "lora_B", "lora_E")
 _SLOTS = frozenset({*_FACTORS, "ranknum"})
 _FIELDS = frozenset({
@@ -45,9 +51,9 @@ _FIELDS = frozenset({
 _TINY = 1e-5
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are PEFT's AdaLoRA: the config's ``peft_type``, else names of tensors."""
-    return claimed(source, {"ADALORA"}, {"lora_E", "ranknum"})
+    return match_method(source, {"ADALORA"}, {"lora_E", "ranknum"})
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -60,7 +66,7 @@ def read(source: AdapterSource) -> Adapter:
     FormatError
         A factor without its partner, shapes that do not fit, a config that makes no sense.
     """
-    config = config_of(source, why="lora_alpha and so the scale")
+    config = require_config(source, why="lora_alpha and so the scale")
     patterns = config.get("rank_pattern") or {}
     plain = {**config, "rank_pattern": {}, "alpha_pattern": {}}
     lora = read_config(plain, source.where, also=_FIELDS)
@@ -68,14 +74,16 @@ def read(source: AdapterSource) -> Adapter:
     kept = _kept(patterns, source.where)
     planned, cut = [], []
     aside: dict[str, SetAsideReason] = {}
-    modules = modules_of(source, _SLOTS)
+    modules = group_modules(source, _SLOTS)
     for module, slots in modules.slots.items():
-        factors_there(source, module, slots, *_FACTORS)
+        require_factors(source, module, slots, *_FACTORS)
         if 0 in source.tensors.headers[slots["lora_E"]].shape:
             cut.append(module)
             aside |= dict.fromkeys(slots.values(), SetAsideReason.NO_RANK_LEFT)
             continue
-        (rank, d_in), (d_out, width), column = (matrix(source, slots[slot]) for slot in _FACTORS)
+        (rank, d_in), (d_out, width), column = (
+            read_factor_shape(source, slots[slot]) for slot in _FACTORS
+        )
         if width != rank or column != (rank, 1):
             raise FormatError(
                 f"{source.text(slots['lora_A'])}, {slots['lora_B']!r} {(d_out, width)} and "
@@ -83,7 +91,7 @@ def read(source: AdapterSource) -> Adapter:
             )
         _check(source, slots["lora_A"], rank, kept.get(modules.targets[module]), started)
         numbers = [slots["ranknum"]] if "ranknum" in slots else []
-        divisor = number(source, numbers[0]) if numbers else float(started)
+        divisor = read_number(source, numbers[0]) if numbers else float(started)
         if divisor <= 0:
             raise FormatError(f"{source.text(numbers[0])} holds {divisor}, no rank")
         alpha = lora.alpha if lora.alpha > 0 else float(rank)
@@ -110,7 +118,7 @@ def read(source: AdapterSource) -> Adapter:
         planned,
         format=NAME,
         method=Method.ADALORA,
-        set_aside={**rest_aside(source, lora, used), **modules.others, **aside},
+        set_aside={**set_rest_aside(source, lora, used), **modules.others, **aside},
         notes=notes,
         base_model=lora.base_model,
         metadata={"config": MappingProxyType(dict(config))},

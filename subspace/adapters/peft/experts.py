@@ -18,9 +18,9 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from subspace.adapters.build import UpdateSpec
-from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.peft.patterns import apply_patterns
 from subspace.adapters.set_aside import SetAside, SetAsideReason
-from subspace.adapters.source import factors_there, matrix, some
+from subspace.adapters.source import read_factor_shape, require_factors, some
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class _Parameter(NamedTuple):
     flipped: bool
 
 
-def of_parameters(
+def specify_parameters(
     source: AdapterSource, keys: Iterable[Key], lora: LoraConfig
 ) -> tuple[list[UpdateSpec], dict[str, Stack], dict[str, SetAside], list[str]]:
     """Plan the updates of parameters; those that cannot be told apart are set aside.
@@ -84,7 +84,7 @@ def of_parameters(
         for module, (target, names, _) in stacks.items()
         for name in names
     }
-    alphas, ranks, notes = from_patterns(targets, lora)
+    alphas, ranks, notes = apply_patterns(targets, lora)
     planned: list[UpdateSpec] = []
     stored: dict[str, Stack] = {}
     aside: dict[str, SetAside] = {}
@@ -153,9 +153,9 @@ def _parameters(source: AdapterSource, key: Key, lora: LoraConfig) -> list[str]:
 
 
 def _pair(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Pair:
-    factors_there(source, module, slots, "A", "B")
+    require_factors(source, module, slots, "A", "B")
     a, b = slots["A"], slots["B"]
-    (rows, d_a), (d_b, width) = matrix(source, a), matrix(source, b)
+    (rows, d_a), (d_b, width) = read_factor_shape(source, a), read_factor_shape(source, b)
     if rows != width:
         raise FormatError(
             f"{source.text(a)} and {source.text(b)} have different ranks, {rows} and {width}"

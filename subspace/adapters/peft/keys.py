@@ -71,13 +71,13 @@ class Pair:
     diagonal: str | None = None
 
 
-def parse(name: str) -> Key:
+def parse_name(name: str) -> Key:
     """Take a tensor's name apart; it never fails.
 
-    >>> key = parse("base_model.model.h.0.q.lora_A.default.weight")
+    >>> key = parse_name("base_model.model.h.0.q.lora_A.default.weight")
     >>> key.module, key.slot, key.adapter, key.leaf
     ('h.0.q', 'A', 'default', 'weight')
-    >>> parse("base_model.model.score.weight").slot
+    >>> parse_name("base_model.model.score.weight").slot
     ''
     """
     parts = name.removeprefix("base_model.model.").split(".")
@@ -103,16 +103,21 @@ def parse(name: str) -> Key:
         slot = "bias"
     target = module[: module.index("base_layer")] if "base_layer" in module else module
     return Key(
-        name=name, module=bare(module), target=bare(target), slot=slot, adapter=adapter, leaf=leaf
+        name=name,
+        module=strip_wrappers(module),
+        target=strip_wrappers(target),
+        slot=slot,
+        adapter=adapter,
+        leaf=leaf,
     )
 
 
-def bare(parts: Iterable[str]) -> str:
+def strip_wrappers(parts: Iterable[str]) -> str:
     """Join a path without what PEFT and torch wrap around a module."""
     return ".".join(part for part in parts if part not in _WRAPPERS)
 
 
-def pairs_of(
+def pair_factors(
     keys: Iterable[Key], lora: LoraConfig, tensors: TensorFile
 ) -> tuple[dict[str, Pair], list[Key]]:
     """Pair the factors module by module; return the pairs and the keys that are none.

@@ -25,7 +25,7 @@ _LAYER = re.compile(r"(^|\.)(layers|layer|h)\.(\d+)(?=\.|$)")
 _MOST = 100_000
 
 
-def base_layers(
+def name_base_layers(
     source: AdapterSource, planned: Iterable[UpdateSpec], config: Mapping[str, Any]
 ) -> tuple[list[UpdateSpec], list[str]]:
     """Name modules by the base's layers, where no two copies of one layer are adapted; and a note.

@@ -17,11 +17,11 @@ from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.find import CONFIG
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import LoraConfig, read_config
-from subspace.adapters.peft.experts import of_parameters
-from subspace.adapters.peft.keys import Key, Pair, pairs_of, parse, set_aside
-from subspace.adapters.peft.layers import base_layers
-from subspace.adapters.peft.methods import chosen_adapter, config_of
-from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.peft.experts import specify_parameters
+from subspace.adapters.peft.keys import Key, Pair, pair_factors, parse_name, set_aside
+from subspace.adapters.peft.layers import name_base_layers
+from subspace.adapters.peft.methods import choose_adapter, require_config
+from subspace.adapters.peft.patterns import apply_patterns
 from subspace.adapters.peft.refused import check_peft_type
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import some
@@ -39,15 +39,17 @@ if TYPE_CHECKING:
     from subspace.tensorfiles import TensorFile
 
 NAME = "PEFT"
-WANTS = "NAME.lora_A.weight (r, d_in) and NAME.lora_B.weight (d_out, r), adapter_config.json beside"
-ENDS = (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B")
+EXPECTS = (
+    "NAME.lora_A.weight (r, d_in) and NAME.lora_B.weight (d_out, r), adapter_config.json beside"
+)
+TENSOR_SUFFIXES = (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B")
 READS = (
     "LoRA with rsLoRA, rank and alpha patterns, `fan_in_fan_out`, embeddings, convolutions of 1 "
     "to 3 dimensions, experts (`target_parameters`), named adapters; DoRA by its BA part; heads, "
     "biases, trained tokens set aside"
 )
-HELD = "files and merge of `peft`"
-PROOF = (
+REFERENCE = "files and merge of `peft`"
+TESTS = (
     "tests/test_peft_adapters.py",
     "tests/test_peft_experts_adapters.py",
     "tests/test_peft_base_adapters.py",
@@ -56,7 +58,7 @@ PROOF = (
 _KINDS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are PEFT's: the config's ``peft_type``, else the tensors' names.
 
     Raises
@@ -69,7 +71,7 @@ def claims(source: AdapterSource) -> str | None:
         lora = source.config["peft_type"] == "LORA"
         return f"{source.where} has peft_type LORA" if lora else None
     factors = {"A", "B", "embedding_A", "embedding_B"}
-    found = next((name for name in source.tensors if parse(name).slot in factors), None)
+    found = next((name for name in source.tensors if parse_name(name).slot in factors), None)
     return None if found is None else f"tensor {found!r} is named as PEFT names a factor"
 
 
@@ -87,15 +89,15 @@ def read(source: AdapterSource) -> Adapter:
     config = _config(source) if asked is None else {"peft_type": "LORA", "lora_alpha": asked}
     lora = read_config(config, source.where)
     tensors = source.tensors
-    keys = [parse(name) for name in tensors]
-    chosen = chosen_adapter(source, (key.adapter for key in keys))
+    keys = [parse_name(name) for name in tensors]
+    chosen = choose_adapter(source, (key.adapter for key in keys))
     mine = [key for key in keys if key.adapter in (None, chosen)]
     others = [key for key in keys if key.adapter not in (None, chosen)]
     if asked is not None:
         _refuse_stacks(source, mine)
-    experts, stacks, expert_aside, expert_notes = of_parameters(source, mine, lora)
+    experts, stacks, expert_aside, expert_notes = specify_parameters(source, mine, lora)
     taken = {name for update in experts for name in update.tensors} | set(expert_aside)
-    pairs, rest = pairs_of((key for key in mine if key.name not in taken), lora, tensors)
+    pairs, rest = pair_factors((key for key in mine if key.name not in taken), lora, tensors)
     magnitudes = {key.module: key.name for key in rest if key.slot == "magnitude"}
     linear, notes = _planned(source, pairs, lora, magnitudes)
     if asked is not None:
@@ -103,7 +105,7 @@ def read(source: AdapterSource) -> Adapter:
             f"no {CONFIG} beside: the scale is alpha / r with the alpha {asked:g} that was given, "
             "for every module; it would be another with rsLoRA or an alpha_pattern"
         )
-    planned, layer_notes = base_layers(source, [*linear, *experts], config)
+    planned, layer_notes = name_base_layers(source, [*linear, *experts], config)
     if not planned:
         notes.append("no low-rank update is in this file")
     _check_initial(source, planned)
@@ -132,7 +134,7 @@ def read(source: AdapterSource) -> Adapter:
 
 
 def _config(source: AdapterSource) -> Mapping[str, Any]:
-    return config_of(
+    return require_config(
         source,
         why="lora_alpha and so the scale",
         or_else="give the alpha with load(…, alpha=16) or --alpha 16",
@@ -168,7 +170,7 @@ def _planned(
 ) -> tuple[list[UpdateSpec], list[str]]:
     """Plan an update for each pair of factors; what is odd about them becomes a note."""
     targets = {module: pair.target for module, pair in pairs.items()}
-    alphas, ranks, notes = from_patterns(targets, lora)
+    alphas, ranks, notes = apply_patterns(targets, lora)
     planned = [
         _update(source.tensors, module, pair, alphas[module], lora, magnitudes.get(module, ""))
         for module, pair in pairs.items()

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors import hadamard, kronecker
-from subspace.adapters.factors.products import GAUGE, Extent, bounded, thin
+from subspace.adapters.factors.products import GAUGE, Extent, require_small, split_matrix
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
-from subspace.adapters.peft.methods import claimed, config_of, modules_of, rest_aside
-from subspace.adapters.peft.patterns import from_patterns
+from subspace.adapters.peft.methods import (
+    group_modules,
+    match_method,
+    require_config,
+    set_rest_aside,
+)
+from subspace.adapters.peft.patterns import apply_patterns
 from subspace.adapters.source import some
 from subspace.errors import FormatError
 
@@ -31,11 +36,11 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "PEFT LoHa and LoKr"
-WANTS = "NAME.hada_w1_a or NAME.lokr_w1 and their like, adapter_config.json beside"
-ENDS = (".hada_", ".lokr_")
+EXPECTS = "NAME.hada_w1_a or NAME.lokr_w1 and their like, adapter_config.json beside"
+TENSOR_SUFFIXES = (".hada_", ".lokr_")
 READS = "as factors of their exact rank, of linear layers and convolutions, with a Tucker core too"
-HELD = "files and merge of `peft`"
-PROOF = ("tests/test_peft_lycoris_adapters.py",)
+REFERENCE = "files and merge of `peft`"
+TESTS = ("tests/test_peft_lycoris_adapters.py",)
 _KINDS = {"LOHA": (hadamard, Method.LOHA), "LOKR": (kronecker, Method.LOKR)}
 _SLOTS = frozenset({*hadamard.SLOTS, *kronecker.SLOTS})
 _FIELDS = frozenset({
@@ -44,9 +49,9 @@ _FIELDS = frozenset({
 })  # fmt: skip
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are PEFT's LoHa or LoKr: the config's ``peft_type``, else names of tensors."""
-    return claimed(source, _KINDS, _SLOTS)
+    return match_method(source, _KINDS, _SLOTS)
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -59,11 +64,11 @@ def read(source: AdapterSource) -> Adapter:
     FormatError
         A factor without its partner, shapes that do not fit, a product that is too large.
     """
-    config = config_of(source, why="alpha and so the scale")
+    config = require_config(source, why="alpha and so the scale")
     lora = read_config(config, source.where, alpha="alpha", also=_FIELDS)
     kind, method = _KINDS[config["peft_type"]]
-    modules = modules_of(source, kind.SLOTS)
-    alphas, ranks, unsure = from_patterns(modules.targets, lora)
+    modules = group_modules(source, kind.SLOTS)
+    alphas, ranks, unsure = apply_patterns(modules.targets, lora)
     planned, disagree, scrambled = [], [], []
     for module, slots in modules.slots.items():
         extent = kind.extent(source, module, slots)
@@ -106,7 +111,7 @@ def read(source: AdapterSource) -> Adapter:
         planned,
         format=NAME,
         method=method,
-        set_aside={**rest_aside(source, lora, used), **modules.others},
+        set_aside={**set_rest_aside(source, lora, used), **modules.others},
         notes=notes,
         base_model=lora.base_model,
         metadata={"config": MappingProxyType(dict(config))},
@@ -138,12 +143,12 @@ def _conv1d(
     are reshaped to the layer's (a * k, b * n, width).
     """
     d_out, d_in = extent.shape
-    full = bounded(source, module, replace(extent, rank=min(d_out, d_in)))
+    full = require_small(source, module, replace(extent, rank=min(d_out, d_in)))
 
     def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         w1, w2 = (_matrix(held, slots, n) for n in "12")
         product = w1[None, :, None, :, None] * w2[:, None, :, None, :]  # (k, a, n, b, width)
-        return thin(None, None, product.reshape(d_out, d_in))
+        return split_matrix(None, None, product.reshape(d_out, d_in))
 
     return full, factors
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.find import CONFIG
-from subspace.adapters.peft.keys import bare, parse, set_aside
+from subspace.adapters.peft.keys import parse_name, set_aside, strip_wrappers
 from subspace.adapters.set_aside import SetAside, SetAsideReason
-from subspace.adapters.source import by_module
+from subspace.adapters.source import group_by_module
 from subspace.errors import FormatError, MissingFileError, UnknownModuleError
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class Modules(NamedTuple):
     others: Mapping[str, SetAside]  # the tensors of other adapters
 
 
-def claimed(source: AdapterSource, methods: Collection[str], slots: Collection[str]) -> str | None:
+def match_method(
+    source: AdapterSource, methods: Collection[str], slots: Collection[str]
+) -> str | None:
     """Say why files are of one of these ``peft_type``, else by names of tensors with PEFT's prefix.
 
     None if they are not.
@@ -51,13 +53,13 @@ def claimed(source: AdapterSource, methods: Collection[str], slots: Collection[s
         known = isinstance(found, str) and found in methods
         return f"{source.where} has peft_type {found}" if known else None
     for name in source.tensors:
-        key = split(name, slots)
+        key = split_name(name, slots)
         if key is not None and name.startswith("base_model."):
             return f"tensor {name!r} is named as PEFT names {key.slot}"
     return None
 
 
-def config_of(source: AdapterSource, *, why: str, or_else: str = "") -> Mapping[str, Any]:
+def require_config(source: AdapterSource, *, why: str, or_else: str = "") -> Mapping[str, Any]:
     """Return the config, without which nothing is read.
 
     Raises
@@ -74,12 +76,12 @@ def config_of(source: AdapterSource, *, why: str, or_else: str = "") -> Mapping[
     return source.config
 
 
-def split(name: str, slots: Collection[str]) -> Key | None:
+def split_name(name: str, slots: Collection[str]) -> Key | None:
     """Take a tensor's name apart; None if it is none of these slots.
 
-    >>> split("base_model.model.h.0.q.hada_w1_a", {"hada_w1_a"})
+    >>> split_name("base_model.model.h.0.q.hada_w1_a", {"hada_w1_a"})
     Key(module='h.0.q', target='h.0.q', slot='hada_w1_a', adapter=None)
-    >>> split("base_model.model.h.0.q.hada_w1_a.student", {"hada_w1_a"}).adapter
+    >>> split_name("base_model.model.h.0.q.hada_w1_a.student", {"hada_w1_a"}).adapter
     'student'
     """
     parts = name.removeprefix(PREFIX).removeprefix("base_model.").split(".")
@@ -88,10 +90,15 @@ def split(name: str, slots: Collection[str]) -> Key | None:
         return None
     module = parts[:at]
     target = module[: module.index("base_layer")] if "base_layer" in module else module
-    return Key(bare(module), bare(target), parts[at], parts[at + 1] if parts[at + 1 :] else None)
+    return Key(
+        strip_wrappers(module),
+        strip_wrappers(target),
+        parts[at],
+        parts[at + 1] if parts[at + 1 :] else None,
+    )
 
 
-def modules_of(source: AdapterSource, slots: Collection[str]) -> Modules:
+def group_modules(source: AdapterSource, slots: Collection[str]) -> Modules:
     """Group the tensors of the adapter that was asked for by module.
 
     Raises
@@ -101,16 +108,16 @@ def modules_of(source: AdapterSource, slots: Collection[str]) -> Modules:
     FormatError
         The file holds several adapters and none was asked for, or nothing of these slots.
     """
-    keys = {name: key for name in source.tensors if (key := split(name, slots)) is not None}
+    keys = {name: key for name in source.tensors if (key := split_name(name, slots)) is not None}
     if not keys:
         raise FormatError(
             f"{source.weights}: none of its {len(source.tensors)} tensors is a factor "
             f"({', '.join(sorted(slots))}), which {source.where} says they are"
         )
-    chosen = chosen_adapter(source, (key.adapter for key in keys.values()))
+    chosen = choose_adapter(source, (key.adapter for key in keys.values()))
     mine = {name: key for name, key in keys.items() if key.adapter in (None, chosen)}
     return Modules(
-        by_module(source, lambda name: mine[name][::2] if name in mine else None),
+        group_by_module(source, lambda name: mine[name][::2] if name in mine else None),
         {key.module: key.target for key in mine.values()},
         {
             name: SetAside.of(
@@ -125,7 +132,7 @@ def modules_of(source: AdapterSource, slots: Collection[str]) -> Modules:
     )
 
 
-def chosen_adapter(source: AdapterSource, names: Iterable[str | None]) -> str | None:
+def choose_adapter(source: AdapterSource, names: Iterable[str | None]) -> str | None:
     """Choose one adapter of those whose names the tensors' names carry; None if they carry none.
 
     Raises
@@ -150,9 +157,9 @@ def chosen_adapter(source: AdapterSource, names: Iterable[str | None]) -> str | 
     return wanted if wanted is not None else next(iter(named), None)
 
 
-def rest_aside(
+def set_rest_aside(
     source: AdapterSource, lora: LoraConfig, used: Collection[str]
 ) -> dict[str, SetAside]:
     """Say of each tensor that is not `used` why it is no factor."""
     names = (name for name in source.tensors if name not in used)
-    return {name: set_aside(parse(name), lora, source.tensors) for name in names}
+    return {name: set_aside(parse_name(name), lora, source.tensors) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from subspace.adapters.peft.matching import matching
+from subspace.adapters.peft.regex import match_patterns
 from subspace.adapters.source import some
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from subspace.adapters.peft.config import LoraConfig
 
 
-def from_patterns(
+def apply_patterns(
     targets: Mapping[str, str], lora: LoraConfig
 ) -> tuple[dict[str, float], dict[str, list[int]], list[str]]:
     """Give each module its alpha, the ranks that the config may mean, and what is unsure.
@@ -29,7 +29,7 @@ def from_patterns(
     def values(
         field: str, table: Mapping[str, float], default: float | None
     ) -> dict[str, list[Any]]:
-        found = matching(list(table), targets.values(), where=f"{lora.where}: {field}")
+        found = match_patterns(list(table), targets.values(), where=f"{lora.where}: {field}")
         # PEFT looks the module's own path up where no pattern matches.
         return {
             module: [table[key] for key in found[target]] or [table.get(target, default)]

@@ -86,10 +86,10 @@ def check_peft_type(config: Mapping[str, Any], where: str) -> None:
     )
 
 
-def refused_by_name(names: Iterable[str]) -> str | None:
+def explain_refusal(names: Iterable[str]) -> str | None:
     """Say of tensors without a config which method they are of that is not read; None if of none.
 
-    >>> refused_by_name(["base_model.model.h.0.k.ia3_l"])[:48]
+    >>> explain_refusal(["base_model.model.h.0.k.ia3_l"])[:48]
     "'base_model.model.h.0.k.ia3_l' is of PEFT's IA3,"
     """
     for name in names:

@@ -27,7 +27,7 @@ class Tokens(NamedTuple):
     indices: tuple[int, ...]
 
 
-def trained_tokens(adapter: Adapter) -> dict[str, Tokens]:
+def find_trained_tokens(adapter: Adapter) -> dict[str, Tokens]:
     """Find the tokens that were trained, by embedding; none of an adapter of another writer.
 
     Raises

@@ -123,12 +123,12 @@ def refuse_parts(adapter: Adapter, format: str, pipeline: str) -> None:
         )
 
 
-def alpha_of(scale: float, divisor: float) -> float:
+def find_alpha(scale: float, divisor: float) -> float:
     """Return the alpha with ``alpha / divisor == scale``, the shortest number if there are several.
 
     Where rounding leaves none, ``scale * divisor``, which is within one unit in the last place.
 
-    >>> alpha_of(16 / 3, 3), alpha_of(7 / 3**0.5, 3**0.5), alpha_of(0.0, 8)
+    >>> find_alpha(16 / 3, 3), find_alpha(7 / 3**0.5, 3**0.5), find_alpha(0.0, 8)
     (16.0, 7.0, 0.0)
     """
     product = scale * divisor
@@ -139,22 +139,22 @@ def alpha_of(scale: float, divisor: float) -> float:
     return next((alpha for alpha in near if alpha / divisor == scale), product)
 
 
-def most_common(values: Iterable[float]) -> float:
+def find_most_common(values: Iterable[float]) -> float:
     """Return the value that most have; of several the one that came first.
 
-    >>> most_common([2.0, 1.0, 1.0, 2.0, 3.0])
+    >>> find_most_common([2.0, 1.0, 1.0, 2.0, 3.0])
     2.0
     """
     held = list(values)
     return max(dict.fromkeys(held), key=held.count)
 
 
-def whole(number: float) -> float | int:
+def write_whole(number: float) -> float | int:
     """Write a whole number as one: PEFT's configs have ``16``, not ``16.0``."""
     return int(number) if number == int(number) and abs(number) < 2**53 else number
 
 
-def folded(B: torch.Tensor, factor: float) -> tuple[torch.Tensor, bool]:
+def fold_scale(B: torch.Tensor, factor: float) -> tuple[torch.Tensor, bool]:
     """Multiply B by what one scale for all leaves out; say whether every bit survived.
 
     A power of two leaves the digits alone. Anything else rounds, and so is taken to float32 first
@@ -171,7 +171,7 @@ def folded(B: torch.Tensor, factor: float) -> tuple[torch.Tensor, bool]:
     return (wide.double() * factor).to(wide.dtype), False
 
 
-def convolution(info: UpdateInfo, A: torch.Tensor) -> torch.Tensor:
+def shape_convolution(info: UpdateInfo, A: torch.Tensor) -> torch.Tensor:
     """Return A (r, inputs, *kernel) of a convolution's A (r, d_in).
 
     Raises

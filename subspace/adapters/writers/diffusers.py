@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.formats import diffusers
 from subspace.adapters.writers.content import Content, refuse_flat_names, refuse_kinds
-from subspace.adapters.writers.peft import numbers, tensors_of
+from subspace.adapters.writers.peft import choose_numbers, lay_out_update
 from subspace.errors import FormatError
 from subspace.modules.words import DENOISERS
 
@@ -51,10 +51,12 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
             )
         part, path = found.groups()
         parts.setdefault(part, {})[path] = info
-        tensors |= tensors_of(adapter[module], info, module)
+        tensors |= lay_out_update(adapter[module], info, module)
     config: dict[str, Any] = {}
     for part, infos in parts.items():
         fields = {"lora_dropout": 0.0, "bias": "none", "target_modules": list(infos)}
-        config |= {f"{part}.{key}": value for key, value in (fields | numbers(infos)).items()}
+        config |= {
+            f"{part}.{key}": value for key, value in (fields | choose_numbers(infos)).items()
+        }
     text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False)
     return Content(tensors, metadata={"lora_adapter_metadata": text})

@@ -12,10 +12,10 @@ from subspace.adapters.formats import diffusers, kohya
 from subspace.adapters.source import some
 from subspace.adapters.writers.content import (
     Content,
-    alpha_of,
-    convolution,
-    most_common,
+    find_alpha,
+    find_most_common,
     refuse_kinds,
+    shape_convolution,
 )
 from subspace.errors import FormatError
 from subspace.modules.underscored import is_flat
@@ -56,8 +56,8 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
         update, name = adapter[module], names[module]
         down, up = update.A, update.B
         if info.kind == "conv2d":
-            down, up = convolution(info, down), up[..., None, None]
-        wanted = alpha_of(info.scale, info.rank)
+            down, up = shape_convolution(info, down), up[..., None, None]
+        wanted = find_alpha(info.scale, info.rank)
         alpha = torch.tensor(wanted, dtype=torch.float32)
         if not torch.isfinite(alpha):
             raise FormatError(f"module {module!r}: an alpha of {wanted:g} is beyond float32")
@@ -91,8 +91,8 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
         }
         | {
             "ss_network_module": "networks.lora",
-            "ss_network_dim": f"{most_common(i.rank for i in adapter.updates.values()):g}",
-            "ss_network_alpha": f"{most_common(alphas.values()):g}",
+            "ss_network_dim": f"{find_most_common(i.rank for i in adapter.updates.values()):g}",
+            "ss_network_alpha": f"{find_most_common(alphas.values()):g}",
         },
         notes=tuple(notes),
     )

@@ -13,9 +13,9 @@ from subspace.adapters.formats import diffusers, loralib
 from subspace.adapters.source import some
 from subspace.adapters.writers.content import (
     Content,
-    alpha_of,
-    folded,
-    most_common,
+    find_alpha,
+    find_most_common,
+    fold_scale,
     refuse_flat_names,
     refuse_kinds,
     refuse_parts,
@@ -52,13 +52,13 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
                 f"module {module!r} is a {info.kind}: loralib's factors of a kernel larger than 1 "
                 "or of groups are other matrices, of another rank"
             )
-    alphas = {module: alpha_of(info.scale, info.rank) for module, info in adapter.updates.items()}
-    alpha = most_common([a for a in alphas.values() if a] or [1.0])
+    alphas = {module: find_alpha(info.scale, info.rank) for module, info in adapter.updates.items()}
+    alpha = find_most_common([a for a in alphas.values() if a] or [1.0])
     tensors: dict[str, torch.Tensor] = {}
     rounded = []
     for module in adapter.updates:
         update = adapter[module]
-        B, exact = folded(update.B, alphas[module] / alpha)
+        B, exact = fold_scale(update.B, alphas[module] / alpha)
         if not exact:
             rounded.append(module)
         tensors |= {f"{module}.lora_A": update.A, f"{module}.lora_B": B}

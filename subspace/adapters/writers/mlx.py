@@ -15,8 +15,8 @@ from subspace.adapters.formats import diffusers, mlx
 from subspace.adapters.source import some
 from subspace.adapters.writers.content import (
     Content,
-    folded,
-    most_common,
+    find_most_common,
+    fold_scale,
     refuse_flat_names,
     refuse_kinds,
     refuse_parts,
@@ -51,14 +51,14 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     refuse_flat_names(adapter, NAME)
     refuse_parts(adapter, NAME, diffusers.NAME)
     infos = adapter.updates
-    scale = most_common([info.scale for info in infos.values() if info.scale] or [1.0])
+    scale = find_most_common([info.scale for info in infos.values() if info.scale] or [1.0])
     rank = max(info.rank for info in infos.values())
     tensors: dict[str, torch.Tensor] = {}
     stacks: dict[str, dict[int, tuple[torch.Tensor, torch.Tensor]]] = defaultdict(dict)
     rounded, filled, narrowed = [], [], []
     for module, info in infos.items():
         update = adapter[module]
-        B, exact = folded(update.B, update.scale / scale)
+        B, exact = fold_scale(update.B, update.scale / scale)
         A = update.A
         if torch.float64 in (A.dtype, B.dtype):  # mlx has no float64 in a file
             A, B = A.float(), B.float()

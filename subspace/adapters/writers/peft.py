@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.formats import diffusers
 from subspace.adapters.peft import lora as peft
-from subspace.adapters.peft.keys import parse
-from subspace.adapters.peft.matching import matching
+from subspace.adapters.peft.keys import parse_name
+from subspace.adapters.peft.regex import match_patterns
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.writers.content import (
     Content,
-    alpha_of,
-    convolution,
-    most_common,
+    find_alpha,
+    find_most_common,
     refuse_flat_names,
     refuse_kinds,
     refuse_parts,
-    whole,
+    shape_convolution,
+    write_whole,
 )
-from subspace.adapters.writers.peft_experts import LAYOUT, stacked
+from subspace.adapters.writers.peft_experts import LAYOUT, lay_out_stacks
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
 
@@ -76,7 +76,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
     FormatError
         A module of a kind that PEFT has no place for, or a config that cannot be written again.
     """
-    stacks = stacked(adapter, _PREFIX)
+    stacks = lay_out_stacks(adapter, _PREFIX)
     plain = {name: info for name, info in adapter.updates.items() if name not in stacks.members}
     refuse_kinds(plain.values(), NAME, _KINDS)
     refuse_flat_names(adapter, NAME)
@@ -105,10 +105,10 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
         config["target_modules"] = list(plain)
     if stacks.infos or config.get("target_parameters"):
         config |= {"target_parameters": list(stacks.infos), "peft_version": LAYOUT}
-    config |= numbers({**plain, **stacks.infos}, rslora=bool(config.get("use_rslora")))
+    config |= choose_numbers({**plain, **stacks.infos}, rslora=bool(config.get("use_rslora")))
     tensors: dict[str, torch.Tensor] = dict(stacks.tensors)
     for module, info in plain.items():
-        tensors |= tensors_of(adapter[module], info, f"{_PREFIX}{module}")
+        tensors |= lay_out_update(adapter[module], info, f"{_PREFIX}{module}")
     carried = {} if updates_only or not own else _others(adapter)
     tensors |= {name: adapter.tensor(stored) for stored, name in carried.items()}
     return Content(tensors, config, notes=stacks.notes, carried=frozenset(carried))
@@ -147,7 +147,7 @@ def _others(adapter: Adapter) -> dict[str, str]:
     found = {}
     for tensor in adapter.set_aside:
         if tensor.known and tensor.reason is not SetAsideReason.OTHER_ADAPTER:
-            key = parse(tensor.name)
+            key = parse_name(tensor.name)
             parts = tensor.name.split(".")
             if key.adapter is not None:
                 at = len(parts) - 1 - parts[::-1].index(key.adapter)
@@ -158,19 +158,19 @@ def _others(adapter: Adapter) -> dict[str, str]:
     return found
 
 
-def numbers(infos: Mapping[str, UpdateInfo], *, rslora: bool = False) -> dict[str, Any]:
+def choose_numbers(infos: Mapping[str, UpdateInfo], *, rslora: bool = False) -> dict[str, Any]:
     """Give r, lora_alpha and their patterns, of updates by the paths that PEFT matches."""
     ranks = {module: info.rank for module, info in infos.items()}
     alphas = {
-        module: alpha_of(info.scale, math.sqrt(info.rank) if rslora else info.rank)
+        module: find_alpha(info.scale, math.sqrt(info.rank) if rslora else info.rank)
         for module, info in infos.items()
     }
-    r, alpha = most_common(ranks.values()), most_common(alphas.values())
+    r, alpha = find_most_common(ranks.values()), find_most_common(alphas.values())
     return {
         "r": int(r),
-        "lora_alpha": whole(alpha),
+        "lora_alpha": write_whole(alpha),
         "rank_pattern": _pattern(ranks, r),
-        "alpha_pattern": {key: whole(a) for key, a in _pattern(alphas, alpha).items()},
+        "alpha_pattern": {key: write_whole(a) for key, a in _pattern(alphas, alpha).items()},
     }
 
 
@@ -185,18 +185,18 @@ def _pattern(wanted: Mapping[str, float], default: float) -> dict[str, Any]:
     special = [module for module, number in wanted.items() if number != default]
     odd = {module for module in special if not _PLAIN.fullmatch(module)}
     plain = [module for module in special if module not in odd]
-    for module, keys in matching(plain, wanted, where="rank_pattern").items():
+    for module, keys in match_patterns(plain, wanted, where="rank_pattern").items():
         odd |= {key for key in keys if wanted[key] != wanted[module]}
     return {f"^{re.escape(m)}" if m in odd else m: wanted[m] for m in special}
 
 
-def tensors_of(update: LowRankUpdate, info: UpdateInfo, name: str) -> dict[str, torch.Tensor]:
+def lay_out_update(update: LowRankUpdate, info: UpdateInfo, name: str) -> dict[str, torch.Tensor]:
     """Return an update's two tensors by PEFT's names, in the shapes of its kind of layer."""
     A, B = update.A, update.B
     if info.kind == "embedding":
         return {f"{name}.lora_embedding_A": A, f"{name}.lora_embedding_B": B}
     if info.kind != "linear":
-        A = convolution(info, A)
+        A = shape_convolution(info, A)
         B = _grouped(info, B).reshape(len(B), -1, *(1 for _ in info.kernel))
     return {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.adapters.adapter import UpdateInfo
 from subspace.adapters.source import some
-from subspace.adapters.writers.content import folded, most_common
+from subspace.adapters.writers.content import find_most_common, fold_scale
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Stacked(NamedTuple):
     notes: tuple[str, ...]
 
 
-def stacked(adapter: Adapter, prefix: str) -> Stacked:
+def lay_out_stacks(adapter: Adapter, prefix: str) -> Stacked:
     """Lay out the updates of an adapter that PEFT stored in stacks.
 
     Raises
@@ -97,13 +97,13 @@ def _stack(
 
     held = [adapter.updates[module] for module in members.values()]
     rank = max(info.rank for info in held)
-    scale = most_common([info.scale for info in held if info.scale] or [1.0])
+    scale = find_most_common([info.scale for info in held if info.scale] or [1.0])
     (d_out, d_in), dtype = held[0].shape, adapter[held[0].name].A.dtype
     all_A = [torch.zeros(rank, d_in, dtype=dtype)] * experts
     all_B = [torch.zeros(d_out, rank, dtype=dtype)] * experts
     for number, module in members.items():
         update = adapter[module]
-        B, exact = folded(update.B, update.scale / scale)
+        B, exact = fold_scale(update.B, update.scale / scale)
         if not exact:
             notes[
                 f"PEFT stores one scale for all experts of a parameter, {scale:g} here, and others "

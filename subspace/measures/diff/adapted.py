@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from subspace.adapters.peft.tokens import trained_tokens
-from subspace.adapters.rotary import refuse_other_rows
+from subspace.adapters.peft.tokens import find_trained_tokens
+from subspace.adapters.rotary import refuse_reordered
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.errors import FormatError, ShapeError
 from subspace.measures.diff.weights import MatchedWeights
@@ -73,13 +73,13 @@ def match_adapted(base: Pretrained, adapter: Adapter, glob: str | None) -> Match
         )
     tokens = {
         module: trained
-        for module, trained in trained_tokens(adapter).items()
+        for module, trained in find_trained_tokens(adapter).items()
         if module not in adapter and (glob is None or fnmatchcase(module, glob))
     }
     updates = {}
     if not tokens or glob is None or any(fnmatchcase(module, glob) for module in adapter):
         updates = dict(adapter.select(glob).updates)
-    refuse_other_rows(adapter, updates, f"those of {base.name} in")
+    refuse_reordered(adapter, updates, f"those of {base.name} in")
     reads: dict[str, tuple[Weight, Callable[[], torch.Tensor]]] = {}
     for name, info in updates.items():
         before = base.get(name, shape=info.shape)

@@ -18,7 +18,7 @@ import torch
 
 from subspace.adapters import LowRankUpdate, Method
 from subspace.adapters.source import some
-from subspace.adapters.writers.content import alpha_of
+from subspace.adapters.writers.content import find_alpha
 from subspace.errors import AnalysisError, ArgumentError
 from subspace.measures.resize.budgets import choose_budget, count_kept, share_budget, sum_tails
 from subspace.results import ModuleResize, Resize
@@ -187,7 +187,7 @@ def _update(
     """Return the leading part of delta W, its factors balanced."""
     info = adapter.updates[name]
     divisor = math.sqrt if Method.RSLORA in adapter.method else float
-    scale = alpha_of(info.scale, divisor(info.rank)) / divisor(after)
+    scale = find_alpha(info.scale, divisor(info.rank)) / divisor(after)
     root = (spectrum.S[:after] / abs(scale)).sqrt()
     signed = root * math.copysign(1.0, scale)
     B = (spectrum.U[:, :after] * signed).to(dtype).contiguous()  # (d_out, after)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters.formats.custom.template import Template
 from subspace.errors import ArgumentError, MissingExtraError
 from subspace.tensorfiles import short
-from subspace.tensorfiles.untrusted import regular
+from subspace.tensorfiles.untrusted import require_regular
 
 if TYPE_CHECKING:
     import os
@@ -54,7 +54,7 @@ class Pattern:
     def toml(self) -> str:
         """Return the same as the text of a TOML file.
 
-        >>> print(parsed("A={n}.a, B={n}.b, layout=in,r").toml(), end="")
+        >>> print(parse_pattern("A={n}.a, B={n}.b, layout=in,r").toml(), end="")
         A = "{n}.a"
         B = "{n}.b"
         layout = "in,r"
@@ -66,7 +66,7 @@ class Pattern:
         )
 
 
-def parsed(given: str | os.PathLike[str]) -> Pattern:
+def parse_pattern(given: str | os.PathLike[str]) -> Pattern:
     """Read a pattern from its text, or from a TOML file of the same fields.
 
     Raises
@@ -76,7 +76,7 @@ def parsed(given: str | os.PathLike[str]) -> Pattern:
     MissingFileError
         There is no such file.
 
-    >>> parsed("A={path*}.down, B={path*}.up, scale=1").A.match("h.0.q.down")
+    >>> parse_pattern("A={path*}.down, B={path*}.up, scale=1").A.match("h.0.q.down")
     {'path': 'h.0.q'}
     """
     if not isinstance(given, str) or ("=" not in given and given.endswith(".toml")):
@@ -144,7 +144,7 @@ def _of_toml(path: Path) -> dict[str, str]:
                 f"{path}: reading TOML needs Python 3.11 or tomli; install it, or give the "
                 "pattern as a text"
             ) from None
-    regular(path)
+    require_regular(path)
     if path.stat().st_size > _LONGEST_FILE:
         raise ArgumentError(f"{path}: larger than {_LONGEST_FILE:_} bytes, which no pattern is")
     try:

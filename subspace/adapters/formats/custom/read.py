@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
-from subspace.adapters.factors.plain import asked_alpha
-from subspace.adapters.formats.custom.fields import Pattern, parsed
+from subspace.adapters.factors.plain import require_alpha
+from subspace.adapters.formats.custom.fields import Pattern, parse_pattern
 from subspace.adapters.formats.custom.template import Template
-from subspace.adapters.source import LONGEST_NAME, matrix, number, some
+from subspace.adapters.source import LONGEST_NAME, read_factor_shape, read_number, some
 from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import short
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from subspace.adapters.source import AdapterSource
 
 NAME = "own pattern"
-WANTS = 'load(…, pattern="A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16")'
-ENDS: tuple[str, ...] = ()
+EXPECTS = 'load(…, pattern="A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16")'
+TENSOR_SUFFIXES: tuple[str, ...] = ()
 READS = "any pairs of two-dimensional factors, by templates of their names in a text or a TOML file"
-HELD = "the matrices that were stored"
-PROOF = ("tests/test_pattern_adapters.py",)
+REFERENCE = "the matrices that were stored"
+TESTS = ("tests/test_pattern_adapters.py",)
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say that the user gave a pattern."""
     return None if source.pattern is None else "a pattern was given"
 
@@ -58,7 +58,7 @@ def read(source: AdapterSource) -> Adapter:
     """
     if source.pattern is None:
         raise ArgumentError(f"{source.path}: no pattern was given")
-    pattern = parsed(source.pattern)
+    pattern = parse_pattern(source.pattern)
     if source.alpha is not None and (pattern.scale is not None or pattern.alpha is not None):
         raise ArgumentError("alpha is given beside a pattern that has its own scale or alpha")
     found_a, found_b = _matched(source, pattern.A), _matched(source, pattern.B)
@@ -103,7 +103,7 @@ def _matched(source: AdapterSource, template: Template) -> dict[tuple[tuple[str,
 def _planned(
     source: AdapterSource, pattern: Pattern, values: Mapping[str, str], a: str, b: str
 ) -> UpdateSpec:
-    shape_a, shape_b = matrix(source, a), matrix(source, b)
+    shape_a, shape_b = read_factor_shape(source, a), read_factor_shape(source, b)
     rank, d_in = shape_a[::-1] if pattern.turned[0] else shape_a
     d_out, width = shape_b[::-1] if pattern.turned[1] else shape_b
     if rank != width:
@@ -142,9 +142,9 @@ def _scale_of(
             raise FormatError(
                 f"{source.weights}: no tensor {short(name)}, which the pattern's {field.text} means"
             )
-        value, numbers = number(source, name), (name,)
+        value, numbers = read_number(source, name), (name,)
     else:
-        value = asked_alpha(source, "the pattern") if field is None else field
+        value = require_alpha(source, "the pattern") if field is None else field
     return (value if pattern.scale is not None else value / rank), numbers
 
 

@@ -28,7 +28,9 @@ NOTE = (
 )
 
 
-def seed_of(config: Mapping[str, Any], source: AdapterSource, shape: tuple[int, int, int]) -> int:
+def require_seed(
+    config: Mapping[str, Any], source: AdapterSource, shape: tuple[int, int, int]
+) -> int:
     """Check what the projections are to be drawn from.
 
     Parameters
@@ -58,11 +60,13 @@ def seed_of(config: Mapping[str, Any], source: AdapterSource, shape: tuple[int, 
 
 
 @lru_cache(maxsize=2)
-def drawn(seed: int, rank: int, d_in: int, d_out: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_projections(
+    seed: int, rank: int, d_in: int, d_out: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw vera_A (rank, d_in) and vera_B (d_out, rank).
 
-    >>> A, B = drawn(0, 2, 6, 3)
-    >>> A.shape, B.shape, bool((A.abs() <= 1).all()), A is drawn(0, 2, 6, 3)[0]
+    >>> A, B = draw_projections(0, 2, 6, 3)
+    >>> A.shape, B.shape, bool((A.abs() <= 1).all()), A is draw_projections(0, 2, 6, 3)[0]
     (torch.Size([2, 6]), torch.Size([3, 2]), True, True)
     """
     import torch

@@ -18,11 +18,17 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
-from subspace.adapters.peft.methods import claimed, config_of, modules_of, rest_aside, split
-from subspace.adapters.peft.vera.draw import NOTE, drawn, seed_of
-from subspace.adapters.peft.vera.widths import widths
+from subspace.adapters.peft.methods import (
+    group_modules,
+    match_method,
+    require_config,
+    set_rest_aside,
+    split_name,
+)
+from subspace.adapters.peft.vera.draw import NOTE, draw_projections, require_seed
+from subspace.adapters.peft.vera.widths import infer_widths
 from subspace.adapters.set_aside import SetAsideReason
-from subspace.adapters.source import factors_there, matrix, some
+from subspace.adapters.source import read_factor_shape, require_factors, some
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
@@ -37,14 +43,14 @@ if TYPE_CHECKING:
     _Both = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
 
 NAME = "PEFT VeRA"
-WANTS = "NAME.vera_lambda_b and NAME.vera_lambda_d, base_model.vera_A and base_model.vera_B"
-ENDS = (".vera_lambda_", ".vera_A", ".vera_B")
+EXPECTS = "NAME.vera_lambda_b and NAME.vera_lambda_d, base_model.vera_A and base_model.vera_B"
+TENSOR_SUFFIXES = (".vera_lambda_", ".vera_A", ".vera_B")
 READS = (
     "with its saved projections or those of its seed, where each layer's d_in follows from names "
     "and other layers"
 )
-HELD = "files and merge of `peft`"
-PROOF = ("tests/test_peft_vera_adapters.py",)
+REFERENCE = "files and merge of `peft`"
+TESTS = ("tests/test_peft_vera_adapters.py",)
 _LAMBDAS = ("vera_lambda_b", "vera_lambda_d")
 _PROJECTIONS = ("vera_A", "vera_B")
 _FIELDS = frozenset({
@@ -53,9 +59,9 @@ _FIELDS = frozenset({
 _CONVERT = "load it in PEFT and write it as LoRA, which is exact: peft.save_as_lora(FOLDER, model, "
 
 
-def claims(source: AdapterSource) -> str | None:
+def matches(source: AdapterSource) -> str | None:
     """Say why these are PEFT's VeRA: the config's ``peft_type``, else names of tensors."""
-    return claimed(source, {"VERA"}, _LAMBDAS)
+    return match_method(source, {"VERA"}, _LAMBDAS)
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -69,13 +75,13 @@ def read(source: AdapterSource) -> Adapter:
         A layer whose d_in is unknown, a vector without its partner, shapes that do not fit, one of
         the two projections alone.
     """
-    config = config_of(source, why="what was trained")
+    config = require_config(source, why="what was trained")
     lora = read_config(config, source.where, alpha=None, also=_FIELDS)
-    modules = modules_of(source, _LAMBDAS)
+    modules = group_modules(source, _LAMBDAS)
     projections, shared = _shared(source)
     if projections:
-        rank, columns = matrix(source, projections["vera_A"])
-        rows, width = matrix(source, projections["vera_B"])
+        rank, columns = read_factor_shape(source, projections["vera_A"])
+        rows, width = read_factor_shape(source, projections["vera_B"])
         if width != rank:
             raise FormatError(
                 f"{source.text(projections['vera_A'])} and {source.text(projections['vera_B'])} "
@@ -85,15 +91,15 @@ def read(source: AdapterSource) -> Adapter:
     else:
         d_ins = _widths(source, modules.slots, None)
         rank, columns, rows = _drawn_shape(source, modules.slots, d_ins)
-        seed = seed_of(config, source, (rank, columns, rows))
+        seed = require_seed(config, source, (rank, columns, rows))
 
         def both(_: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-            return drawn(seed, rank, columns, rows)
+            return draw_projections(seed, rank, columns, rows)
 
     planned = []
     for module, d_in in d_ins.items():
         slots = modules.slots[module]
-        (d_out,), (given,) = (matrix(source, slots[slot], (1,)) for slot in _LAMBDAS)
+        (d_out,), (given,) = (read_factor_shape(source, slots[slot], (1,)) for slot in _LAMBDAS)
         if given != rank or d_out > rows:
             raise FormatError(
                 f"{source.text(slots['vera_lambda_b'])} and {slots['vera_lambda_d']!r} ({given},) "
@@ -125,7 +131,7 @@ def read(source: AdapterSource) -> Adapter:
         planned,
         format=NAME,
         method=Method.VERA,
-        set_aside={**rest_aside(source, lora, used), **modules.others, **shared},
+        set_aside={**set_rest_aside(source, lora, used), **modules.others, **shared},
         notes=notes,
         base_model=lora.base_model,
         metadata={"config": MappingProxyType(dict(config))},
@@ -143,7 +149,7 @@ def _shared(source: AdapterSource) -> tuple[dict[str, str], dict[str, SetAsideRe
     found: dict[str, str] = {}
     aside: dict[str, SetAsideReason] = {}
     for name in source.tensors:
-        key = split(name, _PROJECTIONS)
+        key = split_name(name, _PROJECTIONS)
         if key is None:
             continue
         if key.module or key.slot in found:
@@ -171,9 +177,9 @@ def _widths(
     """
     d_outs = {}
     for module, slots in modules.items():
-        factors_there(source, module, slots, *_LAMBDAS)
-        (d_outs[module],) = matrix(source, slots["vera_lambda_b"], (1,))
-    found = widths(d_outs, widest)
+        require_factors(source, module, slots, *_LAMBDAS)
+        (d_outs[module],) = read_factor_shape(source, slots["vera_lambda_b"], (1,))
+    found = infer_widths(d_outs, widest)
     unknown = [module for module in modules if module not in found]
     if unknown:
         raise FormatError(
@@ -184,14 +190,18 @@ def _widths(
 
 
 def _rank(source: AdapterSource, modules: Mapping[str, Mapping[str, str]]) -> int:
-    return max(matrix(source, slots["vera_lambda_d"], (1,))[0] for slots in modules.values())
+    return max(
+        read_factor_shape(source, slots["vera_lambda_d"], (1,))[0] for slots in modules.values()
+    )
 
 
 def _drawn_shape(
     source: AdapterSource, modules: Mapping[str, Mapping[str, str]], d_ins: Mapping[str, int]
 ) -> tuple[int, int, int]:
     """Return r, the widest d_in and the widest d_out of what is adapted."""
-    d_outs = (matrix(source, slots["vera_lambda_b"], (1,))[0] for slots in modules.values())
+    d_outs = (
+        read_factor_shape(source, slots["vera_lambda_b"], (1,))[0] for slots in modules.values()
+    )
     return _rank(source, modules), max(d_ins.values()), max(d_outs)
 
 

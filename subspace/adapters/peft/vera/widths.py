@@ -56,7 +56,7 @@ _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 _CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention|EncDecAttention", re.IGNORECASE)
 
 
-def widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int]:
+def infer_widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int]:
     """Give each module's d_in; those of which it does not follow are left out.
 
     Parameters
@@ -67,13 +67,13 @@ def widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int]:
         The largest d_in of them; None where the file does not tell, and then nothing is taken for
         it: what reads the residual stream needs another layer that writes to it.
 
-    >>> widths({"h.0.q_proj": 12, "h.0.k_proj": 4, "h.0.o_proj": 8}, widest=12)
+    >>> infer_widths({"h.0.q_proj": 12, "h.0.k_proj": 4, "h.0.o_proj": 8}, widest=12)
     {'h.0.o_proj': 12, 'h.0.q_proj': 8, 'h.0.k_proj': 8}
-    >>> widths({"h.0.q_proj": 12, "h.0.v_proj": 4}, widest=8)
+    >>> infer_widths({"h.0.q_proj": 12, "h.0.v_proj": 4}, widest=8)
     {'h.0.q_proj': 8, 'h.0.v_proj': 8}
-    >>> widths({"h.0.q_proj": 8, "h.0.down_proj": 8}, widest=20)
+    >>> infer_widths({"h.0.q_proj": 8, "h.0.down_proj": 8}, widest=20)
     {'h.0.q_proj': 8, 'h.0.down_proj': 20}
-    >>> widths({"h.0.q_proj": 12, "h.0.o_proj": 8}, widest=9)
+    >>> infer_widths({"h.0.q_proj": 12, "h.0.o_proj": 8}, widest=9)
     {}
     """
     found: dict[str, int] = {}

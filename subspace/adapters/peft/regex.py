@@ -43,7 +43,9 @@ for key in job["keys"]:
 """
 
 
-def matching(keys: Sequence[str], names: Iterable[str], *, where: str) -> dict[str, list[str]]:
+def match_patterns(
+    keys: Sequence[str], names: Iterable[str], *, where: str
+) -> dict[str, list[str]]:
     r"""Map each name to the keys that it falls under, in the order of `keys`: PEFT takes the first.
 
     Parameters
@@ -60,7 +62,7 @@ def matching(keys: Sequence[str], names: Iterable[str], *, where: str) -> dict[s
     FormatError
         A key is no regular expression, or does not end within 2 seconds; it is named.
 
-    >>> matching(["0.q", "q", "k.*"], ["h.0.q", "h.1.q", "kk"], where="config")
+    >>> match_patterns(["0.q", "q", "k.*"], ["h.0.q", "h.1.q", "kk"], where="config")
     {'h.0.q': ['0.q', 'q'], 'h.1.q': ['q'], 'kk': ['k.*']}
     """
     names = list(dict.fromkeys(names))
