@@ -1,23 +1,27 @@
 """The page's tables, made of the results' own columns; some are over several results."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: `FileRead` is described by its annotations.
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from subspace.reports.provenance import records
-from subspace.results import ModuleRank, ModuleSimilarity, Part, SweepRow
+from subspace.results import (
+    ModuleRank,
+    ModuleSimilarity,
+    Part,
+    Rank,
+    Report,
+    Similarity,
+    SweepRow,
+    Table6,
+)
 from subspace.results.fields import Field
 from subspace.results.numbers import UNDEFINED
 from subspace.results.rank import spectrum_columns
 from subspace.results.sweep import adapted
 from subspace.results.table import Column, Table, make_table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from subspace.results import Rank, Report, Similarity, Table6
 
 
 @dataclass(frozen=True)
