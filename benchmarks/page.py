@@ -125,7 +125,7 @@ def _real() -> Report:
     """Return a report on data/ with Table 6, and with Table 7 where the base is installed."""
     from subspace.cli.shared.reading import open_base
     from subspace.training.sweep.read import find_runs
-    from subspace.training.sweep.summary import table6
+    from subspace.training.sweep.summary import make_table6
 
     cells = find_runs([DATA / "runs" / "icd10"])
     adapters = [
@@ -136,7 +136,7 @@ def _real() -> Report:
     except SubspaceError:
         base = None
     return subspace.report(
-        adapters, base, sweep=table6([c for c in cells if not c.config.shuffle_labels])
+        adapters, base, sweep=make_table6([c for c in cells if not c.config.shuffle_labels])
     )
 
 

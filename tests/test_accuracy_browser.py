@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from subspace.reports import html, report
-from subspace.reports.accuracy_chart import panels
+from subspace.reports.accuracy_chart import place_panels
 from subspace.results import NearlyEnough, SweepRow, Table6
 from tests.support.browser import IN_BROWSER, chromium, shown
 from tests.support.memory import adapter, gaussian
@@ -55,7 +55,7 @@ def chosen(browser):
 
 
 def marks_of(browser):
-    (panel,) = panels(SWEEP)
+    (panel,) = place_panels(SWEEP)
     words = [mark.words for curve in panel.curves for mark in curve.marks]
     words += [level.mark.words for level in panel.levels if level.mark]
     found = browser.find_elements("css selector", ".accuracy .point")

@@ -7,7 +7,15 @@ from html.parser import HTMLParser
 import pytest
 
 from subspace.reports import html, report
-from subspace.reports.accuracy_chart import BOTTOM, LEFT, RIGHT, SHAPES, TOP, drawn, panels
+from subspace.reports.accuracy_chart import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    SHAPES,
+    TOP,
+    place_panels,
+    try_panels,
+)
 from subspace.results import NearlyEnough, Table6
 from tests.support.memory import adapter, gaussian
 from tests.support.results import row6
@@ -26,7 +34,7 @@ def table():
 
 
 def test_marks_stand_where_the_scale_and_the_rank_put_them(table):
-    (panel,) = panels(table)
+    (panel,) = place_panels(table)
     both, one = panel.curves
     assert (both.name, one.name) == ("q, v", "q")
     # Two ticks give the scale.
@@ -56,7 +64,7 @@ def test_marks_stand_where_the_scale_and_the_rank_put_them(table):
 
 
 def test_marks_say_what_the_table_says_and_more(table):
-    (panel,) = panels(table)
+    (panel,) = place_panels(table)
     words = [mark.words for curve in panel.curves for mark in curve.marks]
     assert words[0] == (
         "q, v, rank 1: 62.0 ± 2.8 % of the test texts (2 seeds: 60.0, 64.0), 90.0 % of the "
@@ -72,13 +80,13 @@ def test_marks_say_what_the_table_says_and_more(table):
     assert head.band[1] == 0  # no spread
     assert panel.alone == ("the untrained model (5.0 %) is beyond the scale",)
     many = Table6((row6(2, (0.5, 0.6) * 4),), ())
-    assert "(8 seeds)" in panels(many)[0].curves[0].marks[0].words
+    assert "(8 seeds)" in place_panels(many)[0].curves[0].marks[0].words
 
 
 def test_names_of_references_are_apart():
     rows = (row6(1, (0.60,)), row6(2, (0.70,)), row6(None, (0.65,), "", method="full"),
             row6(None, (0.651,), "", method="head"))  # fmt: skip
-    levels = panels(Table6(rows, ()))[0].levels
+    levels = place_panels(Table6(rows, ()))[0].levels
     assert {level.name for level in levels} == {"full", "head"}
     assert abs(levels[0].name_y - levels[1].name_y) == pytest.approx(15)
     assert levels[0].name_y > levels[1].name_y  # as their lines
@@ -86,17 +94,17 @@ def test_names_of_references_are_apart():
 
 def test_a_panel_a_data_set_and_none_without_a_run():
     rows = (row6(1, (0.6,)), row6(1, (0.3,), data="other"), row6(1, (), data="failed"))
-    both = panels(Table6(rows, ()))
+    both = place_panels(Table6(rows, ()))
     assert [panel.data for panel in both] == ["d", "other"]
     assert both[1].curves[0].marks[0].row == 1
-    assert panels(Table6((), ())) == ()
-    alone = panels(Table6((row6(None, (0.6, 0.7), "", method="full"),), ()))[0]
+    assert place_panels(Table6((), ())) == ()
+    alone = place_panels(Table6((row6(None, (0.6, 0.7), "", method="full"),), ()))[0]
     assert (alone.ranks, alone.curves, len(alone.levels)) == ((), (), 1)
 
 
 def test_what_cannot_be_drawn_is_said_and_stays_a_table():
     rows = tuple(row6(1, (0.5,), f"m{n}") for n in range(len(SHAPES) + 1))
-    none, why = drawn(Table6(rows, ()))
+    none, why = try_panels(Table6(rows, ()))
     assert none == ()
     assert "1 to 7 target sets" in why
     page = html(report([adapter(gaussian(20, 30, 2))], sweep=Table6(rows, ())))
@@ -104,7 +112,7 @@ def test_what_cannot_be_drawn_is_said_and_stays_a_table():
     assert 'id="row-7"' in page
     assert '<svg viewBox="0 0 560' not in page
     last = replace(rows[0], rank=2)
-    assert drawn(Table6((*rows[:6], last), ()))[1] == ""
+    assert try_panels(Table6((*rows[:6], last), ()))[1] == ""
 
 
 class Marks(HTMLParser):
@@ -131,7 +139,7 @@ class Marks(HTMLParser):
 
 def test_the_page_holds_every_mark_and_strangers_names_are_text(table):
     page = Marks(html(report([adapter(gaussian(20, 30, 2))], sweep=table)))
-    words = [m.words for c in panels(table)[0].curves for m in c.marks]
+    words = [m.words for c in place_panels(table)[0].curves for m in c.marks]
     assert page.titles[1:][: len(words)] == words  # the first is the page's own
     rows = {attrs["data-row"] for _, attrs in page.tags if "data-row" in attrs}
     ids = {attrs.get("id") for _, attrs in page.tags}

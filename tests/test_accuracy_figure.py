@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from subspace.errors import ArgumentError
 from subspace.plots.accuracy.figure import accuracy, accuracy_figure
 from subspace.results import NearlyEnough, SweepRow, Table6
-from subspace.training.sweep.summary import nearly_enough
+from subspace.training.sweep.summary import find_nearly_enough
 from tests.support.axes import across, assert_apart, axes, legend, title, words
 from tests.support.results import HOSTILE, LONG
 from tests.support.samples import ROOT
@@ -61,7 +61,7 @@ def sweep(data=("icd10",), sets=SETS, ranks=RANKS, seeds=3, references=("full", 
             test = (0.77 + 0.05 * d - 0.1 * n + rng.normal(0, 0.004, seeds)).tolist()
             rows.append(reference(method, *test, data=name))
     found = [
-        nearly_enough([r for r in rows if (r.data, r.targets) == (name, targets)])
+        find_nearly_enough([r for r in rows if (r.data, r.targets) == (name, targets)])
         for name in data
         for targets in sets
     ]

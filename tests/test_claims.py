@@ -22,7 +22,7 @@ from subspace.results import (
     SweepRow,
     Table6,
 )
-from subspace.training.sweep.summary import nearly_enough
+from subspace.training.sweep.summary import find_nearly_enough
 
 D, NAN = 384, math.nan
 HOSTILE = "\x1b[31mred\n\u202e‖|"
@@ -117,7 +117,7 @@ def row6(rank, *test, targets="query+value", method="lora", data="icd10", before
 def table6(*rows):
     sets = dict.fromkeys((r.data, r.targets) for r in rows if r.method == "lora")
     found = (
-        nearly_enough([r for r in rows if (r.data, r.targets) == each and r.method == "lora"])
+        find_nearly_enough([r for r in rows if (r.data, r.targets) == each and r.method == "lora"])
         for each in sets
     )
     return Table6(rows, tuple(each for each in found if each is not None))

@@ -7,10 +7,16 @@ import torch
 
 from subspace.errors import ArgumentError, FormatError
 from subspace.training import TASKS, TrainConfig, load_data, train
-from subspace.training.completion import _batches, exact_match, normalised, token_means, token_sums
-from subspace.training.encoding import IGNORED, collator, encode
-from subspace.training.models import find_model, load_model, task_type
-from subspace.training.tasks.dataset import completing, labelled, paired
+from subspace.training.completion import (
+    _batches,
+    average_tokens,
+    measure_exact_match,
+    normalise,
+    sum_tokens,
+)
+from subspace.training.encoding import IGNORED, encode, make_collator
+from subspace.training.models import find_model, load_model, name_task_type
+from subspace.training.tasks.dataset import build_completion, build_labelled, build_paired
 from tests.support.decoders import ROWS, WORDS, thrice, write_tokenizer
 from tests.support.verbs import run
 
@@ -47,7 +53,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def words():
-    return completing("words", thrice(*ROWS))
+    return build_completion("words", thrice(*ROWS))
 
 
 @pytest.fixture
@@ -126,7 +132,7 @@ def test_a_prompt_carries_no_loss_and_a_completion_ends(decoder, words):
         assert tokenizer.decode(ids[start:]) == answer + "<end>"
         assert labels[start:] == ids[start:]
         assert example["completion"] == answer
-    batch = collator(tokenizer, words)(examples)
+    batch = make_collator(tokenizer, words)(examples)
     longest = max(len(example["input_ids"]) for example in examples)
     assert batch["input_ids"].shape == batch["labels"].shape == (8, longest)
     padded = batch["attention_mask"] == 0
@@ -137,7 +143,7 @@ def test_a_prompt_carries_no_loss_and_a_completion_ends(decoder, words):
 
 def test_a_long_prompt_loses_its_start_and_a_long_completion_is_refused(decoder):
     _, tokenizer = decoder
-    long = completing("long", thrice(("first words and last", "skin 2")))
+    long = build_completion("long", thrice(("first words and last", "skin 2")))
     (whole,) = encode(tokenizer, long, long.test, 40)
     cut = len(whole["input_ids"]) - 3
     (short,) = encode(tokenizer, long, long.test, cut)
@@ -170,25 +176,25 @@ def test_pairs_are_what_the_tokenizer_makes_of_a_pair(tmp_path):
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertModel(BertConfig(vocab_size=12, intermediate_size=8, **small)).save_pretrained(tmp_path)
     rows = [("heart lung skin bone", "eye ear", 0), ("nerve", "liver", 1)]
-    data = paired("pairs", ("a", "b"), thrice(*rows))
+    data = build_paired("pairs", ("a", "b"), thrice(*rows))
     model, tokenizer = load_model(find_model(str(tmp_path)), data)
-    assert task_type(data) == "SEQ_CLS"
+    assert name_task_type(data) == "SEQ_CLS"
     first, second = encode(tokenizer, data, data.train, 32)
     assert tokenizer.decode(first["input_ids"]) == "[CLS] heart lung skin bone [SEP] eye ear [SEP]"
     assert first["token_type_ids"] == [0] * 6 + [1] * 3
     assert (first["label"], second["label"]) == (0, 1)
     short, _ = encode(tokenizer, data, data.train, 7)
     assert tokenizer.decode(short["input_ids"]) == "[CLS] heart lung [SEP] eye ear [SEP]"
-    scores = model(**collator(tokenizer, data)([first, second])).logits
+    scores = model(**make_collator(tokenizer, data)([first, second])).logits
     assert scores.shape == (2, 2)
 
 
 def test_a_decoder_is_told_where_the_second_text_begins(world):
-    data = paired("pairs", ("a", "b"), thrice(("skin", "bone", 0), ("a", "b", 1)))
+    data = build_paired("pairs", ("a", "b"), thrice(("skin", "bone", 0), ("a", "b", 1)))
     model, tokenizer = load_model(find_model(str(world / "gpt2")), data)
     examples = encode(tokenizer, data, data.train, 32)
     assert tokenizer.decode(examples[0]["input_ids"]) == "skin\nbone"
-    assert model(**collator(tokenizer, data)(examples)).logits.shape == (2, 2)
+    assert model(**make_collator(tokenizer, data)(examples)).logits.shape == (2, 2)
 
 
 # What is counted
@@ -209,7 +215,7 @@ def test_a_decoder_is_told_where_the_second_text_begins(world):
     ],
 )
 def test_when_two_completions_are_the_same(one, other, match, same):
-    assert (normalised(one, match) == normalised(other, match)) == same
+    assert (normalise(one, match) == normalise(other, match)) == same
 
 
 def test_the_loss_is_a_mean_over_tokens_however_texts_fall_into_batches(decoder, words):
@@ -225,12 +231,12 @@ def test_the_loss_is_a_mean_over_tokens_however_texts_fall_into_batches(decoder,
     for sizes in ([8], [3, 5]):
         sums, start = [], 0
         for size in sizes:
-            batch = collator(tokenizer, words)(examples[start : start + size])
+            batch = make_collator(tokenizer, words)(examples[start : start + size])
             labels = batch["labels"]
             with torch.no_grad():
-                sums.append(token_sums((model(**batch).logits,), labels).numpy())
+                sums.append(sum_tokens((model(**batch).logits,), labels).numpy())
             start += size
-        found = token_means(type("Found", (), {"predictions": [row for s in sums for row in s]}))
+        found = average_tokens(type("Found", (), {"predictions": [row for s in sums for row in s]}))
         assert found["nll"] == pytest.approx(sum(loss for loss, _ in alone) / len(alone), rel=1e-5)
         assert found["token_accuracy"] == pytest.approx(sum(r for _, r in alone) / len(alone))
 
@@ -255,9 +261,9 @@ def test_padding_changes_nothing_that_is_written(world, words, name):
         for _, ids, start in rows
     ]  # fmt: skip
     assert len({start for _, _, start in rows}) > 1
-    assert exact_match(model, tokenizer, examples, match="text", batch=8) == 1
+    assert measure_exact_match(model, tokenizer, examples, match="text", batch=8) == 1
     wrong = [{**example, "completion": "no"} for example in examples[:4]]
-    assert exact_match(model, tokenizer, wrong + examples[4:], match="text", batch=3) == 0.5
+    assert measure_exact_match(model, tokenizer, wrong + examples[4:], match="text", batch=3) == 0.5
 
 
 def test_a_batch_fits_into_the_positions_of_the_model(decoder):
@@ -295,7 +301,7 @@ def test_a_tokenizer_without_an_end_or_a_pad_is_refused(world, tmp_path, words):
     for name, tokens, data, message in (
         ("endless", {"pad_token": "<start>"}, words, r"of 'endless' has no token for the end"),
         (
-            "bare", {}, labelled("x", ("a", "b"), thrice(("a", 0))),
+            "bare", {}, build_labelled("x", ("a", "b"), thrice(("a", 0))),
             r"of 'bare' has no token for padding",
         ),
     ):  # fmt: skip
@@ -311,7 +317,7 @@ def test_a_users_own_prompts(world, tmp_path):
     rows = [{"ask": a, "answer": b} for a, b in ROWS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
     data = load_data(str(path), text_column="ask", completion_column="answer")
-    assert task_type(data) == "CAUSAL_LM"
+    assert name_task_type(data) == "CAUSAL_LM"
     own = config(
         world, "llama", data=str(path), text_column="ask", completion_column="answer",
         steps=20, eval_every=0, targets=("q_proj", "v_proj"),

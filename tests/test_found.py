@@ -10,7 +10,7 @@ from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.training import TrainConfig
 from subspace.training.sweep.copy import copy_run
 from subspace.training.sweep.read import find_runs
-from subspace.training.sweep.summary import table6
+from subspace.training.sweep.summary import make_table6
 
 
 def write_run(folder, *, validation=0.5, test=0.5, sha256="1", **options):
@@ -60,7 +60,7 @@ def test_of_several_rates_the_best_on_validation_is_used_at_every_seed(tmp_path)
     found = find_runs([tmp_path])
     used = {(c.config.learning_rate, c.config.seed) for c in found if not c.searched}
     assert used == {(2e-3, 0), (2e-3, 1)}  # of equals the smaller one
-    (row,) = table6(found)
+    (row,) = make_table6(found)
     assert row.test == (2e-3, 0.25)
     assert [rate for rate, _ in row.searched] == [1e-3, 2e-3, 4e-3, 8e-3]
 

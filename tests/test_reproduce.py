@@ -18,7 +18,7 @@ from subspace.cli.train import sweep_of
 from subspace.gallery import write as gallery
 from subspace.results.render import markdown_text
 from subspace.training.sweep.read import find_runs
-from subspace.training.sweep.summary import table6
+from subspace.training.sweep.summary import make_table6
 from tests.support.decoders import write_tokenizer
 from tests.support.tiny_world import write_world
 from tests.support.verbs import run
@@ -405,7 +405,7 @@ def test_two_sweeps_make_one_table(world, tmp_path, monkeypatch):
     done = run(*words)
     assert [cell.config.seed for cell in seen if cell.config.method == "head"] == [0, 1]
     assert len(seen) == 10
-    assert len(table6(seen)) == 5
+    assert len(make_table6(seen)) == 5
     write_sweep(world, two, steps=7, targets=["query"])
     done = run(*words, code=2)
     assert "trained with steps 7" in done.stderr.splitlines()[-1]

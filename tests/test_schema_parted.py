@@ -17,7 +17,7 @@ import subspace
 from subspace.results import Demo, DemoRun, schema
 from subspace.training import TASKS, TrainConfig, train
 from subspace.training.sweep.run import SweepRun
-from subspace.training.tasks.dataset import completing
+from subspace.training.tasks.dataset import build_completion
 from tests.support.decoders import ROWS, thrice, write_tokenizer
 from tests.support.documents import KINDS, MAY_BE_MISSING, VALIDATOR, document, held
 from tests.support.folders import odd_adapters, two_models
@@ -92,7 +92,7 @@ def test_a_completion_task(monkeypatch, tmp_path):
     monkeypatch.setitem(
         TASKS,
         "words",
-        lambda _: completing("words", thrice(*ROWS)),
+        lambda _: build_completion("words", thrice(*ROWS)),
     )
     place = _tiny_decoder(tmp_path)
     options = {"steps": 2, "warmup": 0, "eval_every": 1, "eval_texts": 2, "targets": "all-linear"}

@@ -15,7 +15,7 @@ from subspace.results import SweepRow, Table6
 from subspace.training import Sweep, TrainConfig, run_sweep, train
 from subspace.training.sweep.file import NOT_OF_A_SWEEP
 from subspace.training.sweep.run import SweepRun
-from subspace.training.sweep.summary import nearly_enough, table6
+from subspace.training.sweep.summary import find_nearly_enough, make_table6
 from tests.support.decoders import write_tokenizer
 from tests.support.tiny_world import tiny_config, write_world
 from tests.support.verbs import run
@@ -36,7 +36,7 @@ def grid(config, **axes):
         "data": (config.data,), "targets": (("query",), ("query", "value")), "ranks": (1, 2),
         "seeds": (0, 1),
     } | axes  # fmt: skip
-    return Sweep(config, **options)
+    return Sweep(options=config, **options)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_finished_cell_is_never_trained_again(swept):
     again = run_sweep(sweep, out)
     assert all(cell.reused for cell in again)
     assert {c.folder: (c.folder / "training.json").stat().st_mtime_ns for c in again} == before
-    assert table6(again).to_dict() == table6(cells).to_dict()
+    assert make_table6(again).to_dict() == make_table6(cells).to_dict()
 
 
 def test_processes_side_by_side_train_the_same(swept, tmp_path, config):
@@ -117,7 +117,7 @@ def test_a_failed_cell_is_reported_and_stops_no_other(config, tmp_path):
     assert wrong.record is None
     assert "nothing" in wrong.error
     assert right.record is not None
-    row = table6([wrong, right])[0]
+    row = make_table6([wrong, right])[0]
     assert row.test == ()
     assert row.failed[0].startswith("r1-seed0: no module of Bert")
 
@@ -144,7 +144,7 @@ def test_the_rate_is_searched_once_and_shown(config, tmp_path):
         "r1-seed0-lr1e-06", "r1-seed0-lr0.03", "r1-seed1-lr0.03",
     ]  # fmt: skip
     assert [c.searched for c in cells] == [True, False, False]
-    (row,) = table6(cells)
+    (row,) = make_table6(cells)
     assert row.learning_rate == 3e-2
     assert row.seeds == (0, 1)
     assert [rate for rate, _ in row.searched] == [1e-6, 3e-2]
@@ -177,7 +177,7 @@ def test_which_rank_is_enough_is_said_of_the_ranks_trained():
             SweepRow("d", "lora", "q", r, 16.0, 1e-3, (0, 1), (a, a), (), (), (), None)
             for r, a in accuracy.items()
         )
-        found = nearly_enough(rows)
+        found = find_nearly_enough(rows)
         return describe_enough(found, Table6(rows, (found,)))
 
     assert said(8) == "d, q: r = 8 is the best, and no smaller rank was trained"
@@ -188,26 +188,26 @@ def test_which_rank_is_enough_is_said_of_the_ranks_trained():
 def test_a_file_behind_a_tasks_name_leaves_no_path_in_the_table(tmp_path):
     config = TrainConfig(data="snli:/home/me/snli_dev.jsonl")
     record = {"before": {"accuracy": 0.1}, "after": {"accuracy": 0.2}, "trainable_parameters": 1}
-    (row,) = table6([SweepRun(folder=tmp_path, config=config, record=record, reused=True)])
+    (row,) = make_table6([SweepRun(folder=tmp_path, config=config, record=record, reused=True)])
     assert row.data == "snli:snli_dev.jsonl"
 
 
 def test_nearly_enough_is_paired_over_seeds():
     """Seeds that differ much, ranks that differ little: only pairs tell."""
     far = [row(1, 0.50, 0.60, 0.70), row(8, 0.52, 0.62, 0.72)]
-    assert nearly_enough(far).rank == 8  # 2 points behind on every seed: no spread at all
+    assert find_nearly_enough(far).rank == 8  # 2 points behind on every seed: no spread at all
     near = [row(1, 0.50, 0.61, 0.70), row(8, 0.52, 0.60, 0.71)]
-    found = nearly_enough(near)
+    found = find_nearly_enough(near)
     assert (found.rank, found.best) == (1, 8)
     assert found.behind == pytest.approx(0.02 / 3)
     assert found.error == pytest.approx(0.01527525 / 3**0.5, rel=1e-6)
 
 
 def test_one_seed_tells_no_rank():
-    found = nearly_enough([row(1, 0.7), row(8, 0.8)])
+    found = find_nearly_enough([row(1, 0.7), row(8, 0.8)])
     assert (found.rank, found.best) == (None, 8)
-    assert nearly_enough([row(1), row(8)]) is None
-    unequal = nearly_enough([row(1, 0.7), row(8, 0.8, 0.81)])
+    assert find_nearly_enough([row(1), row(8)]) is None
+    unequal = find_nearly_enough([row(1, 0.7), row(8, 0.8, 0.81)])
     assert (unequal.rank, unequal.best) == (None, 8)
 
 
@@ -221,7 +221,7 @@ def test_the_command_prints_table_6_with_the_papers(swept, world, config):
         "--reference", "head", "--out", str(out),
     ]  # fmt: skip
     done = run(*common)
-    table = table6(cells)
+    table = make_table6(cells)
     for each in table:
         spread = f"{100 * each.mean:.1f} ± {100 * each.std:.1f}"
         assert spread in done.stdout
@@ -273,7 +273,7 @@ def test_a_sweep_from_a_file(swept, world, tmp_path, config):
 def test_tables_are_printed_from_the_folder_alone(swept, tmp_path):
     """Neither options nor the model nor the data are needed, and controls are in no row."""
     _, out, cells = swept
-    table = table6(cells)
+    table = make_table6(cells)
 
     def told(*words):
         done = run("train", out, *words)
@@ -393,11 +393,12 @@ def test_a_completion_task_is_swept_by_its_tokens(tmp_path):
         warmup=0, batch=4, eval_every=2, eval_texts=4, rank=2, targets="all-linear",
     )  # fmt: skip
     sweep = Sweep(
-        options, (options.data,), ("all-linear",), (1,), (0,), rates={"lora": (1e-5, 1e-2)}
-    )
+        options=options, data=(options.data,), targets=("all-linear",), ranks=(1,), seeds=(0,),
+        rates={"lora": (1e-5, 1e-2)},
+    )  # fmt: skip
     cells = run_sweep(sweep, tmp_path / "runs")
     assert [cell.error for cell in cells] == ["", ""]
     assert all(0 <= cell.validation <= 1 for cell in cells)
-    (row,) = table6(cells)
+    (row,) = make_table6(cells)
     assert len(row.searched) == 2
     assert row.train[0] != row.train[0]  # of tokens, which is no exact match

@@ -13,7 +13,7 @@ import torch
 
 from subspace.errors import ArgumentError
 from subspace.training import train
-from subspace.training.folder import last_checkpoint
+from subspace.training.folder import find_last_checkpoint
 from tests.support.samples import ROOT
 from tests.support.tiny_world import tiny_config, write_world
 
@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(config, tmp_path, method, kills)
     for step, found in kills:
         killed_at(config, out, step)
         assert not out.exists()
-        last = last_checkpoint(hidden / "trainer")
+        last = find_last_checkpoint(hidden / "trainer")
         # On a checkpoint's own step the signal may come before it is written, or after.
         names = {found} if step != 20 else {"checkpoint-10", "checkpoint-20"}
         assert (None if last is None else last.name) in names
@@ -117,7 +117,7 @@ def test_the_processes_of_a_killed_sweep_end_with_it(config, world, tmp_path):
             assert process.poll() in (None, -signal.SIGKILL)
             time.sleep(0.05)
 
-    until(lambda: all(last_checkpoint(trainer) for trainer in trainers))
+    until(lambda: all(find_last_checkpoint(trainer) for trainer in trainers))
     process.send_signal(signal.SIGKILL)
     process.wait(60)
     fcntl = pytest.importorskip("fcntl")
@@ -132,9 +132,9 @@ def test_the_processes_of_a_killed_sweep_end_with_it(config, world, tmp_path):
         return True
 
     until(free, 20)
-    steps = [last_checkpoint(trainer) for trainer in trainers]
+    steps = [find_last_checkpoint(trainer) for trainer in trainers]
     time.sleep(1)
-    assert [last_checkpoint(trainer) for trainer in trainers] == steps
+    assert [find_last_checkpoint(trainer) for trainer in trainers] == steps
 
 
 def test_an_unfinished_run_of_other_options_is_not_gone_on_with(config, tmp_path):
@@ -144,7 +144,7 @@ def test_an_unfinished_run_of_other_options_is_not_gone_on_with(config, tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run", checkpoint_every=5, progress=stop)
-    assert last_checkpoint(tmp_path / ".run.unfinished" / "trainer").name == "checkpoint-10"
+    assert find_last_checkpoint(tmp_path / ".run.unfinished" / "trainer").name == "checkpoint-10"
     steps = []
     other = replace(config, seed=6)
     done = train(other, tmp_path / "run", progress=lambda now: steps.append(now.step))
@@ -157,11 +157,11 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "trainer_state.json").write_text(json.dumps(state))
-    assert last_checkpoint(tmp_path).name == "checkpoint-10"
+    assert find_last_checkpoint(tmp_path).name == "checkpoint-10"
     (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
-    assert last_checkpoint(tmp_path).name == "checkpoint-5"
+    assert find_last_checkpoint(tmp_path).name == "checkpoint-5"
     (tmp_path / "checkpoint-5" / "trainer_state.json").unlink()
-    assert last_checkpoint(tmp_path) is None
+    assert find_last_checkpoint(tmp_path) is None
 
 
 def test_two_processes_do_not_train_one_run(config, tmp_path):

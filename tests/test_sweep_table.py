@@ -14,7 +14,7 @@ from subspace.reports.tables import of_table6
 from subspace.results import SweepRow, Table6
 from subspace.training import TrainConfig
 from subspace.training.sweep.run import SweepRun
-from subspace.training.sweep.summary import nearly_enough, table6
+from subspace.training.sweep.summary import find_nearly_enough, make_table6
 from tests.support.documents import held
 
 
@@ -70,7 +70,7 @@ def test_a_reason_that_several_share_is_said_once(capsys):
     more = [replace(FAILED, folder=Path("other")), replace(FAILED, folder=Path("x"), error="heat")]
     lines = printed(capsys, show_cells, [*WRITING, FAILED, *more]).splitlines()
     assert lines[-2:] == ["failed: w8-1, other: no room", "failed: x: heat"]
-    table = table6([*WRITING, FAILED])
+    table = make_table6([*WRITING, FAILED])
     assert "no room" not in printed(capsys, echo_table6, table, "text")  # it is said above
 
 
@@ -91,7 +91,7 @@ def test_two_kinds_of_task_are_two_tables(capsys):
 
 @pytest.mark.parametrize("style", ["text", "markdown", "latex"])
 def test_table_6_has_a_column_for_what_is_counted(capsys, style):
-    table = table6([*SORTING, *WRITING])
+    table = make_table6([*SORTING, *WRITING])
     lines = printed(capsys, echo_table6, table, style).splitlines()
     marks = {"text": None, "markdown": "|", "latex": "&"}[style]
 
@@ -120,10 +120,10 @@ def test_table_6_has_a_column_for_what_is_counted(capsys, style):
 
 
 def test_table_6_of_sorting_alone_is_the_papers(capsys):
-    lines = printed(capsys, echo_table6, table6(SORTING), "text").splitlines()
+    lines = printed(capsys, echo_table6, make_table6(SORTING), "text").splitlines()
     assert lines[0] == "test accuracy in percent, mean ± standard deviation over seeds (Table 6)"
     assert lines[1].split() == ["data", "adapted", "r", "=", "1", "r", "=", "8"]
-    assert printed(capsys, echo_table6, table6(SORTING), "latex").startswith(
+    assert printed(capsys, echo_table6, make_table6(SORTING), "latex").startswith(
         r"\begin{tabular}{llrr}"
     )
 
@@ -148,12 +148,12 @@ def test_columns_of_csv_are_named_by_what_they_count(capsys):
 
 
 def test_a_row_that_failed_counts_what_others_of_its_data_count():
-    (_, failed) = table6([WRITING[0], FAILED])
+    (_, failed) = make_table6([WRITING[0], FAILED])
     assert (failed.test, failed.metric) == ((), "exact match")
 
 
 def test_the_result_says_its_metric():
-    table = table6([*SORTING, *WRITING])
+    table = make_table6([*SORTING, *WRITING])
     plain = held(json.loads(json.dumps(table.to_dict())))
     found = {(row["data"], row["rank"]): (row["metric"], row["loss"]) for row in plain["rows"]}
     assert found["prompts.jsonl", 1] == ("exact match", [1.5, 1.25])
@@ -163,7 +163,7 @@ def test_the_result_says_its_metric():
 
 def test_a_report_says_what_its_table_counts():
     def caption(cells):
-        return of_table6(table6(cells)).caption.partition(" in percent")[0]
+        return of_table6(make_table6(cells)).caption.partition(" in percent")[0]
 
     assert caption(SORTING) == "Test accuracy"
     assert caption(WRITING) == "Test texts written exactly"
@@ -176,7 +176,7 @@ def test_runs_that_all_reached_the_same_tell_nothing_of_the_rank():
             SweepRow("d", "lora", "q", rank, 16.0, 1e-3, (0, 1), (test, test), (), (), (), None)
             for rank, test in zip((1, 8), tests, strict=True)
         )
-        return describe_enough(nearly_enough(rows), Table6(rows, ()))
+        return describe_enough(find_nearly_enough(rows), Table6(rows, ()))
 
     assert said(0.0, 0.0) == "d, q: every run reached 0.0%, which tells nothing of the rank"
     assert said(0.0, 0.5) == "d, q: no smaller rank is nearly as good as r = 8"

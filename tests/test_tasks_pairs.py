@@ -18,7 +18,7 @@ from subspace.training import TASKS, load_data
 from subspace.training.tasks import textfiles
 from subspace.training.tasks.hub import hub_records
 from subspace.training.tasks.icd10_pairs import _pairs
-from subspace.training.tasks.load import stored_name
+from subspace.training.tasks.load import strip_folder
 
 DIGEST = "81b7bf75d4cafb6467023b98f8b31d0e4fd9b253cb0bc1efd55bb09368428a1b"
 SPLITS = ("train", "validation", "test")
@@ -375,11 +375,11 @@ def test_a_source_that_is_not_there(tmp_path):
 
 def test_a_record_names_no_folder(tmp_path):
     path = jsonl(tmp_path / "snli_dev.jsonl", [])
-    assert stored_name(f"snli:{path}") == "snli:snli_dev.jsonl"
-    assert stored_name(f"snli:{tmp_path}") == f"snli:{tmp_path.name}"
-    assert stored_name(str(path)) == "snli_dev.jsonl"
+    assert strip_folder(f"snli:{path}") == "snli:snli_dev.jsonl"
+    assert strip_folder(f"snli:{tmp_path}") == f"snli:{tmp_path.name}"
+    assert strip_folder(str(path)) == "snli_dev.jsonl"
     for plain in (*TASKS, "owner/name:subset"):
-        assert stored_name(plain) == plain
+        assert strip_folder(plain) == plain
 
 
 # The hub, without the hub

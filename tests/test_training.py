@@ -23,7 +23,7 @@ from subspace.errors import (
 from subspace.training import DEMO, TrainConfig, train
 from subspace.training import models as training_models
 from subspace.training.folder import write_json
-from subspace.training.loop import batch_order, shuffled
+from subspace.training.loop import order_batches, shuffle
 from subspace.training.models import EMBEDDED_SHA256, find_model, load_classifier
 from subspace.training.sweep.read import find_runs
 from tests.support import samples, verbs
@@ -193,9 +193,9 @@ def test_a_target_that_is_not_there_lists_what_is(config, tmp_path):
 
 def test_shuffled_labels_are_a_permutation_and_on_record(config, tmp_path):
     labels = [0] * 50 + [1] * 30 + [2] * 20
-    assert sorted(shuffled(labels, 5)) == labels
-    assert shuffled(labels, 5) == shuffled(labels, 5) != labels
-    assert shuffled(labels, 6) != shuffled(labels, 5)
+    assert sorted(shuffle(labels, 5)) == labels
+    assert shuffle(labels, 5) == shuffle(labels, 5) != labels
+    assert shuffle(labels, 6) != shuffle(labels, 5)
     control = train(replace(config, shuffle_labels=True), tmp_path / "control")
     assert control.record["options"]["shuffle_labels"] is True
     assert control.history[-1]["train_loss"] > 0.9  # ln 3 = 1.1: nothing to learn
@@ -243,17 +243,17 @@ def test_alpha_16_is_one_option_however_written():
 @pytest.mark.parametrize(("count", "batch", "steps"), [(100, 8, 30), (5, 8, 4), (256, 16, 16)])
 def test_every_epoch_takes_every_text_once(count, batch, steps):
     lengths = [(7 * k) % 11 for k in range(count)]
-    order = batch_order(lengths, batch=batch, steps=steps, seed=1)
+    order = order_batches(lengths, batch=batch, steps=steps, seed=1)
     assert len(order) == batch * steps
-    assert order == batch_order(lengths, batch=batch, steps=steps, seed=1)
-    assert count < 8 or order != batch_order(lengths, batch=batch, steps=steps, seed=2)
+    assert order == order_batches(lengths, batch=batch, steps=steps, seed=1)
+    assert count < 8 or order != order_batches(lengths, batch=batch, steps=steps, seed=2)
     for start in range(0, len(order) - count + 1, count):
         assert sorted(order[start : start + count]) == list(range(count))
 
 
 def test_batches_hold_texts_of_like_length():
     lengths = torch.randint(3, 33, (2048,), generator=torch.Generator().manual_seed(0)).tolist()
-    order = batch_order(lengths, batch=32, steps=64, seed=0)
+    order = order_batches(lengths, batch=32, steps=64, seed=0)
     batches = [[lengths[k] for k in order[i : i + 32]] for i in range(0, len(order), 32)]
     assert sum(max(b) - min(b) for b in batches) / len(batches) < 4
     means = torch.tensor([sum(b) / 32 for b in batches])

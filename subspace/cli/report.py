@@ -142,9 +142,9 @@ def _text(found: Report, form: Form) -> str:
 
 def _table6(runs: Path) -> Table6:
     from subspace.training.sweep.read import find_runs
-    from subspace.training.sweep.summary import table6
+    from subspace.training.sweep.summary import make_table6
 
-    return table6([cell for cell in find_runs([runs]) if not cell.config.shuffle_labels])
+    return make_table6([cell for cell in find_runs([runs]) if not cell.config.shuffle_labels])
 
 
 def _stages(stack: ExitStack, modules: int) -> Callable[[str], Callable[[int], None]]:

@@ -134,10 +134,11 @@ def words_of(config: TrainConfig, *more: object) -> str:
 def _write(cells: Sequence[SweepRun], output: Output) -> None:
     from subspace.cli.sweep_table import echo_cells_csv, echo_table6, show_cells
     from subspace.results import SCHEMA_VERSION
-    from subspace.training.sweep.summary import table6
+    from subspace.training.sweep.summary import make_table6
 
     learned = [cell for cell in cells if not cell.config.shuffle_labels]
-    table = table6(learned or cells)  # beside runs of the task a control would pass for one more
+    # Beside runs of the task a control would pass for one more.
+    table = make_table6(learned or cells)
 
     def show() -> None:
         if output.form == "csv":

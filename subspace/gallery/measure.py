@@ -86,7 +86,7 @@ def measure_runs(
     )
     from subspace.findings.table6 import describe_enough, describe_rates
     from subspace.measures.similarity.initial import compare_with_initial
-    from subspace.training.sweep.summary import table6
+    from subspace.training.sweep.summary import make_table6
 
     small, large, twin, (other, another) = runs.small, runs.large, runs.twin, runs.seeds
     pairs = list(_list_pairs(runs))
@@ -105,7 +105,7 @@ def measure_runs(
         ),
         base,
     )
-    table = table6(trained)
+    table = make_table6(trained)
     by_side = {(a.name, b.name): _take(measured, a, b, SIDES) for a, b in pairs}
     ranks = measured.similarities[small.name, large.name, "A"]
     seeds = measured.similarities[other.name, another.name, "A"]

@@ -107,13 +107,13 @@ def _figures(drawn: Mapping[str, Drawing], *names: str) -> Iterator[str]:
 
 
 def _head(trained: Sequence[SweepRun], runs: ComparedAdapters, commands: Commands) -> Iterator[str]:
-    from subspace.training.tasks.load import stored_name
+    from subspace.training.tasks.load import strip_folder
 
     records = [run.record for run in trained if run.record is not None]
     yield "# The argument of the LoRA paper, retold on this model"
     yield f"    {commands.command}"
     tasks = dict.fromkeys(
-        f"{stored_name(run.config.data)} in {run.config.steps} steps" for run in trained
+        f"{strip_folder(run.config.data)} in {run.config.steps} steps" for run in trained
     )
     threads = _said(record.get("threads") for record in records)
     made = (

@@ -75,19 +75,19 @@ def choose_runs(
         There is no such set, fewer than two ranks, or no two seeds of the larger one.
     """
     from subspace.findings.paper import matrices
-    from subspace.training.sweep.grid import target_word
+    from subspace.training.sweep.grid import name_targets
     from subspace.training.sweep.read import has_weights
 
     lora = [
         c for c in runs if c.config.method == "lora" and c.record is not None and not c.searched
     ]
     lora = [c for c in lora if c.config.data == lora[0].config.data]
-    sets = list(dict.fromkeys(target_word(c.config.targets) for c in lora))
+    sets = list(dict.fromkeys(name_targets(c.config.targets) for c in lora))
     if targets is not None and targets not in sets:
         raise ArgumentError(f"no runs of the targets {targets!r}; there are {', '.join(sets)}")
     both = next((word for word in sets if matrices(word) == "Wq, Wv"), None)
     wanted = targets or both or (sets[0] if sets else None)
-    every = [c for c in lora if target_word(c.config.targets) == wanted]
+    every = [c for c in lora if name_targets(c.config.targets) == wanted]
     here = [c for c in every if has_weights(c)] if weights else every
     learned = [c for c in here if not c.config.shuffle_labels]
     ranks = sorted({c.config.rank for c in learned})
@@ -131,8 +131,8 @@ def load_adapters(chosen: ComparedRuns, folders: Mapping[Path, Path]) -> Compare
     """
     from subspace.adapters import align, load
     from subspace.measures.labels import label_adapters
-    from subspace.training.sweep.grid import target_word
-    from subspace.training.tasks.load import stored_name
+    from subspace.training.sweep.grid import name_targets
+    from subspace.training.tasks.load import strip_folder
 
     loaded = align([load(folders[run.folder]) for run in chosen.runs])
     # Numbers are kept by the adapters' names, and folders of two places may have one name.
@@ -152,8 +152,8 @@ def load_adapters(chosen: ComparedRuns, folders: Mapping[Path, Path]) -> Compare
         seeds = (first, last)
     config = chosen.small.config
     return ComparedAdapters(
-        task=stored_name(config.data),
-        targets=target_word(config.targets),
+        task=strip_folder(config.data),
+        targets=name_targets(config.targets),
         small=named[chosen.small.folder],
         large=named[chosen.large[1].folder],
         twin=named[first.folder],

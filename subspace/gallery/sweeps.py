@@ -57,10 +57,10 @@ def refuse_before_training(sweeps: Sequence[tuple[Sweep, Path]], targets: str | 
 
 def leave_out_head(sweep: Sweep) -> Sweep:
     """Return the sweep without the head alone where a task of writing has no head to train."""
-    from subspace.training.run import columns
+    from subspace.training.run import select_columns
     from subspace.training.tasks.load import load_data
 
-    kinds = {load_data(data, **columns(sweep.options)).kind for data in sweep.data}
+    kinds = {load_data(data, **select_columns(sweep.options)).kind for data in sweep.data}
     return replace(sweep, references=()) if "completion" in kinds else sweep
 
 

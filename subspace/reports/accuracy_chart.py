@@ -6,8 +6,9 @@ It draws what `subspace.plots.accuracy` does: Hu et al. 2021, arXiv:2106.09685, 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError
 from subspace.plots.accuracy.curves import (
@@ -42,7 +43,8 @@ SHAPES = (
 )  # fmt: skip
 
 
-class Mark(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ChartMark:
     """One configuration: where it stands, and what is said of it."""
 
     x: float
@@ -54,7 +56,8 @@ class Mark(NamedTuple):
     enough: bool = False
 
 
-class Curve(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ChartCurve:
     """One target set."""
 
     name: str
@@ -63,31 +66,33 @@ class Curve(NamedTuple):
     train: str  # of the training texts
     trained: Sequence[tuple[float, float]]
     seeds: Sequence[tuple[float, float]]
-    marks: Sequence[Mark]
+    marks: Sequence[ChartMark]
 
 
-class Level(NamedTuple):
+@dataclass(frozen=True)
+class ChartLevel:
     """What needs no rank: a reference, or the untrained model."""
 
     name: str
     y: float
     name_y: float  # pushed apart from the names beside it
     band: tuple[float, float] | None  # top and height: a standard deviation to both sides
-    mark: Mark | None  # of a reference
+    mark: ChartMark | None  # of a reference
 
 
-class Panel(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ChartPanel:
     """One data set."""
 
     data: str
     ranks: Sequence[tuple[float, int]]
     percents: Sequence[tuple[float, str]]
-    curves: Sequence[Curve]
-    levels: Sequence[Level]
+    curves: Sequence[ChartCurve]
+    levels: Sequence[ChartLevel]
     alone: Sequence[str]  # references beyond the scale, in words
 
 
-def panels(table: Table6) -> tuple[Panel, ...]:
+def place_panels(table: Table6) -> tuple[ChartPanel, ...]:
     """Place everything of a sweep, one panel a data set; none where no run has ended.
 
     Raises
@@ -106,10 +111,10 @@ def panels(table: Table6) -> tuple[Panel, ...]:
     )
 
 
-def drawn(table: Table6) -> tuple[tuple[Panel, ...], str]:
-    """Return `panels`, or none and why."""
+def try_panels(table: Table6) -> tuple[tuple[ChartPanel, ...], str]:
+    """Return `place_panels`, or none and why."""
     try:
-        return panels(table), ""
+        return place_panels(table), ""
     except ArgumentError as error:
         return (), str(error)
 
@@ -119,7 +124,7 @@ def _panel(
     held: Sequence[tuple[int, SweepRow]],
     sets: Sequence[str],
     enough: Mapping[str, int | None],
-) -> Panel:
+) -> ChartPanel:
     rows = [row for _, row in held]
     places = {id(row): n for n, row in held}
     curves = target_curves(rows)
@@ -145,7 +150,7 @@ def _panel(
             )
         )  # fmt: skip
     inside = levels_inside(rows)
-    return Panel(
+    return ChartPanel(
         data=data,
         ranks=tuple((round(x, 1), rank) for x, rank in zip(at, ranks, strict=True)),
         percents=_ticks(low, high, y),
@@ -168,7 +173,7 @@ def _curve(
     enough: int | None,
     *,
     dots: float,
-) -> Curve:
+) -> ChartCurve:
     name = next(row.targets for row in curve if row is not None)
     means, trains = ([_percent(row, what) for row in curve] for what in ("test", "train"))
     marks = []
@@ -180,8 +185,13 @@ def _curve(
         ends = (y(mean + spread), y(mean - spread)) if math.isfinite(spread) else None
         ring = row.rank is not None and row.rank == enough
         words = _words(row) + ("; the smallest rank that is nearly enough" if ring else "")
-        marks.append(Mark(round(x, 1), y(mean), ends, words, places[id(row)], column, ring))
-    return Curve(
+        marks.append(
+            ChartMark(
+                x=round(x, 1), y=y(mean), ends=ends, words=words, row=places[id(row)],
+                column=column, enough=ring,
+            )
+        )  # fmt: skip
+    return ChartCurve(
         name=_targets(name),
         style=style,
         line=_path(zip(at, means, strict=True), y),
@@ -205,7 +215,7 @@ def _levels(
     y: Callable[[float], float],
     places: Mapping[int, int],
     column: int,
-) -> tuple[Level, ...]:
+) -> tuple[ChartLevel, ...]:
     of: dict[str, SweepRow] = {row.method: row for row in rows if row.rank is None}
     ordered = sorted(inside.items(), key=lambda item: item[1][0])
     heights = apart([y(level) for _, (level, _) in reversed(ordered)], _LETTERS)[::-1]
@@ -216,10 +226,17 @@ def _levels(
         mark = (
             None
             if row is None
-            else Mark(RIGHT, y(level), band, _words(row), places[id(row)], column)
+            else ChartMark(
+                x=RIGHT,
+                y=y(level),
+                ends=band,
+                words=_words(row),
+                row=places[id(row)],
+                column=column,
+            )
         )
         area = None if band is None else (band[0], round(band[1] - band[0], 1))
-        out.append(Level(name, y(level), round(name_y, 1), area, mark))
+        out.append(ChartLevel(name, y(level), round(name_y, 1), area, mark))
     return tuple(out)
 
 

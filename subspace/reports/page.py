@@ -104,7 +104,7 @@ def _embedded(plain: dict[str, Any]) -> str:
 def _sweep(table: Table6) -> dict[str, Any]:
     from subspace.reports import accuracy_chart as chart
 
-    panels, why = chart.drawn(table)
+    panels, why = chart.try_panels(table)
     return {
         "panels": panels,
         "why": why,

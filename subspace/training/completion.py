@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 _QUOTED = re.compile(r'("[^"]*")')
 
 
-def normalised(text: str, match: str) -> str:
+def normalise(text: str, match: str) -> str:
     """Return what counts of a completion; two are the same if this is.
 
     For ``"sql"`` the case of letters counts between double quotes alone: there stand values, and
     outside them keywords and names of columns (Zhong et al. 2017, arXiv:1709.00103, compare
     queries in this way as their logical form).
 
-    >>> normalised('select  A from t where B = "New  York"', "sql")
+    >>> normalise('select  A from t where B = "New  York"', "sql")
     'select a from t where b = "New  York"'
-    >>> normalised(" two  Words", "text")
+    >>> normalise(" two  Words", "text")
     'two Words'
     """
     if match != "sql":
@@ -35,7 +35,7 @@ def normalised(text: str, match: str) -> str:
     return "".join(o + q for o, q in zip(outside, quoted, strict=True)).strip()
 
 
-def token_sums(logits: Any, labels: Any) -> Any:  # noqa: ANN401 - tensors
+def sum_tokens(logits: Any, labels: Any) -> Any:  # noqa: ANN401 - tensors
     """Return (texts, 3): of each, the loss summed, the tokens right, and the tokens counted.
 
     The Trainer keeps what this returns of every text; the scores of a vocabulary it could not.
@@ -51,16 +51,16 @@ def token_sums(logits: Any, labels: Any) -> Any:  # noqa: ANN401 - tensors
     return torch.stack([loss.sum(1), right.sum(1).to(loss), counted.sum(1).to(loss)], 1)
 
 
-def token_means(found: Any) -> dict[str, float]:  # noqa: ANN401 - transformers' EvalPrediction
+def average_tokens(predicted: Any) -> dict[str, float]:  # noqa: ANN401 - transformers' EvalPrediction
     """Return the loss of a token and the share of tokens right, over all tokens of all texts.
 
     The Trainer's own loss is a mean of batches, which depends on how texts fell into batches.
     """
-    loss, right, counted = np.asarray(found.predictions, np.float64).sum(0)
+    loss, right, counted = np.asarray(predicted.predictions, np.float64).sum(0)
     return {"nll": float(loss / counted), "token_accuracy": float(right / counted)}
 
 
-def exact_match(
+def measure_exact_match(
     model: Any,  # noqa: ANN401 - a peft model
     tokenizer: Any,  # noqa: ANN401
     examples: list[dict[str, Any]],
@@ -93,7 +93,7 @@ def exact_match(
                 written, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
             right += sum(
-                normalised(text, match) == normalised(example["completion"], match)
+                normalise(text, match) == normalise(example["completion"], match)
                 for text, example in zip(texts, part, strict=True)
             )
     return right / len(examples)

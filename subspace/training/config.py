@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from subspace.errors import ArgumentError
 from subspace.training.targets import check_patterns
-from subspace.training.tasks.load import stored_name
+from subspace.training.tasks.load import strip_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ Schedule = Literal["linear", "cosine", "constant_with_warmup"]
 Method = Literal["lora", "full", "head"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Options of one training run. Two runs with equal options give the same adapter.
 
@@ -54,9 +54,9 @@ class TrainConfig:
         Of a file: the second text of a pair, or what is to be written after the text (a language
         model's task); empty where there is none.
     eval_every
-        Steps between two looks at training and validation texts; 0 looks at the end only.
+        Steps between two evaluations on training and validation texts; 0: at the end alone.
     eval_texts
-        How many texts of each such a look takes; test texts are always all used.
+        Texts of each split in such an evaluation; test texts are always all used.
     """
 
     model: str = "minilm"
@@ -93,8 +93,8 @@ class TrainConfig:
                 f"learning rate is {self.learning_rate!r}; it must be above 0 and at most 100"
             )
         if self.schedule not in get_args(Schedule):
-            known = ", ".join(get_args(Schedule))
-            raise ArgumentError(f"schedule is {self.schedule!r}; choose one of {known}")
+            choices = ", ".join(get_args(Schedule))
+            raise ArgumentError(f"schedule is {self.schedule!r}; choose one of {choices}")
         if self.method not in get_args(Method):
             raise ArgumentError(
                 f"method is {self.method!r}; choose one of {', '.join(get_args(Method))}"
@@ -153,7 +153,7 @@ class TrainConfig:
         """Return the options as plain JSON values, without any folder of this machine."""
         options = asdict(self)
         options["model"] = Path(self.model).name if Path(self.model).is_dir() else self.model
-        options["data"] = stored_name(self.data)
+        options["data"] = strip_folder(self.data)
         if not isinstance(self.targets, str):
             options["targets"] = list(self.targets)
         return options
@@ -178,8 +178,8 @@ def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     return {f.name: f.default for f in fields(TrainConfig)} | dict(options)
 
 
-# Each run has a seed of its own: two of one rank and one seed start from the same A, and share
-# the head's start and the order of the texts; similarity would show that too.
+# Each run has a seed of its own: two of one rank and one seed have the same initial A, and share
+# the initial head and the order of the texts; similarity would show that too.
 DEMO: Mapping[str, TrainConfig] = {
     name: TrainConfig(rank=rank, seed=seed, steps=200, eval_every=0)
     for name, rank, seed in (("r8", 8, 2), ("r64", 64, 0), ("r64-seed1", 64, 1))

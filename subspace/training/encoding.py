@@ -22,7 +22,7 @@ def encode(tokenizer: Any, data: Dataset, split: TextSplit, limit: int) -> list[
 
     A classified text has ``label``; the longer text of a pair is cut first. A prompt has
     ``labels``, one a token, ignored in the prompt, and ``completion``, the text itself; prompts
-    are cut at their start, completions never.
+    are cut at their beginning, completions never.
 
     Raises
     ------
@@ -64,30 +64,30 @@ def _continued(tokenizer: Any, split: TextSplit, limit: int) -> list[dict[str, A
     _check(answers)
     examples = []
     for prompt, answer, text in zip(prompts, answers, split.completions, strict=True):
-        start = prompt[:-1] if prompt[-1] == end and len(prompt) > 1 else prompt
+        kept = prompt[:-1] if prompt[-1] == end and len(prompt) > 1 else prompt
         room = limit - len(answer) - 1
         if room < 1:
             raise ArgumentError(
                 f"a completion has {len(answer)} tokens, and with its prompt and end it may have "
                 f"{limit}: raise the maximal length, or leave it out: {text[:60]!r}"
             )
-        if len(start) > room:
+        if len(kept) > room:
             # The end of a prompt says what to do; a first token that every text has stays.
-            first = start[:1] if start[0] == tokenizer.bos_token_id and room > 1 else []
-            start = first + start[len(start) - room + len(first) :]
-        ids = [*start, *answer, end]
+            first = kept[:1] if kept[0] == tokenizer.bos_token_id and room > 1 else []
+            kept = first + kept[len(kept) - room + len(first) :]
+        ids = [*kept, *answer, end]
         examples.append(
             {
                 "input_ids": ids,
                 "attention_mask": [1] * len(ids),
-                "labels": [IGNORED] * len(start) + [*answer, end],
+                "labels": [IGNORED] * len(kept) + [*answer, end],
                 "completion": text,
             }
         )
     return examples
 
 
-def collator(tokenizer: Any, data: Dataset) -> Callable[[list[dict[str, Any]]], Any]:  # noqa: ANN401
+def make_collator(tokenizer: Any, data: Dataset) -> Callable[[list[dict[str, Any]]], Any]:  # noqa: ANN401
     """Return what makes a batch of examples: padded to its longest, unlabelled there."""
     if data.kind == "classification":
         from transformers import DataCollatorWithPadding

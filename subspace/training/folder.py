@@ -33,7 +33,7 @@ _IDENTITY = "identity.json"
 _LARGEST_RECORD = 64 << 20
 
 
-def finished_record(
+def find_record(
     folder: Path, identity: dict[str, Any], *, overwrite: bool, records_only: bool = False
 ) -> dict[str, Any] | None:
     """Return the record of a finished run of the same identity, or None if there is room for one.
@@ -58,7 +58,7 @@ def finished_record(
     record = read_record(folder)
     files = FILES[identity["options"].get("method", "lora")]
     whole = records_only or all((folder / name).is_file() for name in files)
-    differing = _differences(record, identity)
+    differing = _list_differences(record, identity)
     if whole and not differing and not overwrite:
         return record
     if not overwrite:
@@ -69,22 +69,21 @@ def finished_record(
     return None
 
 
-def _differences(record: dict[str, Any], identity: dict[str, Any]) -> list[str]:
-    found = []
+def _list_differences(record: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    differing = []
     for part, wanted in identity.items():
-        held = record.get(part)
-        held = held if isinstance(held, dict) else {}
+        stored = record.get(part)
+        stored = stored if isinstance(stored, dict) else {}
         if part == "options":
-            held = with_defaults(held)
-            held["targets"] = (
-                list(held["targets"]) if isinstance(held["targets"], tuple) else held["targets"]
-            )
-        found += [
-            f"{part} {key}: {held.get(key)!r}, asked for {value!r}"
+            stored = with_defaults(stored)
+            if isinstance(stored["targets"], tuple):
+                stored["targets"] = list(stored["targets"])
+        differing += [
+            f"{part} {key}: {stored.get(key)!r}, asked for {value!r}"
             for key, value in wanted.items()
-            if held.get(key) != value
+            if stored.get(key) != value
         ]
-    return found
+    return differing
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextmanager
-def appearing(folder: Path, identity: dict[str, Any]) -> Iterator[Path]:
+def fill_folder(folder: Path, identity: dict[str, Any]) -> Iterator[Path]:
     """Give a hidden folder beside `folder`; its ``new`` takes that name if the block ends well.
 
     A block that ends otherwise leaves the hidden folder if a checkpoint is in it, and the next one
@@ -142,22 +141,22 @@ def appearing(folder: Path, identity: dict[str, Any]) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"{folder}: cannot be written: {error.strerror}") from error
-    with _alone(work, folder):
-        _same_or_empty(work, identity)
+    with _lock(work, folder):
+        _keep_or_empty(work, identity)
         made = work / "new"
         made.mkdir(exist_ok=True)
         try:
             yield work
             swap_folder(made, folder, work / "old")
         except BaseException as error:
-            if isinstance(error, SubspaceError) or last_checkpoint(work / TRAINER) is None:
+            if isinstance(error, SubspaceError) or find_last_checkpoint(work / TRAINER) is None:
                 shutil.rmtree(work, ignore_errors=True)
             raise
         shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
-def _alone(work: Path, folder: Path) -> Iterator[None]:
+def _lock(work: Path, folder: Path) -> Iterator[None]:
     """Hold a lock that ends with the process, where the platform has such locks."""
     try:
         import fcntl
@@ -174,7 +173,7 @@ def _alone(work: Path, folder: Path) -> Iterator[None]:
         yield
 
 
-def _same_or_empty(work: Path, identity: dict[str, Any]) -> None:
+def _keep_or_empty(work: Path, identity: dict[str, Any]) -> None:
     """Keep what an earlier run of the same identity left; delete what another one left."""
     marker = work / _IDENTITY
     text = json.dumps(strict(identity), sort_keys=True)
@@ -194,7 +193,7 @@ def _same_or_empty(work: Path, identity: dict[str, Any]) -> None:
     replace_file(text.encode(), marker)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
+def find_last_checkpoint(folder: Path) -> Path | None:
     """Return the latest of transformers' ``checkpoint-N`` folders that is whole, if any.
 
     ``trainer_state.json`` is written last, so that one that says N is of a whole checkpoint.

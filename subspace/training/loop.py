@@ -1,4 +1,4 @@
-"""transformers' Trainer on one task: batches of like lengths, looks at both splits, no noise."""
+"""transformers' Trainer on one task: batches of like lengths, both splits evaluated, no noise."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from subspace.errors import AnalysisError
-from subspace.training.completion import exact_match, token_means, token_sums
-from subspace.training.encoding import collator, encode
+from subspace.training.completion import average_tokens, measure_exact_match, sum_tokens
+from subspace.training.encoding import encode, make_collator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,19 +24,19 @@ Item = TypeVar("Item")
 _POOL = 16  # batches that are sorted by length together
 
 
-def batch_order(lengths: Sequence[int], *, batch: int, steps: int, seed: int) -> list[int]:
+def order_batches(lengths: Sequence[int], *, batch: int, steps: int, seed: int) -> list[int]:
     """Return the index of every text of every batch, in order, for a whole run.
 
     Each epoch is a permutation. Within pools of 16 batches texts are sorted by length, cut into
     batches, and the batches shuffled: half the padding of plain shuffling on short texts. The
-    order is a function of its arguments alone, so that a run can start again at any step.
+    order is a function of its arguments alone, so that a run can go on from any step.
     """
     rng = np.random.default_rng([seed, 1])
     order: list[int] = []
     while len(order) < batch * steps:
         epoch = rng.permutation(len(lengths)).tolist()
-        for start in range(0, len(epoch), batch * _POOL):
-            pool = sorted(epoch[start : start + batch * _POOL], key=lengths.__getitem__)
+        for first in range(0, len(epoch), batch * _POOL):
+            pool = sorted(epoch[first : first + batch * _POOL], key=lengths.__getitem__)
             batches = [pool[k : k + batch] for k in range(0, len(pool), batch)]
             # A short batch goes last, or every batch after it would straddle two lengths.
             whole = len(batches) - (len(batches[-1]) < batch)
@@ -45,7 +45,7 @@ def batch_order(lengths: Sequence[int], *, batch: int, steps: int, seed: int) ->
     return order[: batch * steps]
 
 
-def shuffled(labels: Sequence[Item], seed: int) -> list[Item]:
+def shuffle(labels: Sequence[Item], seed: int) -> list[Item]:
     """Permute labels, or completions, over texts: the control that saw the texts but no task."""
     permutation = np.random.default_rng([seed, 2]).permutation(len(labels))
     return [labels[k] for k in permutation]
@@ -62,7 +62,7 @@ class Loop:
         config: TrainConfig,
         folder: Path,
         checkpoint_every: int,
-        tell: Callable[[Progress], None],
+        progress: Callable[[Progress], None],
     ) -> None:
         from transformers import PrinterCallback, TrainingArguments
 
@@ -72,14 +72,14 @@ class Loop:
         positions = getattr(model.config, "max_position_embeddings", None)
         self._limit = min(config.max_length, positions or config.max_length)
         completes = data.kind == "completion"
-        train = self._encode(_permuted(data.train, config) if config.shuffle_labels else data.train)
+        train = self._encode(_permute(data.train, config) if config.shuffle_labels else data.train)
         lengths = [len(text["input_ids"]) for text in train]
-        order = batch_order(
+        order = order_batches(
             lengths, batch=config.batch, steps=config.steps * config.accumulate, seed=config.seed
         )
         validation = self._encode(data.validation)
         self._test = _by_length(self._encode(data.test))
-        looks = {"train": train, "validation": validation}
+        evaluated = {"train": train, "validation": validation}
         log_every = min(10, config.steps)
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -111,15 +111,17 @@ class Loop:
         )
         if arguments.n_gpu > 1:
             arguments._n_gpu = 1  # several would each take a batch of their own
-        self._trainer = _trainer_class()(
+        self._trainer = _make_trainer_class()(
             model=model,
             args=arguments,
             train_dataset=[train[k] for k in order],
-            eval_dataset={n: _by_length(_sample(t, config.eval_texts)) for n, t in looks.items()},
-            data_collator=collator(tokenizer, data),
-            compute_metrics=token_means if completes else _accuracy,
-            preprocess_logits_for_metrics=token_sums if completes else None,
-            callbacks=[_teller(tell, config)],
+            eval_dataset={
+                n: _by_length(_sample(t, config.eval_texts)) for n, t in evaluated.items()
+            },
+            data_collator=make_collator(tokenizer, data),
+            compute_metrics=average_tokens if completes else _accuracy,
+            preprocess_logits_for_metrics=sum_tokens if completes else None,
+            callbacks=[_report_steps(progress, config)],
         )
         self._trainer.remove_callback(PrinterCallback)
 
@@ -132,11 +134,11 @@ class Loop:
         Of a completion task the accuracy is exact match, on `eval_texts` of them (``generated``
         says on how many): writing takes far longer than reading.
         """
-        found = self._trainer.evaluate(self._test, metric_key_prefix="eval")
+        measured = self._trainer.evaluate(self._test, metric_key_prefix="eval")
         if self._data.kind == "classification":
-            return {"loss": found["eval_loss"], "accuracy": found["eval_accuracy"]}
+            return {"loss": measured["eval_loss"], "accuracy": measured["eval_accuracy"]}
         asked = _sample(self._test, self.config.eval_texts)
-        accuracy = exact_match(
+        accuracy = measure_exact_match(
             self._trainer.model,
             self._tokenizer,
             asked,
@@ -144,16 +146,16 @@ class Loop:
             batch=max(16, self.config.batch),
         )
         return {
-            "loss": found["eval_nll"],
+            "loss": measured["eval_nll"],
             "accuracy": accuracy,
-            "token_accuracy": found["eval_token_accuracy"],
+            "token_accuracy": measured["eval_token_accuracy"],
             "generated": len(asked),
         }
 
     def train(
         self, checkpoint: Path | None = None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Train; return what the looks found, by step, and the training loss every few steps.
+        """Train; return the evaluations, by step, and the training loss every few steps.
 
         A loss that is no number ends it with an `AnalysisError`: no later step would mend that.
 
@@ -162,7 +164,7 @@ class Loop:
         """
         self._trainer.state.log_history.clear()
         self._trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        looks: dict[int, dict[str, Any]] = {}
+        evaluations: dict[int, dict[str, Any]] = {}
         losses = []
         for entry in self._trainer.state.log_history:
             step = entry["step"]
@@ -172,11 +174,11 @@ class Loop:
             for name, value in entry.items():
                 what = name.removeprefix("eval_")
                 if what.endswith(("_loss", "_accuracy", "_nll")) and what != name:
-                    looks.setdefault(step, {"step": step})[what] = value
-        for look in looks.values():
-            for name in [name for name in look if name.endswith("_nll")]:
-                look[name.replace("_nll", "_loss")] = look.pop(name)
-        return list(looks.values()), losses
+                    evaluations.setdefault(step, {"step": step})[what] = value
+        for evaluation in evaluations.values():
+            for name in [name for name in evaluation if name.endswith("_nll")]:
+                evaluation[name.replace("_nll", "_loss")] = evaluation.pop(name)
+        return list(evaluations.values()), losses
 
 
 def _has_bf16() -> bool:
@@ -185,11 +187,11 @@ def _has_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
-def _permuted(split: TextSplit, config: TrainConfig) -> TextSplit:
+def _permute(split: TextSplit, config: TrainConfig) -> TextSplit:
     return replace(
         split,
-        labels=tuple(shuffled(split.labels, config.seed)),
-        completions=tuple(shuffled(split.completions, config.seed)),
+        labels=tuple(shuffle(split.labels, config.seed)),
+        completions=tuple(shuffle(split.completions, config.seed)),
     )
 
 
@@ -203,17 +205,18 @@ def _by_length(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(texts, key=lambda text: len(text["input_ids"]))
 
 
-def _accuracy(found: Any) -> dict[str, float]:  # noqa: ANN401 - transformers' EvalPrediction
-    scores = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
-    return {"accuracy": float(np.mean(np.argmax(scores, axis=-1) == found.label_ids))}
+def _accuracy(predicted: Any) -> dict[str, float]:  # noqa: ANN401 - transformers' EvalPrediction
+    scores = predicted.predictions
+    scores = scores[0] if isinstance(scores, tuple) else scores
+    return {"accuracy": float(np.mean(np.argmax(scores, axis=-1) == predicted.label_ids))}
 
 
-def _trainer_class() -> Any:  # noqa: ANN401 - a subclass of a class imported here
+def _make_trainer_class() -> Any:  # noqa: ANN401 - a subclass of a class imported here
     from torch.utils.data import SequentialSampler
     from transformers import Trainer
 
     class InOrder(Trainer):  # type: ignore[misc,unused-ignore]
-        """Takes the training texts in the order given; `batch_order` has chosen it."""
+        """Takes the training texts in the order given; `order_batches` has chosen it."""
 
         def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:  # noqa: ANN401
             return SequentialSampler(train_dataset or self.train_dataset)
@@ -221,12 +224,12 @@ def _trainer_class() -> Any:  # noqa: ANN401 - a subclass of a class imported he
     return InOrder
 
 
-def _teller(tell: Callable[[Progress], None], config: TrainConfig) -> Any:  # noqa: ANN401 - a TrainerCallback
+def _report_steps(progress: Callable[[Progress], None], config: TrainConfig) -> Any:  # noqa: ANN401 - a TrainerCallback
     from transformers import TrainerCallback
 
     from subspace.training.progress import Progress
 
-    class Teller(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    class StepReporter(TrainerCallback):  # type: ignore[misc,unused-ignore]
         """Passes each step on, with the last loss and validation accuracy."""
 
         loss: float | None = None
@@ -238,12 +241,14 @@ def _teller(tell: Callable[[Progress], None], config: TrainConfig) -> Any:  # no
             if self.loss is not None and not self.loss < float("inf"):
                 raise AnalysisError(
                     f"the loss is {self.loss} at step {state.global_step} with learning rate "
-                    f"{config.learning_rate:g}; lower it, or look at the model"
+                    f"{config.learning_rate:g}; lower it, or check the model"
                 )
             for name in ("eval_validation_accuracy", "eval_validation_token_accuracy"):
                 self.accuracy = logs.get(name, self.accuracy)
 
         def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:  # noqa: ANN401
-            tell(Progress("training", state.global_step, config.steps, self.loss, self.accuracy))
+            progress(
+                Progress("training", state.global_step, config.steps, self.loss, self.accuracy)
+            )
 
-    return Teller()
+    return StepReporter()

@@ -84,7 +84,7 @@ def _embedded() -> BaseModel:
     return BaseModel(EMBEDDED_NAME, str(folder), found)
 
 
-def task_type(data: Dataset) -> Literal["SEQ_CLS", "CAUSAL_LM"]:
+def name_task_type(data: Dataset) -> Literal["SEQ_CLS", "CAUSAL_LM"]:
     """Return peft's name for the kind of a task."""
     return "CAUSAL_LM" if data.kind == "completion" else "SEQ_CLS"
 
@@ -187,7 +187,7 @@ def _installed(name: str) -> bool:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep transformers' logs, load bars and warnings off the terminal; restore them after."""
     from transformers.utils import logging
 

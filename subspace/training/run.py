@@ -14,13 +14,13 @@ from subspace.training.models import (
     BaseModel,
     find_model,
     load_model,
-    quiet,
+    name_task_type,
     require_train,
-    task_type,
+    silence,
 )
 from subspace.training.progress import Progress
-from subspace.training.saving import initial_A, save, versions
-from subspace.training.sweep.grid import target_word
+from subspace.training.saving import copy_initial_A, list_versions, save
+from subspace.training.sweep.grid import name_targets
 from subspace.training.targets import check_found, for_peft, suggestion
 from subspace.training.tasks.load import load_data
 
@@ -36,10 +36,10 @@ class TrainResult:
     """A finished run. Accuracies are fractions of the test texts."""
 
     folder: Path
-    before: float  # with the new head as drawn: what chance gives
+    before: float  # with the new head as drawn
     after: float
     record: Mapping[str, Any]  # training.json
-    reused: bool  # the folder held this run already
+    reused: bool  # the folder had this run already
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -95,21 +95,21 @@ def train(
         An extra is not installed; the message has the command.
     """
     out = Path(out)
-    tell = progress or _silent
-    tell(Progress("loading", 0, config.steps))
+    report = progress or _ignore
+    report(Progress("loading", 0, config.steps))
     base = find_model(config.model)
-    data = load_data(config.data, **columns(config))
+    data = load_data(config.data, **select_columns(config))
     identity = {
         "options": config.to_options(),
         "model": {"name": base.name, "sha256": base.sha256},
         "data": {"name": data.name, "sha256": data.digest},
     }
-    record = folders.finished_record(out, identity, overwrite=overwrite, records_only=records_only)
+    record = folders.find_record(out, identity, overwrite=overwrite, records_only=records_only)
     reused = record is not None
     if record is None:
         require_train()
-        with folders.appearing(out, identity) as work, quiet(), _own_randomness(config.seed):
-            record = _run(config, base, data, identity, work, checkpoint_every, tell)
+        with folders.fill_folder(out, identity) as work, silence(), _own_randomness(config.seed):
+            record = _run(config, base, data, identity, work, checkpoint_every, report)
             folders.write_json(work / "new" / folders.RECORD, record)
     try:
         before, after = (float(record[when]["accuracy"]) for when in ("before", "after"))
@@ -120,13 +120,13 @@ def train(
     return TrainResult(out, before, after, record, reused)
 
 
-def columns(config: TrainConfig) -> dict[str, str]:
-    """Return what `load_data` wants to know of a user's file."""
+def select_columns(config: TrainConfig) -> dict[str, str]:
+    """Return what `load_data` has to know of a user's file."""
     names = ("text_column", "label_column", "pair_column", "completion_column")
     return {name: getattr(config, name) for name in names}
 
 
-def _silent(_: Progress) -> None:
+def _ignore(_: Progress) -> None:
     pass
 
 
@@ -137,29 +137,29 @@ def _run(
     identity: dict[str, Any],
     work: Path,
     checkpoint_every: int,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
 ) -> dict[str, Any]:
     import torch
 
     from subspace.training.loop import Loop
 
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     new, trainer = work / "new", work / folders.TRAINER
     # From here all that is random comes in one order: the head, A, and then dropout.
     model, tokenizer = load_model(base, data)
     adapted = _adapt(model, config, data)
-    initial = initial_A(adapted)
+    initial = copy_initial_A(adapted)
 
-    loop = Loop(adapted, tokenizer, data, config, trainer, checkpoint_every, tell)
-    checkpoint = folders.last_checkpoint(trainer)
+    loop = Loop(adapted, tokenizer, data, config, trainer, checkpoint_every, report)
+    checkpoint = folders.find_last_checkpoint(trainer)
     before = None if checkpoint is None else folders.read_json(work / "before.json")
     if before is None:
         checkpoint = None
-        tell(Progress("testing before", 0, config.steps))
+        report(Progress("testing before", 0, config.steps))
         before = loop.test()
         folders.write_json(work / "before.json", before)
     history, losses = loop.train(checkpoint)
-    tell(Progress("testing after", config.steps, config.steps))
+    report(Progress("testing after", config.steps, config.steps))
     after = loop.test()
     if not all(bool(torch.isfinite(p).all()) for p in adapted.parameters() if p.requires_grad):
         raise AnalysisError("the trained weights are no longer finite; lower the learning rate")
@@ -184,8 +184,8 @@ def _run(
         "losses": losses,
         "device": str(adapted.device),
         "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "seconds": round(time.perf_counter() - began, 1),
+        "versions": list_versions(),
+        "seconds": round(time.perf_counter() - started_at, 1),
     }
 
 
@@ -209,14 +209,14 @@ def _adapt(model: Any, config: TrainConfig, data: Dataset) -> Any:  # noqa: ANN4
         target_modules=for_peft(config.targets),
         lora_dropout=0.0,
         bias="none",
-        task_type=task_type(data),  # of a classifier: adds the new head to modules_to_save
+        task_type=name_task_type(data),  # of a classifier: adds the new head to modules_to_save
     )
     try:
         return get_peft_model(model, lora)
     except Exception as error:  # a module of another kind, such as a norm
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ArgumentError(
-            f"targets {target_word(config.targets)!r} cannot be adapted in "
+            f"targets {name_targets(config.targets)!r} cannot be adapted in "
             f"{type(model).__name__} ({type(error).__name__}: {reason[:200]}): {suggestion(model)}"
         ) from error
 

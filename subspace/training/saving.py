@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "lora-subspace")
 
 
-def initial_A(model: Any) -> dict[str, Any]:  # noqa: ANN401 - a peft model
+def copy_initial_A(model: Any) -> dict[str, Any]:  # noqa: ANN401 - a peft model
     """Return each module's A, (r, d_in) float32, by the module's path in the base model."""
     import torch
 
-    found = {}
+    initial = {}
     for path, module in model.named_modules():
         for factors in (getattr(module, "lora_A", {}), getattr(module, "lora_embedding_A", {})):
             if "default" not in factors:
                 continue
             factor = factors["default"]
             A = factor if isinstance(factor, torch.Tensor) else factor.weight
-            found[path.removeprefix("base_model.model.")] = (
+            initial[path.removeprefix("base_model.model.")] = (
                 A.detach().flatten(1).to("cpu", torch.float32, copy=True).contiguous()
             )
-    return found
+    return initial
 
 
 def save(
@@ -81,7 +81,7 @@ def _save_plain(model: Any, config: TrainConfig, new: Path) -> None:  # noqa: AN
     save_file(trained, new / folders.HEAD, metadata={"format": "pt"})
 
 
-def versions() -> dict[str, str | None]:
+def list_versions() -> dict[str, str | None]:
     """Return the version of every package that has a part in a run; None where it has none."""
     return {name: _version(name) for name in _PACKAGES}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.errors import ArgumentError, FormatError
 from subspace.modules.words import NAMINGS, list_words
-from subspace.training.models import EMBEDDED, find_model, quiet, require_train
+from subspace.training.models import EMBEDDED, find_model, require_train, silence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def default_targets(model: str) -> tuple[str, ...]:
         return ("query", "value")
     base = find_model(model)
     require_train()
-    with quiet():  # peft's import is not silent everywhere
+    with silence():  # peft's import is not silent everywhere
         from peft.utils import constants
         from transformers import AutoConfig
 
@@ -70,7 +70,7 @@ def _without_weights(base: BaseModel, config: Any) -> Any:  # noqa: ANN401 - tra
     from transformers import AutoModel
 
     try:
-        with quiet(), torch.device("meta"):
+        with silence(), torch.device("meta"):
             return AutoModel.from_config(config)
     except Exception as error:  # of any kind, as where a model is loaded
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -93,11 +93,18 @@ class SweepOptions(NamedTuple):
         sets = tuple(map(read_targets, self.targets))
         if not sets:
             sets = (default_targets(self.shared.get("model", "minilm")),)
-        data, axes = tuple(self.data), (tuple(self.ranks), tuple(self.seeds))
         first = TrainConfig(
-            data=data[0], targets=sets[0], learning_rate=rates["lora"][0], **self.shared
+            data=self.data[0], targets=sets[0], learning_rate=rates["lora"][0], **self.shared
         )
-        return Sweep(first, data, sets, *axes, tuple(self.references), rates)
+        return Sweep(
+            options=first,
+            data=tuple(self.data),
+            targets=sets,
+            ranks=tuple(self.ranks),
+            seeds=tuple(self.seeds),
+            references=tuple(self.references),
+            rates=rates,
+        )
 
 
 class RunOptions(NamedTuple):

@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError
-from subspace.training.folder import FILES, RECORD, appearing, finished_record, read_record
+from subspace.training.folder import FILES, RECORD, fill_folder, find_record, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,13 +47,13 @@ def copy_run(run: SweepRun, store: Path) -> Path | None:
     record = read_record(run.folder)
     try:
         identity = {part: record[part] for part in ("options", "model", "data")}
-        finished_record(copy, identity, overwrite=False, records_only=True)
+        find_record(copy, identity, overwrite=False, records_only=True)
     except ArgumentError as error:  # someone's own adapter, perhaps, that is nowhere else
         raise ArgumentError(
             f"{copy}: in the place of a copy of {run.folder}, and none of it; move or delete it, "
             "or choose another folder"
         ) from error
-    with appearing(copy, {"copy": record}) as work:
+    with fill_folder(copy, {"copy": record}) as work:
         for name in _FILES:
             shutil.copyfile(run.folder / name, work / "new" / name)
     return copy

@@ -87,8 +87,8 @@ def _no_option(key: str, wanted: Iterable[str]) -> str:
         return f"{key!r} is no part of a sweep; give --{key.replace('_', '-')} as you run it"
     names = sorted({*wanted, *_ALSO})
     near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, names, 1, 0.5)
-    meant = f"did you mean {near[0]!r}? There are" if near else "there are"
-    return f"no option {printable(repr(key))}; {meant} {', '.join(sorted(wanted))}"
+    hint = f"did you mean {near[0]!r}? There are" if near else "there are"
+    return f"no option {printable(repr(key))}; {hint} {', '.join(sorted(wanted))}"
 
 
 Check = tuple["Callable[[Any], bool]", str]
@@ -144,12 +144,12 @@ def _text(value: object) -> bool:
 
 
 def _or_list(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    def held(value: object) -> bool:
+    def is_right(value: object) -> bool:
         if isinstance(value, list):
             return bool(value) and all(map(right, value))
         return right(value)
 
-    return held
+    return is_right
 
 
 def _rates(value: object) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Targets = tuple[str, ...] | str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A grid of runs.
 
@@ -82,23 +82,24 @@ class Sweep:
 
         >>> from subspace.training import TrainConfig
         >>> run = TrainConfig(targets=("query",))
-        >>> str(Sweep(run, ("icd10",), (("query",),), (8,), (0,)).place(run))
+        >>> axes = {"data": ("icd10",), "ranks": (8,), "seeds": (0,)}
+        >>> str(Sweep(options=run, targets=(("query",),), **axes).place(run))
         'r8-seed0'
-        >>> Sweep(run, ("icd10",), (("query",), ("value",)), (8,), (0,)).place(run).as_posix()
+        >>> Sweep(options=run, targets=(("query",), ("value",)), **axes).place(run).as_posix()
         'icd10/query/r8-seed0'
         """
         parts = []
         if len(self.data) > 1 or len(self.targets) > 1:
             parts = [_word(config.data)]
-            parts += [target_word(config.targets)] if config.method == "lora" else []
+            parts += [name_targets(config.targets)] if config.method == "lora" else []
         several = len(self.rates.get(config.method, ())) > 1
         return Path(*parts, config.run_name + (f"-lr{config.learning_rate:g}" if several else ""))
 
 
-def target_word(targets: Targets) -> str:
+def name_targets(targets: Targets) -> str:
     """Name a target set in a path.
 
-    >>> target_word(("query", "attention.output.dense")), target_word("all-linear")
+    >>> name_targets(("query", "attention.output.dense")), name_targets("all-linear")
     ('query+attention.output.dense', 'all-linear')
     """
     return _safe(targets if isinstance(targets, str) else "+".join(targets))

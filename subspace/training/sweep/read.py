@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.errors import ArgumentError, FormatError, MissingFileError, SubspaceError
 from subspace.training.config import TrainConfig, with_defaults
 from subspace.training.folder import FILES, RECORD, read_record
-from subspace.training.sweep.grid import target_word
+from subspace.training.sweep.grid import name_targets
 from subspace.training.sweep.run import SweepRun, read_last_accuracy, search_key
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _as(kind: type, value: object, name: str) -> object:
 
 def _order(cell: SweepRun) -> tuple[Any, ...]:
     config = cell.config
-    words = target_word(config.targets)
+    words = name_targets(config.targets)
     return (
         config.data, ("lora", "head", "full").index(config.method), words.count("+"), words,
         config.rank, config.shuffle_labels, config.seed, config.learning_rate,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.results import NearlyEnough, SweepRow, Table6
 from subspace.training.sweep.run import read_last_accuracy, writes_texts
-from subspace.training.tasks.load import stored_name
+from subspace.training.tasks.load import strip_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from subspace.training.sweep.run import SweepRun
 
 
-def table6(runs: Iterable[SweepRun]) -> Table6:
+def make_table6(runs: Iterable[SweepRun]) -> Table6:
     """Summarise the runs of a sweep.
 
     Parameters
@@ -44,7 +44,9 @@ def table6(runs: Iterable[SweepRun]) -> Table6:
     rows = tuple(_row(key, group, key[0] in writing) for key, group in groups.items())
     sets = dict.fromkeys((r.data, r.targets) for r in rows if r.method == "lora")
     found = [
-        nearly_enough([r for r in rows if (r.data, r.targets) == wanted and r.method == "lora"])
+        find_nearly_enough(
+            [r for r in rows if (r.data, r.targets) == wanted and r.method == "lora"]
+        )
         for wanted in sets
     ]
     return Table6(rows, tuple(each for each in found if each is not None))
@@ -58,7 +60,7 @@ def _row(key: tuple[Any, ...], group: Sequence[SweepRun], writing: bool) -> Swee
     first = group[0].config
     tried = [c for c in group if c.config.seed == first.seed]
     return SweepRow(
-        data=stored_name(data),
+        data=strip_folder(data),
         method=method,
         targets=targets if isinstance(targets, str) else "+".join(targets),
         rank=rank,
@@ -80,32 +82,32 @@ def _row(key: tuple[Any, ...], group: Sequence[SweepRun], writing: bool) -> Swee
 
 
 def _on_training_texts(record: Mapping[str, Any]) -> float:
-    # Of a completion task the looks tell the share of tokens, which is no exact match: beside the
-    # test texts' it would look like over-fitting.
+    # An evaluation of a completion task counts the share of tokens, which is no exact match: beside
+    # the test texts' it would pass for over-fitting.
     last = (record.get("history") or [{}])[-1]
     return read_last_accuracy(record, "train") if "train_accuracy" in last else math.nan
 
 
-def nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:
+def find_nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:
     """Apply the rule to one target set's rows; None without a run.
 
     >>> def row(rank, *test):
     ...     seeds = tuple(range(len(test)))
     ...     return SweepRow("d", "lora", "q", rank, 16.0, 1e-3, seeds, test, (), (), (), None)
-    >>> found = nearly_enough([row(1, 0.70, 0.69, 0.73), row(8, 0.71, 0.72, 0.72)])
+    >>> found = find_nearly_enough([row(1, 0.70, 0.69, 0.73), row(8, 0.71, 0.72, 0.72)])
     >>> found.rank, found.best
     (1, 8)
     """
-    have = {row.rank: row for row in rows if row.test and row.rank is not None}
-    if not have:
+    by_rank = {row.rank: row for row in rows if row.test and row.rank is not None}
+    if not by_rank:
         return None
-    best = max(have, key=lambda rank: (have[rank].mean, -rank))
-    top = dict(zip(have[best].seeds, have[best].test, strict=True))
-    for rank in sorted(have):
+    best = max(by_rank, key=lambda rank: (by_rank[rank].mean, -rank))
+    top = dict(zip(by_rank[best].seeds, by_rank[best].test, strict=True))
+    for rank in sorted(by_rank):
         if rank == best:
-            told = best if len(top) > 1 else None
-            return NearlyEnough(rows[0].data, rows[0].targets, told, best, 0.0, 0.0)
-        here = dict(zip(have[rank].seeds, have[rank].test, strict=True))
+            sure = best if len(top) > 1 else None
+            return NearlyEnough(rows[0].data, rows[0].targets, sure, best, 0.0, 0.0)
+        here = dict(zip(by_rank[rank].seeds, by_rank[rank].test, strict=True))
         behind = [top[seed] - here[seed] for seed in top if seed in here]
         if len(behind) < 2:  # nothing is known of a rank that is smaller: so of none
             return NearlyEnough(rows[0].data, rows[0].targets, None, best, math.nan, math.nan)

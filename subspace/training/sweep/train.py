@@ -15,7 +15,7 @@ from subspace.errors import ArgumentError, SubspaceError, printable
 from subspace.training.folder import RECORD
 from subspace.training.models import find_model
 from subspace.training.progress import SweepProgress
-from subspace.training.run import columns, train
+from subspace.training.run import select_columns, train
 from subspace.training.sweep.run import SweepRun, search_key
 from subspace.training.tasks.load import load_data
 
@@ -76,7 +76,7 @@ def run_sweep(
     }
     if sweep.runs == 1:
         ((config,),) = sweep.groups()
-        tell = _told(config.run_name, progress or (lambda _step: None))
+        tell = _name_progress(config.run_name, progress or (lambda _step: None))
         result = train(config, out, progress=tell, **shared)
         return [_finished(out, config, result)]
     if (out / RECORD).exists():
@@ -86,7 +86,7 @@ def run_sweep(
     # What no run could read is refused before the first one.
     find_model(sweep.options.model)
     for data in sweep.data:
-        found = load_data(data, **columns(sweep.options))
+        found = load_data(data, **select_columns(sweep.options))
         if found.kind == "completion" and "head" in sweep.references:
             raise ArgumentError(
                 f"{found.name} is a task of writing, for which a language model has no new head to "
@@ -170,7 +170,7 @@ def _run_all(
 
 
 def _end_with_parent() -> None:
-    """End this process with the one that began it, which `kill -9` gives no time to tell.
+    """End this process with the one that started it, which `kill -9` gives no time to say.
 
     Else its run would go on unseen, and hold the lock of its folder against the next command.
     """
@@ -184,7 +184,7 @@ def _end_with_parent() -> None:
     Thread(target=wait_for_it, daemon=True).start()
 
 
-def _told(name: str, tell: Callable[[SweepProgress], None]) -> Callable[[Progress], None]:
+def _name_progress(name: str, tell: Callable[[SweepProgress], None]) -> Callable[[Progress], None]:
     return lambda now: tell(SweepProgress(name, now.phase, now.step, now.steps, now.loss))
 
 
@@ -210,7 +210,7 @@ def _train_one(
     tell: Callable[[SweepProgress], None],
 ) -> SweepRun:
     try:
-        result = train(config, folder, progress=_told(name, tell), **shared)
+        result = train(config, folder, progress=_name_progress(name, tell), **shared)
     except SubspaceError as error:
         text = str(error)
         for place in (folder, folder.resolve()):  # the cell says it already

@@ -74,13 +74,13 @@ class Dataset:
         return sha256(json.dumps([self.labels, splits, *kind]).encode()).hexdigest()
 
 
-def in_hash_order(items: Iterable[str], salt: str) -> list[str]:
+def sort_by_hash(items: Iterable[str], salt: str) -> list[str]:
     """Return `items` in an arbitrary order that no library or Python version changes."""
     return sorted(items, key=lambda item: sha256(f"{salt}\n{item}".encode()).digest())
 
 
-def split_groups(groups: Iterable[str], salt: str, held: int = 10) -> dict[str, str]:
-    """Return the split of each group: one in `held` to test, one to validation, by its hash.
+def split_groups(groups: Iterable[str], salt: str, held_out: int = 10) -> dict[str, str]:
+    """Return the split of each group: one in `held_out` to test, one to validation, by its hash.
 
     Each group is placed by itself alone: one more group in the file moves no other.
 
@@ -89,10 +89,12 @@ def split_groups(groups: Iterable[str], salt: str, held: int = 10) -> dict[str, 
     """
     home = {0: "test", 1: "validation"}
     digests = {g: sha256(f"{salt}\n{g}".encode()).digest() for g in groups}
-    return {g: home.get(int.from_bytes(d[:8], "big") % held, "train") for g, d in digests.items()}
+    return {
+        g: home.get(int.from_bytes(d[:8], "big") % held_out, "train") for g, d in digests.items()
+    }
 
 
-def labelled(
+def build_labelled(
     name: str, labels: Sequence[str], rows: Mapping[str, Sequence[tuple[str, int]]]
 ) -> Dataset:
     """Return a task of single texts from (text, class) of each split."""
@@ -102,7 +104,7 @@ def labelled(
     return Dataset(name, tuple(labels), train, validation, test)
 
 
-def paired(
+def build_paired(
     name: str, labels: Sequence[str], rows: Mapping[str, Sequence[tuple[str, str, int]]]
 ) -> Dataset:
     """Return a task of pairs from (first text, second text, class) of each split."""
@@ -117,7 +119,7 @@ def paired(
     return Dataset(name, tuple(labels), train, validation, test)
 
 
-def completing(
+def build_completion(
     name: str,
     rows: Mapping[str, Sequence[tuple[str, str]]],
     match: Literal["text", "sql"] = "text",

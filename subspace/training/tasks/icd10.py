@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError, MissingExtraError, install
-from subspace.training.tasks.dataset import Dataset, labelled
+from subspace.training.tasks.dataset import Dataset, build_labelled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def icd10(source: Path | None = None) -> Dataset:
     if source is not None:
         raise ArgumentError(f"the task 'icd10' brings its texts along; leave out {source.name!r}")
     labels, splits = icd10_texts()
-    return labelled("icd10", labels, splits)
+    return build_labelled("icd10", labels, splits)
 
 
 @lru_cache(maxsize=1)
@@ -56,14 +56,16 @@ def icd10_texts() -> Texts:
         if not icd.is_category(code) and not icd.is_subcategory(code, False):
             continue  # a chapter, a block, or a seven-character variant
         chapter, category = icd.get_ancestors(code)[-1], code[:3]
-        held = chapters.setdefault(chapter, {}).setdefault(category, [])
+        texts = chapters.setdefault(chapter, {}).setdefault(category, [])
         for text in (icd.get_description(code), *icd.get_inclusion_term(code)):
             key = _key(text)
             if category not in categories_of.setdefault(key, set()):
-                held.append(" ".join(text.split()))
+                texts.append(" ".join(text.split()))
             categories_of[key].add(category)
     # Chapter 22, codes for special purposes, has two categories: too few to hold any out.
-    chapters = {c: held for c, held in chapters.items() if len(held) >= 3 * HELD_OUT_CATEGORIES}
+    chapters = {
+        c: inside for c, inside in chapters.items() if len(inside) >= 3 * HELD_OUT_CATEGORIES
+    }
 
     splits: dict[str, list[tuple[str, int]]] = {"train": [], "validation": [], "test": []}
     for label, categories in enumerate(chapters.values()):

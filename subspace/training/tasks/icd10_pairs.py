@@ -31,7 +31,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.errors import ArgumentError, MissingExtraError, install
-from subspace.training.tasks.dataset import SPLITS, Dataset, in_hash_order, paired, split_groups
+from subspace.training.tasks.dataset import (
+    SPLITS,
+    Dataset,
+    build_paired,
+    sort_by_hash,
+    split_groups,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,10 +90,10 @@ def _pairs() -> Dataset:
     home = split_groups(links, "icd10-pairs", HELD_OUT_CATEGORIES)
     rows = {}
     for split in SPLITS:
-        held = (links[category] for category in links if home[category] == split)
-        chosen = chain.from_iterable(_in_order(part)[:LINKS_A_CATEGORY] for part in held)
+        parts = (links[category] for category in links if home[category] == split)
+        chosen = chain.from_iterable(_in_order(part)[:LINKS_A_CATEGORY] for part in parts)
         rows[split] = _of_split(_in_order(chosen), below, PAIRS[split])
-    return paired("icd10-pairs", LABELS, rows)
+    return build_paired("icd10-pairs", LABELS, rows)
 
 
 def _codes() -> dict[str, _Code]:
@@ -115,7 +121,7 @@ def _codes() -> dict[str, _Code]:
 
 def _in_order(links: Iterable[_Link]) -> list[_Link]:
     named = {f"{upper.code} {lower.code}": (upper, lower) for upper, lower in links}
-    return [named[name] for name in in_hash_order(named, "link")]
+    return [named[name] for name in sort_by_hash(named, "link")]
 
 
 def _of_split(
@@ -157,7 +163,7 @@ def _sibling(
     if "." not in code.code:
         return None  # a category: what shares its block is of one subject, and may be held out
     others = {c.code: c for c in below[code.above] if c is not code}
-    fresh = (n for n in in_hash_order(others, code.code) if frozenset((n, code.code)) not in met)
+    fresh = (n for n in sort_by_hash(others, code.code) if frozenset((n, code.code)) not in met)
     name = next(fresh, None)
     return None if name is None else (code, others[name])
 
@@ -171,8 +177,8 @@ def _unrelated(link: _Link, links: list[_Link], *, near: bool) -> tuple[_Code, _
     for test in tests:
         far = {c.code: (u, c) for u, c in links if c.category != lower.category and test(c)}
         if far:
-            first, *_ = in_hash_order(far, lower.code)
+            first, *_ = sort_by_hash(far, lower.code)
             other_upper, other_lower = far[first]
-            even = in_hash_order("01", lower.code)[0] == "0"
+            even = sort_by_hash("01", lower.code)[0] == "0"
             return (upper, other_lower) if even else (other_upper, lower)
     raise ArgumentError("icd10-pairs: the package's hierarchy has one category alone")

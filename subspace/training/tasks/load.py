@@ -13,16 +13,16 @@ from subspace.errors import ArgumentError, FormatError, MissingFileError
 from subspace.training.tasks.dataset import (
     SPLITS,
     Dataset,
-    completing,
-    in_hash_order,
-    labelled,
-    paired,
+    build_completion,
+    build_labelled,
+    build_paired,
+    sort_by_hash,
 )
 from subspace.training.tasks.hub import hub_records, is_hub_name
 from subspace.training.tasks.icd10 import icd10
 from subspace.training.tasks.icd10_pairs import icd10_pairs
 from subspace.training.tasks.snli import snli
-from subspace.training.tasks.textfiles import SUFFIXES, Columns, read_records, read_rows, row_of
+from subspace.training.tasks.textfiles import SUFFIXES, Columns, read_records, read_row, read_rows
 from subspace.training.tasks.wikisql import wikisql_agg, wikisql_sql
 
 if TYPE_CHECKING:
@@ -85,17 +85,17 @@ def load_data(
     elif is_hub_name(data) and not data.endswith(SUFFIXES):
         rows = _hub_rows(data, columns)
     else:
-        known = ", ".join(TASKS)
+        names = ", ".join(TASKS)
         raise MissingFileError(
-            f"no file or folder {data!r}, and no bundled task (there is {known})"
+            f"no file or folder {data!r}, and no bundled task (there is {names})"
         )
     return _dataset(path.name, rows, columns)
 
 
-def stored_name(data: str) -> str:
+def strip_folder(data: str) -> str:
     """Return `data` as a record may keep it: without any folder of this machine.
 
-    >>> stored_name("icd10"), stored_name("snli:/home/me/snli_dev.jsonl.gz")
+    >>> strip_folder("icd10"), strip_folder("snli:/home/me/snli_dev.jsonl.gz")
     ('icd10', 'snli:snli_dev.jsonl.gz')
     """
     task, colon, source = data.partition(":")
@@ -114,14 +114,18 @@ def _dataset(name: str, rows: dict[str, list[Row]], columns: Columns) -> Dataset
             if row.label not in labels:
                 raise FormatError(f"{row.where}: label {row.label!r} is never seen in training")
     if columns.completion:
-        return completing(name, {s: [(r.text, r.completion) for r in rows[s]] for s in SPLITS})
+        return build_completion(
+            name, {s: [(r.text, r.completion) for r in rows[s]] for s in SPLITS}
+        )
     if len(labels) < 2:
         raise FormatError(f"{name}: only the label {labels[0]!r}; there must be two or more")
     index = {label: k for k, label in enumerate(labels)}
     if columns.pair:
         pairs = {s: [(r.text, r.pair, index[r.label]) for r in rows[s]] for s in SPLITS}
-        return paired(name, labels, pairs)
-    return labelled(name, labels, {s: [(r.text, index[r.label]) for r in rows[s]] for s in SPLITS})
+        return build_paired(name, labels, pairs)
+    return build_labelled(
+        name, labels, {s: [(r.text, index[r.label]) for r in rows[s]] for s in SPLITS}
+    )
 
 
 def _as_prompts(path: Path, columns: Columns) -> Columns:
@@ -143,7 +147,7 @@ def _split_file(folder: Path, split: str) -> Path:
 
 def _hub_rows(data: str, columns: Columns) -> dict[str, list[Row]]:
     records = hub_records(data)
-    rows = {s: [row_of(w, r, columns) for w, r in records.get(s, ())] for s in SPLITS}
+    rows = {s: [read_row(w, r, columns) for w, r in records.get(s, ())] for s in SPLITS}
     missing = [split for split in ("validation", "test") if not rows[split]]
     if missing:
         parts = _split_rows(rows["train"])
@@ -160,9 +164,9 @@ def _split_rows(rows: list[Row]) -> dict[str, list[Row]]:
         strata.setdefault(label, {}).setdefault(row.text, []).append(row)
     parts: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for label in sorted(strata):
-        texts = in_hash_order(strata[label], "split")
-        held = max(1, round(len(texts) / 10)) if len(texts) >= 3 else 0
+        texts = sort_by_hash(strata[label], "split")
+        held_out = max(1, round(len(texts) / 10)) if len(texts) >= 3 else 0
         for k, text in enumerate(texts):
-            part = "test" if k < held else "validation" if k < 2 * held else "train"
+            part = "test" if k < held_out else "validation" if k < 2 * held_out else "train"
             parts[part].extend(strata[label][text])
     return parts

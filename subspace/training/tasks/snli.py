@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
-from subspace.training.tasks.dataset import Dataset, paired
-from subspace.training.tasks.sources import place, source_records, thinned
-from subspace.training.tasks.textfiles import text_of
+from subspace.training.tasks.dataset import Dataset, build_paired
+from subspace.training.tasks.sources import place_in_splits, source_records, thin
+from subspace.training.tasks.textfiles import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,29 +51,29 @@ def snli(source: Path | None = None) -> Dataset:
     """
     found = source_records("snli", source, prefix="snli", hub="stanfordnlp/snli")
     parts = {part: list(_pairs(records)) for part, records in found.items()}
-    splits = place("snli", parts, lambda pair: (_key(pair.premise),))
+    splits = place_in_splits("snli", parts, lambda pair: (_key(pair.premise),))
     most = {"train": TRAIN_TEXTS, "validation": HELD_OUT_TEXTS, "test": HELD_OUT_TEXTS}
     rows = {
         split: [
             (pair.premise, pair.hypothesis, LABELS.index(pair.label))
-            for pair in thinned(pairs, lambda p: f"{p.premise}\n{p.hypothesis}", most[split])
+            for pair in thin(pairs, lambda p: f"{p.premise}\n{p.hypothesis}", most[split])
         ]
         for split, pairs in splits.items()
     }
-    return paired("snli", LABELS, rows)
+    return build_paired("snli", LABELS, rows)
 
 
 def _pairs(records: Records) -> Iterator[_Pair]:
     for where, record in records:
         first, second, third = _FIELDS["gold_label" in record]
-        label = text_of(where, record, third)
+        label = read_text(where, record, third)
         if label == "-":
             continue  # the annotators did not agree
         if label not in LABELS:
             raise FormatError(f"{where}: label {label!r} is none of {', '.join(LABELS)}")
         if record.get(second) in ("", "n/a"):
             continue  # a few hypotheses of the original were never written
-        yield _Pair(text_of(where, record, first), text_of(where, record, second), label)
+        yield _Pair(read_text(where, record, first), read_text(where, record, second), label)
 
 
 def _key(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from subspace.errors import FormatError, MissingExtraError, MissingFileError, install
-from subspace.training.tasks.dataset import SPLITS, in_hash_order, split_groups
+from subspace.training.tasks.dataset import SPLITS, sort_by_hash, split_groups
 from subspace.training.tasks.hub import hub_records
 from subspace.training.tasks.textfiles import SUFFIXES, read_records
 
@@ -84,7 +84,7 @@ def _files(task: str, folder: Path, prefix: str) -> dict[str, Path]:
     return found
 
 
-def place(
+def place_in_splits(
     task: str, parts: dict[str, list[Item]], keys: Callable[[Item], Sequence[str]]
 ) -> dict[str, list[Item]]:
     """Put the published parts into our three splits; no key is in two of them.
@@ -100,8 +100,8 @@ def place(
         A split is left without a text.
     """
 
-    def divide(items: list[Item], held: int) -> dict[str, list[Item]]:
-        home = split_groups(sorted({keys(item)[0] for item in items}), task, held)
+    def divide(items: list[Item], held_out: int) -> dict[str, list[Item]]:
+        home = split_groups(sorted({keys(item)[0] for item in items}), task, held_out)
         return {s: [item for item in items if home[keys(item)[0]] == s] for s in SPLITS}
 
     if len(parts) == 3:
@@ -127,13 +127,13 @@ def place(
     return {split: splits[split] for split in SPLITS}
 
 
-def thinned(items: Iterable[Item], text: Callable[[Item], str], most: int) -> list[Item]:
+def thin(items: Iterable[Item], text: Callable[[Item], str], most: int) -> list[Item]:
     """Return at most `most` of the items, those whose text's hash comes first.
 
-    >>> thinned(["b", "a", "c", "a"], str, 2) == thinned(["c", "b", "a", "a"], str, 2)
+    >>> thin(["b", "a", "c", "a"], str, 2) == thin(["c", "b", "a", "a"], str, 2)
     True
     """
-    held: dict[str, Item] = {}
+    by_text: dict[str, Item] = {}
     for item in items:
-        held.setdefault(text(item), item)
-    return [held[t] for t in in_hash_order(held, "thin")[:most]]
+        by_text.setdefault(text(item), item)
+    return [by_text[t] for t in sort_by_hash(by_text, "thin")[:most]]

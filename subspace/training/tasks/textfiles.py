@@ -53,10 +53,10 @@ def read_rows(path: Path, columns: Columns) -> Iterator[Row]:
         Not UTF-8, not JSON or CSV, a column that is missing, or a value of the wrong type.
     """
     for where, record in read_records(path):
-        yield row_of(where, record, columns)
+        yield read_row(where, record, columns)
 
 
-def row_of(where: str, record: Mapping[str, object], columns: Columns) -> Row:
+def read_row(where: str, record: Mapping[str, object], columns: Columns) -> Row:
     """Return what `columns` name of one record.
 
     Raises
@@ -64,17 +64,17 @@ def row_of(where: str, record: Mapping[str, object], columns: Columns) -> Row:
     FormatError
         A column is missing, or its value is of the wrong type.
     """
-    text = text_of(where, record, columns.text)
-    pair = text_of(where, record, columns.pair) if columns.pair else ""
+    text = read_text(where, record, columns.text)
+    pair = read_text(where, record, columns.pair) if columns.pair else ""
     if columns.completion:
-        return Row(text, "", where, pair, text_of(where, record, columns.completion))
+        return Row(text, "", where, pair, read_text(where, record, columns.completion))
     label = _value(where, record, columns.label)
     if isinstance(label, bool) or not isinstance(label, (str, int)) or label == "":
         raise FormatError(f"{where}: label must be a string or a whole number, not {label!r}")
     return Row(text, str(label), where, pair)
 
 
-def text_of(where: str, record: Mapping[str, object], column: str) -> str:
+def read_text(where: str, record: Mapping[str, object], column: str) -> str:
     """Return a text of one record, without white space around it.
 
     Raises

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError
-from subspace.training.tasks.dataset import Dataset, completing, labelled
-from subspace.training.tasks.sources import place, source_records, thinned
-from subspace.training.tasks.textfiles import text_of
+from subspace.training.tasks.dataset import Dataset, build_completion, build_labelled
+from subspace.training.tasks.sources import place_in_splits, source_records, thin
+from subspace.training.tasks.textfiles import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,16 +55,16 @@ def wikisql_agg(source: Path | None = None) -> Dataset:
     rows = {}
     for split, queries in _splits("wikisql-agg", source).items():
         classes = {name: [q for q in queries if q.operator == name] for name in OPERATORS}
-        least = min(len({q.question for q in held}) for held in classes.values())
+        least = min(len({q.question for q in queries_of}) for queries_of in classes.values())
         if not least:
-            missing = ", ".join(name for name, held in classes.items() if not held)
+            missing = ", ".join(name for name, queries_of in classes.items() if not queries_of)
             raise FormatError(f"wikisql-agg: no query with {missing} for {split}; give more")
         rows[split] = [
             (query.question, OPERATORS.index(name))
-            for name, held in classes.items()
-            for query in thinned(held, lambda q: q.question, least)
+            for name, queries_of in classes.items()
+            for query in thin(queries_of, lambda q: q.question, least)
         ]
-    return labelled("wikisql-agg", OPERATORS, rows)
+    return build_labelled("wikisql-agg", OPERATORS, rows)
 
 
 def wikisql_sql(source: Path | None = None) -> Dataset:
@@ -85,13 +85,13 @@ def wikisql_sql(source: Path | None = None) -> Dataset:
     rows = {
         split: [
             (f"columns: {', '.join(query.columns)}\n{query.question}", query.sql)
-            for query in thinned(
+            for query in thin(
                 queries, lambda q: f"{q.table}\n{q.question}", most.get(split, len(queries))
             )
         ]
         for split, queries in _splits("wikisql-sql", source).items()
     }
-    return completing("wikisql-sql", rows, match="sql")
+    return build_completion("wikisql-sql", rows, match="sql")
 
 
 def _splits(task: str, source: Path | None) -> dict[str, list[_Query]]:
@@ -101,7 +101,9 @@ def _splits(task: str, source: Path | None) -> dict[str, list[_Query]]:
     )
     parts = {part: _with_columns(list(_queries(records))) for part, records in found.items()}
     # Both tasks split by one salt: an adapter of one is never tested on what another was taught.
-    return place("wikisql", parts, lambda q: (q.table, " ".join(q.question.casefold().split())))
+    return place_in_splits(
+        "wikisql", parts, lambda q: (q.table, " ".join(q.question.casefold().split()))
+    )
 
 
 def _queries(records: Records) -> Iterator[_Query]:
@@ -109,7 +111,7 @@ def _queries(records: Records) -> Iterator[_Query]:
         if isinstance(record.get("sql"), dict):
             yield _of_hub(where, record)
             continue
-        texts = [text_of(where, record, name) for name in ("question", "sql", "agg", "table")]
+        texts = [read_text(where, record, name) for name in ("question", "sql", "agg", "table")]
         if texts[2] not in OPERATORS:
             raise FormatError(f"{where}: agg {texts[2]!r} is none of {', '.join(OPERATORS)}")
         yield _Query(texts[0], texts[1], texts[2], texts[3], ())
@@ -123,7 +125,7 @@ def _of_hub(where: str, record: Mapping[str, object]) -> _Query:
         operator, key = OPERATORS[sql["agg"]], str(table["id"])
     except (LookupError, TypeError) as error:
         raise FormatError(f"{where}: not a record of WikiSQL: {error!r}") from error
-    question, query = text_of(where, record, "question"), text_of(where, sql, "human_readable")
+    question, query = read_text(where, record, "question"), read_text(where, sql, "human_readable")
     return _Query(question, query, operator, key, columns)
 
 
