@@ -33,13 +33,13 @@ def source_of(tensors):
 
 
 def extent_of(kind, tensors):
-    return kind.extent(source_of(tensors), "m", {name: name for name in tensors})
+    return kind.read_extent(source_of(tensors), "m", {name: name for name in tensors})
 
 
 def made(kind, tensors):
     """Return (B, A), held to what the headers said of them."""
     extent = extent_of(kind, tensors)
-    factors = kind.factors({name: name for name in tensors})(tensors)
+    factors = kind.build_factors({name: name for name in tensors})(tensors)
     B, A = factors.multiplied() if kind is kronecker else factors
     assert (B.shape[0], A.shape[1]) == extent.shape
     assert B.shape[1] == A.shape[0] == extent.rank <= min(extent.shape)

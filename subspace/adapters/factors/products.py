@@ -1,24 +1,22 @@
 """What factors that are multiplied out share: their size, its limit, and a kernel's core.
 
-`hadamard` and `kronecker` make the B and A of a product of small factors exactly. Both have
-
-- ``SLOTS``, the last parts of their tensors' names;
-- ``extent(source, module, slots)``: from slot -> tensor name to an `Extent`, from headers alone;
-- ``factors(slots)``: what `Planned.factors` wants, from tensor name -> tensor to (B, A), float64.
-
-`slots` may hold others, such as an alpha: they are not looked at.
+`hadamard` and `kronecker` make the B and A of a product of small factors exactly. Each is a
+`Product`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from subspace.errors import FormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
+    from subspace.adapters.build import Factors
     from subspace.adapters.source import AdapterSource
 
 # Values of B and A together, 1 GiB in float64: all layers of a 7B model are below it at full rank.
@@ -39,6 +37,20 @@ class Extent:
     tensors: tuple[str, ...]  # that it is made of
     multiplied: int = 2  # how many stored numbers are multiplied in an entry of B or A
     kernel: tuple[int, ...] = ()  # where a tensor shows one: a convolution may be stored flat
+
+
+class Product(Protocol):
+    """What a file of such products holds. `slots` may have others, such as an alpha."""
+
+    @property
+    def SLOTS(self) -> tuple[str, ...]:
+        """The last parts of its tensors' names."""
+
+    def read_extent(self, source: AdapterSource, module: str, slots: Mapping[str, str]) -> Extent:
+        """Read one module's extent off headers alone; `slots` is slot -> tensor name."""
+
+    def build_factors(self, slots: Mapping[str, str]) -> Factors:
+        """Return what `UpdateSpec.factors` wants: tensor name -> tensor to (B, A), float64."""
 
 
 def require_small(source: AdapterSource, module: str, extent: Extent) -> Extent:

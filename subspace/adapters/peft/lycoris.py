@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors import hadamard, kronecker
-from subspace.adapters.factors.products import GAUGE, Extent, require_small, split_matrix
+from subspace.adapters.factors.products import GAUGE, Extent, Product, require_small, split_matrix
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
 from subspace.adapters.peft.methods import (
@@ -41,7 +41,10 @@ TENSOR_SUFFIXES = (".hada_", ".lokr_")
 READS = "as factors of their exact rank, of linear layers and convolutions, with a Tucker core too"
 REFERENCE = "files and merge of `peft`"
 TESTS = ("tests/test_peft_lycoris_adapters.py",)
-_KINDS = {"LOHA": (hadamard, Method.LOHA), "LOKR": (kronecker, Method.LOKR)}
+_KINDS: dict[str, tuple[Product, Method]] = {
+    "LOHA": (hadamard, Method.LOHA),
+    "LOKR": (kronecker, Method.LOKR),
+}
 _SLOTS = frozenset({*hadamard.SLOTS, *kronecker.SLOTS})
 _FIELDS = frozenset({
     "alpha", "rank_dropout", "module_dropout", "use_effective_conv2d", "init_weights",
@@ -71,8 +74,8 @@ def read(source: AdapterSource) -> Adapter:
     alphas, ranks, unsure = apply_patterns(modules.targets, lora)
     planned, disagree, scrambled = [], [], []
     for module, slots in modules.slots.items():
-        extent = kind.extent(source, module, slots)
-        factors = kind.factors(slots)
+        extent = kind.read_extent(source, module, slots)
+        factors = kind.build_factors(slots)
         if kind is kronecker and _is_conv1d(source, slots):
             extent, factors = _conv1d(source, module, slots, extent)
             scrambled.append(module)
