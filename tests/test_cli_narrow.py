@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from subspace.cli.shared.narrow import stacked
 from tests.support.folders import folder, two_models
 from tests.support.samples import R8, R64, ROOT, SEED
+from tests.support.verbs import run
 
 FEW = ("--modules", "*.5.*")
 VERBS = {
@@ -35,11 +36,7 @@ def printed(tmp_path, monkeypatch):
     two_models(tmp_path)
     monkeypatch.chdir(tmp_path)
 
-    def run(verb, width):
-        done = run(*VERBS[verb], env={"COLUMNS": width and str(width)})
-        return done.stdout
-
-    return run
+    return lambda verb, width: run(*VERBS[verb], env={"COLUMNS": width and str(width)}).stdout
 
 
 @pytest.mark.parametrize("width", [60, 40])
