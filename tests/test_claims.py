@@ -378,7 +378,7 @@ def test_a_control_that_agrees_as_much_takes_the_finding_away():
     high = compared(*several([0, 0], first=0.8), names=("r8", "shuffled"))
     top, _ = of_ranks(*several([1, 1], first=0.6, p=1e-30), control=high)
     assert top.verdict == "does not"
-    assert "beyond chance and the control in 0" in top.here
+    assert "above chance and the control in 0" in top.here
     assert "with the control 'shuffled' the count is a median of 0 of 8" in top.here
     low = compared(*several([0, 0], first=0.02), names=("r8", "shuffled"))
     assert of_ranks(*several([1, 1], first=0.6), control=low)[0].verdict == "agrees"
@@ -496,7 +496,7 @@ def test_runs_that_began_with_one_a_leave_open_what_they_learned():
     same = several([8], [8], first=0.9, p=1e-30)
     for claim in (*of_ranks(*same, initial=one), *of_seeds(*same, initial=one)):
         assert claim.verdict == "open"
-        assert "caution: in 2 of 2 modules both began with the same A" in claim.here
+        assert "caution: in 2 of 2 modules both had the same initial A" in claim.here
     few = compared(*several([0, 0, 0], first=0.003), module("layer.0.value", first=1.0))
     shared, _ = of_seeds(*several([2] * 3, [2]), initial=few)
     assert shared.verdict == "agrees"  # one of four; said, and no more
@@ -529,13 +529,13 @@ def over(excess, r, top=38):
 def test_w_is_hardly_in_a_small_update_and_more_in_a_large_one(small, large, verdict):
     found = of_placed(placed(over(small, 8)), placed(over(large, 64), r=64))
     assert found.verdict == verdict, found
-    assert "where chance gives 0.099 (beyond it in 1 of 1 module), and 0." in found.here
+    assert "where chance gives 0.099 (above it in 1 of 1 module), and 0." in found.here
     assert "at r = 64 where chance gives 0.167" in found.here
 
 
 def test_modules_beyond_chance_are_counted_in_figure_8():
     found = of_placed(placed(0.2, None, 0.3, None), placed(0.4, r=64))
-    assert "where chance gives 0.099 (beyond it in 2 of 4 modules), and" in found.here
+    assert "where chance gives 0.099 (above it in 2 of 4 modules), and" in found.here
 
 
 def test_hardly_is_what_the_paper_calls_so_at_its_own_chance_level():
@@ -563,7 +563,7 @@ def test_a_module_without_a_last_cell_is_left_out_of_figure_8_and_counted():
     masked["layer.1.query"].phi[-1, -1] = NAN  # the cell cuts a cluster of W's values
     found = of_placed(masked, placed(0.3, r=64))
     assert found.verdict == "agrees"
-    assert "beyond it in 1 of 1 module; left out as undefined: 1 of 2 modules)" in found.here
+    assert "above it in 1 of 1 module; left out as undefined: 1 of 2 modules)" in found.here
 
 
 # Table 7

@@ -50,7 +50,7 @@ def test_two_adapters_have_a_line_a_module_and_one_for_the_whole(runs):
         assert words[-1] == f"{m['energy']:.3f}"
     assert lines[8].split()[:3] == ["whole", "model", f"{plain['pairs'][0]['cosine']:.3f}"]
     assert "'seed0' and 'seed1' add up" in done.output
-    assert "In 4 of 4 modules the two point the same way beyond chance" in done.output
+    assert "In 4 of 4 modules the two significantly point the same way" in done.output
 
 
 def test_weights_reach_the_sum_and_a_negative_one_the_cosines(runs):

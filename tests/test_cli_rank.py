@@ -28,7 +28,7 @@ def test_the_table_has_every_module_its_ranks_and_the_reasons(runs):
     assert line.split()[1:4] == ["3", "1", "(1-1)"]
     assert line.split()[-1] == "1"
     assert "median over 3 pairs of runs" in done.output
-    assert "In 2 of 2 modules 3 runs share leading directions beyond chance" in done.output
+    assert "In 2 of 2 modules 3 runs share leading directions above chance" in done.output
     assert "Not shown: that this rank does for the task" in done.output
     assert "note: the initial A is not stored with every run" in done.output
 

@@ -74,7 +74,7 @@ def test_shared_directions_carry_their_numbers_and_chance():
         compared(several([2] * 11 + [0], phi11=0.25, p=1e-30)), seeds([1] * 12)
     )
     assert first == (
-        "In 11 of 12 modules 'r8' and 'r64' share leading directions beyond chance (level 0.01): "
+        "In 11 of 12 modules 'r8' and 'r64' share leading directions above chance (level 0.01): "
         "a median of 2 of 8 (range 0 to 2). The median φ(1,1) is 0.25, where chance gives "
         "0.0026 (median p < 1e-12)."
     )
@@ -83,10 +83,10 @@ def test_shared_directions_carry_their_numbers_and_chance():
 @pytest.mark.parametrize(
     ("counts", "start"),
     [
-        ([0, 0, 0, 0], "Nothing beyond chance: in none of 4 modules do 'r8' and 'r64' share"),
+        ([0, 0, 0, 0], "Nothing above chance: in none of 4 modules do 'r8' and 'r64' share"),
         ([1, 0, 0, 0], "Only in 1 of 4 modules"),
         ([1, 1, 0, 0], "In 2 of 4 modules"),  # MOST is reached
-        ([0], "Nothing beyond chance: in none of 1 module do"),
+        ([0], "Nothing above chance: in none of 1 module do"),
     ],
 )
 def test_first_sentence_is_chosen_by_the_fraction_of_modules(counts, start):
@@ -100,11 +100,11 @@ def test_first_directions_that_lean_together_are_not_called_nothing():
     assert first.startswith(
         "In none of 3 modules do 'r8' and 'r64' share a whole leading direction"
     )
-    assert "though the first ones lean together beyond chance in 3. The median" in first
+    assert "though the first ones lean together above chance in 3. The median" in first
     third = describe_similarity(compared(leaning), seeds([0, 0], phi11=0.07, p=1e-7))[2]
     assert "agree in a whole direction in none of 2 modules, though the first ones lean" in third
     barely = several([0] * 4, p=0.004)  # 0.01 of one module, not of four
-    assert describe_similarity(compared(barely), seeds([0]))[0].startswith("Nothing beyond chance")
+    assert describe_similarity(compared(barely), seeds([0]))[0].startswith("Nothing above chance")
 
 
 def at(excess):
@@ -155,7 +155,7 @@ def test_a_full_space_cannot_judge_the_rest():
 @pytest.mark.parametrize(
     ("two_ranks", "two_seeds", "said"),
     [
-        ([2, 2], [0, 0], "agree beyond chance in none of 2 modules, fewer than the two ranks"),
+        ([2, 2], [0, 0], "agree above chance in none of 2 modules, fewer than the two ranks"),
         ([2, 2], [2, 2], "in 2 of 2 modules: a median of 2 of 64 (range 2 to 2), about as many as"),
         ([2, 2], [3, 3], "more than the two ranks (median 3 against 2)"),
         ([2, 3], [2, 2], "about as many as the two ranks (median 2 against 2.5)"),
@@ -165,7 +165,7 @@ def test_a_full_space_cannot_judge_the_rest():
 )
 def test_third_sentence_relates_the_seeds_to_the_ranks(two_ranks, two_seeds, said):
     third = describe_similarity(compared(several(two_ranks)), seeds(two_seeds))[2]
-    assert third.startswith("Two seeds at rank 64 ('r64' and 'r64-seed1') agree beyond chance")
+    assert third.startswith("Two seeds at rank 64 ('r64' and 'r64-seed1') agree above chance")
     assert said in third
     assert "chance gives 0.0026" in third
 
@@ -217,14 +217,14 @@ def test_the_initial_a_is_shown_and_a_common_start_is_cautioned_against():
     assert first.endswith(" Between the initial A the median φ(1,1) was 0.004.")
     one = compared([module("a", phi11=1.0), module("b", phi11=0.004)])
     first = describe_similarity(compared(several([1, 1]), initial=one), seeds([1]))[0]
-    assert "Caution: in 1 of 2 modules both began with the same A" in first
+    assert "Caution: in 1 of 2 modules both had the same initial A" in first
 
 
 def test_a_start_that_agrees_as_a_whole_alone_is_cautioned_against():
     """One seed at two ranks draws the same rows: phi(r_a, r_b) is 1 where phi(1, 1) is not."""
     nested = compared(several([0], phi11=0.01, phi_end=1.0))
     first = describe_similarity(compared(several([1]), initial=nested), seeds([1]))[0]
-    assert "Caution: in 1 of 1 module both began with the same A" in first
+    assert "Caution: in 1 of 1 module both had the same initial A" in first
     full = compared(several([0], phi11=0.01, r_b=D, phi_end=1.0))  # there chance gives 1
     assert "Caution" not in describe_similarity(compared(several([1]), initial=full), seeds([1]))[0]
 

@@ -360,7 +360,7 @@ def test_random_adapters_are_within_chance_through_the_whole_function():
     first, second, third = describe_interference(result)
     assert "'s1' and 's2' leave each other alone" in first
     assert "no more than independent random updates would meet" in first
-    assert "In 0 of 300 modules the two point the same way beyond chance, in 0 against" in second
+    assert "In 0 of 300 modules the two significantly point the same way, in 0 against" in second
     assert "Not shown" in third
 
 
@@ -498,7 +498,7 @@ def test_the_same_initial_A_is_warned_of():
     result = interference(began)
     assert result.same_initial == (SharedInitial(("a", "b"), 1),)
     assert "a and b have the same initial A in 1 of 1 modules" in result.notes[0]
-    assert "caution: 1 of 1 pair began with the same A" in describe_interference(result)[2]
+    assert "caution: 1 of 1 pair had the same initial A" in describe_interference(result)[2]
     assert result.to_dict()["same_initial"] == [{"adapters": ["a", "b"], "modules": 1}]
 
 
@@ -546,7 +546,7 @@ def merged(cosine, *, norms=(1.0, 1.0), names=("a", "b")):
 def test_the_first_sentence_names_what_a_merge_does(cosine, words):
     first, second, _ = describe_interference(merged(cosine))
     assert first.startswith(f"Merged, {words}")
-    assert ("beyond chance" in first) == (cosine != 0)
+    assert ("significant" in first) == (cosine != 0)
     assert f"In {20 * (cosine > 0)} of 20 modules" in second
     assert f"in {20 * (cosine < 0)} against each other" in second
     assert first.endswith(".")
@@ -566,7 +566,7 @@ def test_of_many_adapters_the_extremes_are_named():
     first, second, _ = describe_interference(interference(adapters, weights=[1, -1, 1]))
     assert "'a', 'b' and 'c' partly cancel" in first
     assert second.startswith("Of 3 pairs 'a' and 'b' (-1.00, by chance 0 ± 0.041) have the lowest")
-    assert "of 3 meetings in a module 0 point the same way beyond chance and 1 against" in second
+    assert "of 3 meetings in a module 0 significantly point the same way and 1 against" in second
 
 
 def test_beyond_chance_yet_too_little():
@@ -577,7 +577,7 @@ def test_beyond_chance_yet_too_little():
     assert result.pairs[0].p < 1e-3
     first = describe_interference(result)[0]
     assert "leave each other alone" in first
-    assert "beyond chance, yet too little to matter" in first
+    assert "significant, yet too little to matter" in first
 
 
 def test_no_module_is_said():

@@ -378,7 +378,7 @@ def test_the_same_initial_a_is_warned_of():
     (note,) = (n for n in result.notes if n.startswith("caution"))
     assert "a and b have the same initial A in 1 of 1 modules" in note
     assert "side delta-A" in note
-    assert "caution: 1 of 3 pairs of runs began with the same A" in describe_rank(result)[1]
+    assert "caution: 1 of 3 pairs of runs had the same initial A" in describe_rank(result)[1]
     assert result.to_dict()["same_initial"] == [["a", "b"]]
 
 
@@ -460,7 +460,7 @@ def of(*modules, recommended=3, adapters=("s0", "s1", "s2")):
 def test_the_sentence_names_the_modules_that_need_more():
     result = of(*(module(f"h.{n}.q", k) for n, k in enumerate((0, 1, 3, 6))))
     said, not_shown = describe_rank(result)
-    assert said.startswith("In 3 of 4 modules 3 runs share leading directions beyond chance")
+    assert said.startswith("In 3 of 4 modules 3 runs share leading directions above chance")
     assert "a median of 2 (range 0 to 6; side in, level 0.01)" in said
     assert "Rank 3 is enough for what they share in 3 of them (not in h.3.q 6)" in said
     assert "not shown: that this rank does for the task" in not_shown.lower()
@@ -468,7 +468,7 @@ def test_the_sentence_names_the_modules_that_need_more():
 
 def test_the_sentence_where_nothing_is_shared():
     said, _ = describe_rank(of(module(replicable=0), recommended=1))
-    assert said.startswith("In none of 1 module do 3 runs share a leading direction beyond chance")
+    assert said.startswith("In none of 1 module do 3 runs share a leading direction above chance")
     assert "nothing here speaks for a rank above 1" in said
 
 

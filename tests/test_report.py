@@ -197,7 +197,7 @@ def test_runs_of_one_configuration_have_a_replicable_rank():
     two_seeds = describe_similarity(found.pairs[0], found.pairs[2])[2]
     assert found.findings[2] == two_seeds
     assert two_seeds.startswith(
-        f"Two seeds at rank 64 ({NAMES[1]!r} and {NAMES[2]!r}) agree beyond chance"
+        f"Two seeds at rank 64 ({NAMES[1]!r} and {NAMES[2]!r}) agree above chance"
     )
     assert report(runs[1:]).findings[2] == describe_rank(wanted)[0]  # the pair of seeds
     (_, _, third) = report(runs[:2]).findings

@@ -187,10 +187,10 @@ def test_json_names_every_file_and_repeats_the_page(made, told):
     small, large = ([m["rank"] for m in table["modules"]] for table in told["table7"])
     assert (small, large) == ([8] * 4, [16] * 4)  # of r = 64, what the matrices have room for
     for pair in told["shared"]:
-        start = pair["start"]
+        initial = pair["initial"]
         line = f"| {' and '.join(pair['runs'])} | {pair['sides']['A']['phi']:.3f}; "
         assert line in page
-        assert f"| {start['phi']:.3f}; {start['agreeing']:g} |\n" in page
+        assert f"| {initial['phi']:.3f}; {initial['agreeing']:g} |\n" in page
 
 
 def test_csv_has_the_same_numbers(made, world, told):
@@ -207,8 +207,8 @@ def test_csv_has_the_same_numbers(made, world, told):
     assert means == [row["mean"] for row in told["table6"]["rows"]]
     factors = [float(r["value"]) for r in rows if r["quantity"] == "factor"]
     assert factors == [m["factor"] for table in told["table7"] for m in table["modules"]]
-    start = [r for r in rows if r["quantity"] == "phi(1,1), initial A"]
-    assert [float(r["value"]) for r in start] == [p["start"]["phi"] for p in told["shared"]]
+    initial = [r for r in rows if r["quantity"] == "phi(1,1), initial A"]
+    assert [float(r["value"]) for r in initial] == [p["initial"]["phi"] for p in told["shared"]]
 
 
 def page_of(out):

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import modules, tail, told
+from subspace.findings.numbers import modules, tail, write_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def describe_amplification(results: Sequence[Amplification]) -> str:
         close = "nothing was added, so there is nothing to amplify"
     else:
         close = "large as the factors are, a random update of that size has the same"
-    return printable(told(f"of W's directions, {parts[0]}", *parts[1:], close))
+    return printable(write_sentences(f"of W's directions, {parts[0]}", *parts[1:], close))
 
 
 @dataclass(frozen=True)

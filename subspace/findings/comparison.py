@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from subspace.results import ModuleSimilarity, Similarity
 
-# Excess of phi between two initial A from which they are called one start.
-SAME_START = 0.9
+# Excess of phi between two initial A from which they are called the same.
+SAME_INITIAL = 0.9
 
 
 def defined(similarity: Similarity) -> list[ModuleSimilarity]:
@@ -39,9 +39,9 @@ def names(similarity: Similarity) -> tuple[str, str]:
 
 
 def near(similarity: Similarity, found: Sequence[ModuleSimilarity]) -> int:
-    """Count the modules whose phi(1, 1) alone is beyond chance, by Bonferroni over modules.
+    """Count the modules whose phi(1, 1) alone is above chance, by Bonferroni over modules.
 
-    Two first directions may lean together far beyond chance, 1/d, and still lie too little within
+    Two first directions may lean together far above chance, 1/d, and still lie too little within
     all of the other's, r/d, to count as agreeing.
     """
     return sum(bool(m.pvalue[0, 0] <= similarity.level / len(found)) for m in found)
@@ -121,23 +121,23 @@ def control(similarity: Similarity) -> str:
     return f"; with the control {name} the count is {spread(found)}, and {first(found)}"
 
 
-def started_alike(similarity: Similarity) -> tuple[int, int]:
-    """Count the modules where both began with one A, and all whose initial A are stored."""
+def count_same_initial(similarity: Similarity) -> tuple[int, int]:
+    """Count the modules where both had one initial A, and all whose initial A are stored."""
     found = [] if similarity.initial is None else defined(similarity.initial)
-    return sum(_closest(m) >= SAME_START for m in found), len(found)
+    return sum(_closest(m) >= SAME_INITIAL for m in found), len(found)
 
 
-def start(similarity: Similarity) -> str:
-    """Say whether the two runs began with one A: the same seed and rank do, in peft."""
+def describe_initial(similarity: Similarity) -> str:
+    """Say whether the two runs had one initial A: the same seed and rank do, in peft."""
     if similarity.initial is None:
         return ""
-    same, of = started_alike(similarity)
+    same, of = count_same_initial(similarity)
     if not of:
         return "; the initial A is undefined"
     phi = Middle.of(m.phi[0, 0] for m in defined(similarity.initial))
     if same:
         return (
-            f"; caution: in {same} of {modules(of)} both began with the same A "
+            f"; caution: in {same} of {modules(of)} both had the same initial A "
             f"(median initial φ(1,1) {phi}), so that agreement there need not be learned"
         )
     return f"; between the initial A the median φ(1,1) was {phi}"

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import modules, number, told
+from subspace.findings.numbers import modules, number, write_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,13 +37,13 @@ def describe_interference(result: Interference) -> tuple[str, str, str]:
     tuple of three str
         (1) Whether the merge adds up, cancels or leaves the adapters alone over the whole model,
         what each of them keeps, and whether one drowns the others. (2) In how many modules two
-        point the same way, or against each other, beyond chance, and from where to where the
+        point the same way, or against each other, significantly, and from where to where the
         energy of modules ranges. (3) What none of this shows. One printable line each.
 
     Notes
     -----
     A merge adds up where its energy over the sum of the adapters' energies is above 1.05, and
-    cancels below 0.95, once the cosine of a pair over the whole model is beyond chance (its p at
+    cancels below 0.95, once the cosine of a pair over the whole model is significant (its p at
     most the level over the number of pairs). Modules count at a false discovery rate of the level.
 
     >>> from subspace.results import Interference
@@ -55,17 +55,17 @@ def describe_interference(result: Interference) -> tuple[str, str, str]:
     return printable(said[0]), printable(said[1]), printable(said[2])
 
 
-def verdict(energy: float) -> str:
+def name_effect(energy: float) -> str:
     """Name what a merge of this energy does.
 
-    >>> verdict(1.3), verdict(0.4), verdict(1.01)
+    >>> name_effect(1.3), name_effect(0.4), name_effect(1.01)
     ('adds up', 'cancels', 'leaves alone')
     """
     return "adds up" if energy > 1 + ALONE else "cancels" if energy < 1 - ALONE else "leaves alone"
 
 
-def beyond(result: Interference) -> bool:
-    """Whether the cosine of any pair over the whole model is beyond chance (Bonferroni)."""
+def is_significant(result: Interference) -> bool:
+    """Tell whether the cosine of any pair over the whole model is significant (Bonferroni)."""
     return any(pair.p <= result.level / len(result.pairs) for pair in result.pairs)
 
 
@@ -74,27 +74,27 @@ def _merge(result: Interference) -> str:
         if not any(result.norms):
             return "Undefined: every update is exactly zero, so that nothing is merged."
         return "Undefined: the terms of B A cancel so far that rounding leaves the energy open."
-    does = verdict(result.energy)
+    does = name_effect(result.energy)
     names = _listed([f"'{name}'" for name in result.adapters])
     what = {
         "adds up": f"{names} add up",
         "cancels": f"{names} partly cancel",
         "leaves alone": f"{names} leave each other alone",
-    }[does if beyond(result) else "leaves alone"]
+    }[does if is_significant(result) else "leaves alone"]
     energy = f"{number(result.energy)} times the sum of their energies"
     level = f"{energy} (1 ± {result.energy_std:.2g} by chance)"
-    if not beyond(result):
+    if not is_significant(result):
         close = "no more than independent random updates would meet"
     elif does == "leaves alone":
-        close = "beyond chance, yet too little to matter"
+        close = "significant, yet too little to matter"
     else:
-        close = "beyond chance"
+        close = "significant"
     along = ", ".join(
         f"{number(k)} × {name!r} (weight {w:g})"
         for name, k, w in zip(result.adapters, result.kept, result.weights, strict=True)
         if not math.isnan(k)
     )
-    return told(
+    return write_sentences(
         f"merged, {what}: the energy of the sum is {level}, {close}",
         f"along each one's own update it goes {along}{_loud(result)}",
     )
@@ -115,7 +115,7 @@ def _modules(result: Interference) -> str:
     if len(known) == 1:
         one = known[0]
         said = (
-            f"In {one.same} of {modules(one.modules)} the two point the same way beyond chance, in "
+            f"In {one.same} of {modules(one.modules)} the two significantly point the same way, in "
             f"{one.opposite} against each other; over the whole model their cosine is "
             f"{number(one.cosine)}, where chance gives 0 ± {one.null_std:.2g}"
         )
@@ -124,14 +124,14 @@ def _modules(result: Interference) -> str:
         said = (
             f"Of {len(known)} pairs {_named(ordered[0])} have the lowest cosine and "
             f"{_named(ordered[-1])} the highest; of {sum(p.modules for p in known)} meetings in a "
-            f"module {sum(p.same for p in known)} point the same way beyond chance and "
+            f"module {sum(p.same for p in known)} significantly point the same way and "
             f"{sum(p.opposite for p in known)} against each other"
         )
     said += f" (level {result.level:g}, Benjamini-Hochberg over modules)"
     energies = sorted((m.energy, name) for name, m in result.items() if m.energy == m.energy)
     low, high = energies[0], energies[-1]
-    cancelling = sum(verdict(e) == "cancels" for e, _ in energies)
-    adding = sum(verdict(e) == "adds up" for e, _ in energies)
+    cancelling = sum(name_effect(e) == "cancels" for e, _ in energies)
+    adding = sum(name_effect(e) == "adds up" for e, _ in energies)
     energy = (
         f"the energy falls below {1 - ALONE:g} in {cancelling} and exceeds {1 + ALONE:g} in "
         f"{adding} of {modules(len(energies))}"
@@ -140,7 +140,7 @@ def _modules(result: Interference) -> str:
         energy += f", from {number(low[0])} ({low[1]}) to {number(high[0])} ({high[1]})"
     out = sum(all(math.isnan(pair.cosine) for pair in m.pairs) for m in result.values())
     left = f"left out as undefined: {out} of {modules(len(result))}" if out else ""
-    return told(said, energy, left)
+    return write_sentences(said, energy, left)
 
 
 def _named(pair: WholePair) -> str:
@@ -166,7 +166,7 @@ def _open(result: Interference) -> str:
     same = sum(bool(pair.modules) for pair in result.same_initial or ())
     caution = (
         f"; caution: {same} of {len(result.pairs)} pair{'' if len(result.pairs) == 1 else 's'} "
-        "began with the same A, which widens what chance gives"
+        "had the same initial A, which widens what chance gives"
         if same
         else ""
     )

@@ -85,10 +85,10 @@ def tail(count: int, of: int, chance: float) -> float:
     )
 
 
-def told(*parts: str) -> str:
+def write_sentences(*parts: str) -> str:
     """Write a finding and what stands beside it as sentences, a part each; empty ones left out.
 
-    >>> told("they agree in 3 of 4 modules", "", "; left out: 2")
+    >>> write_sentences("they agree in 3 of 4 modules", "", "; left out: 2")
     'They agree in 3 of 4 modules. Left out: 2.'
     """
     clean = [part.removeprefix("; ") for part in parts if part]

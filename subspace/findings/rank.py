@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import modules, told
+from subspace.findings.numbers import modules, write_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ def _result(result: Rank) -> str:
     at = f"side {result.side}, level {result.level:g}"
     if not some:
         said = (
-            f"In none of {modules(len(known))} do {runs} share a leading direction beyond chance "
+            f"In none of {modules(len(known))} do {runs} share a leading direction above chance "
             f"({at}), though {_spectrum(known)}: nothing here speaks for a rank above 1"
         )
     else:
@@ -78,7 +78,7 @@ def _result(result: Rank) -> str:
         )
     out = len(result) - len(known)
     left = f"left out as undefined: {out} of {modules(len(result))}" if out else ""
-    return told(said, _recommended(result, known) if some else "", left)
+    return write_sentences(said, _recommended(result, known) if some else "", left)
 
 
 def _spectrum(known: Iterable[ModuleRank]) -> str:
@@ -123,8 +123,8 @@ def _open(result: Rank) -> str:
     same = len(result.same_initial)
     pairs = len(result.pairs)
     caution = (
-        f"; caution: {same} of {pairs} pair{'' if pairs == 1 else 's'} of runs began with the same "
-        "A, which they then share unlearned"
+        f"; caution: {same} of {pairs} pair{'' if pairs == 1 else 's'} of runs had the same "
+        "initial A, which they then share unlearned"
         if same
         else ""
     )

@@ -15,16 +15,16 @@ from subspace.findings.comparison import (
     control,
     counts,
     defined,
+    describe_initial,
     first,
     left_out,
     names,
     near,
     spread,
-    start,
     undefined,
     whole,
 )
-from subspace.findings.numbers import Middle, modules, told
+from subspace.findings.numbers import Middle, modules, write_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def describe_similarity(ranks: Similarity, seeds: Similarity) -> tuple[str, str,
     Returns
     -------
     tuple of three str
-        (1) How many leading directions the two ranks share beyond chance, and phi(1, 1). With a
+        (1) How many leading directions the two ranks share above chance, and phi(1, 1). With a
         control or initial A in `ranks`, what those give. (2) Whether the directions after those
         agree, and phi of all against all. (3) How many directions the two seeds share, and
         whether more than the ranks do. One printable line each; modules left out are counted.
@@ -83,20 +83,22 @@ def _shared(ranks: Similarity) -> str:
     if not some and (lean := near(ranks, found)):
         said = (
             f"In none of {modules(len(found))} do {a} and {b} share a whole leading direction "
-            f"(level {ranks.level:g}), though the first ones lean together beyond chance in {lean}"
+            f"(level {ranks.level:g}), though the first ones lean together above chance in {lean}"
         )
     elif not some:
         said = (
-            f"Nothing beyond chance: in none of {modules(len(found))} do {a} and {b} share a "
+            f"Nothing above chance: in none of {modules(len(found))} do {a} and {b} share a "
             f"leading direction (level {ranks.level:g})"
         )
     else:
         only = "Only in" if some < MOST * len(found) else "In"
         said = (
             f"{only} {some} of {modules(len(found))} {a} and {b} share leading directions "
-            f"beyond chance (level {ranks.level:g}): {spread(found)}"
+            f"above chance (level {ranks.level:g}): {spread(found)}"
         )
-    return told(said, first(found), control(ranks), start(ranks), left_out(ranks, found))
+    return write_sentences(
+        said, first(found), control(ranks), describe_initial(ranks), left_out(ranks, found)
+    )
 
 
 def _rest(ranks: Similarity) -> str:
@@ -107,7 +109,9 @@ def _rest(ranks: Similarity) -> str:
     after = whole(ranks, found), left_out(ranks, found)
     rest = Rest.of(found)
     if not rest.shares:
-        return told(f"no direction of {a} is left over: all of them agree with {b}", *after)
+        return write_sentences(
+            f"no direction of {a} is left over: all of them agree with {b}", *after
+        )
     beyond = Middle.of(rest.excesses).value
     if math.isnan(beyond):
         verdict = "cannot be judged, for they fill the space in which they are compared"
@@ -121,7 +125,7 @@ def _rest(ranks: Similarity) -> str:
         verdict = "agree too"
     which = "Beyond those" if any(counts(found)) else "Taken one by one"
     said = f"{which} the directions of {a} {verdict}: the share of one that lies within {b} {rest}"
-    return told(said, *after)
+    return write_sentences(said, *after)
 
 
 def _seeds(seeds: Similarity, ranks: Similarity) -> str:
@@ -135,14 +139,16 @@ def _seeds(seeds: Similarity, ranks: Similarity) -> str:
     said = f"Two seeds {at} ({a} and {b}) agree "
     if not some:
         close = near(seeds, found)
-        lean = f", though the first ones lean together beyond chance in {close}" if close else ""
-        how = "in a whole direction" if close else "beyond chance"
+        lean = f", though the first ones lean together above chance in {close}" if close else ""
+        how = "in a whole direction" if close else "above chance"
         said += f"{how} in none of {modules(len(found))}{lean}"
     else:
         only = "only in" if some < MOST * len(found) else "in"
-        said += f"beyond chance {only} {some} of {modules(len(found))}: {spread(found)}"
+        said += f"above chance {only} {some} of {modules(len(found))}: {spread(found)}"
     said += _relation(found, defined(ranks))
-    return told(said, first(found), control(seeds), start(seeds), left_out(seeds, found))
+    return write_sentences(
+        said, first(found), control(seeds), describe_initial(seeds), left_out(seeds, found)
+    )
 
 
 def _relation(seeds: Sequence[ModuleSimilarity], ranks: Sequence[ModuleSimilarity]) -> str:

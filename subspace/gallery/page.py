@@ -47,7 +47,7 @@ def write_page(
     """Write README.md into `out`."""
     findings = results.findings
     writes = _writes(trained)
-    shared_by_seed = "the order of texts" if writes else "their head's start and the order of texts"
+    shared_by_seed = "the order of texts" if writes else "the initial head and the order of texts"
     pages = (
         _head(trained, runs, commands),
         _section(
@@ -70,7 +70,7 @@ def write_page(
         _figures(drawn, "figure4.png", "figure7.png", "rank.png"),
         _section(
             "Learned or inherited?",
-            "Medians over modules of φ(1, 1) and of the leading directions that agree beyond "
+            "Medians over modules of φ(1, 1) and of the leading directions that agree above "
             f"chance. Runs of one seed share {shared_by_seed}"
             + ("; runs on shuffled labels saw the texts, not the task." if runs.controls else "."),
             markdown_table(*_shared(results.shared)),

@@ -56,7 +56,7 @@ def check_claims(
     table7
         Table 7 of adapters of ascending rank, each module at its full rank.
     moved
-        As `ranks` on side delta-A, without the start of A; None if that is not known.
+        As `ranks` on side delta-A, without initial A; None if that is not stored.
 
     Returns
     -------

@@ -11,15 +11,15 @@ from subspace.findings.claims.verdicts import at_rank
 from subspace.findings.comparison import (
     Rest,
     control,
+    count_same_initial,
     counts,
     defined,
+    describe_initial,
     end,
     first,
     left_out,
     names,
     spread,
-    start,
-    started_alike,
     undefined,
     whole,
 )
@@ -46,7 +46,7 @@ def check_top_directions(ranks: Similarity) -> Claim:
     """Figure 3: the first directions of two ranks agree, phi(1, 1) > 0.5.
 
     Agrees where that holds in half of the modules and a control has less; in part where it does in
-    some, and phi(1, 1) is in half of them beyond chance (Bonferroni over modules) and above the
+    some, and phi(1, 1) is in half of them above chance (Bonferroni over modules) and above the
     control's median.
 
     >>> from subspace.results import Similarity
@@ -75,7 +75,7 @@ def check_top_directions(ranks: Similarity) -> Claim:
     a, b = names(ranks)
     than = "chance" if math.isnan(base) else "chance and the control"
     here = (
-        f"φ(1,1) of {a} and {b} is above {FIGURE3:g} in {far} of {modules(len(found))}, and beyond "
+        f"φ(1,1) of {a} and {b} is above {FIGURE3:g} in {far} of {modules(len(found))}, and above "
         f"{than} in {beyond} (level {ranks.level:g} over them); {first(found)}{control(ranks)}"
     )
     return _closed("Figure 3", paper, here, verdict, ranks, found)
@@ -126,16 +126,16 @@ def check_further_directions(ranks: Similarity, moved: Similarity | None = None)
         whole_too = sum((m.agreeing or 0) >= MOST * m.numerical_rank_a for m in learned)
         here += f"; of what A moved by (side delta-A) they share {spread(learned)}"
         if verdict == "agrees" and whole_too >= MOST * len(learned):
-            # Side A holds the start that each run keeps: what is noise there may be that alone.
+            # Side A holds the initial A that each run keeps: what is noise there may be that alone.
             verdict = "in part"
-            here += ", so that what they do not share is their start rather than noise of training"
+            here += ", so that what they do not share is initial A rather than noise of training"
     return _closed("Figure 3", paper, here, verdict, ranks, found)
 
 
 def check_two_seeds(seeds: Similarity) -> Claim:
     """Figure 4: two seeds share directions, random matrices none.
 
-    Agrees where at least half of the modules share one beyond chance, in part where some do.
+    Agrees where at least half of the modules share one above chance, in part where some do.
 
     >>> from subspace.results import Similarity
     >>> check_two_seeds(Similarity(("r64", "r64-seed1"), "A", {}, 0.01)).verdict
@@ -216,7 +216,7 @@ class _Placed:
         ranks = [m.rank_b for m in found]
         words = (
             f"{median(phi):.3f} at {at_rank(ranks)} where chance gives {median(chance):.3f} "
-            f"(beyond it in {beyond} of {modules(len(found))}"
+            f"(above it in {beyond} of {modules(len(found))}"
             f"{left_out(placed, found)})"
         )
         over = Middle.of(excess(p, c) for p, c in zip(phi, chance, strict=True)).value
@@ -277,7 +277,7 @@ def _closed(
 ) -> Claim:
     """Add what was left out; two runs that began with one A leave open what they learned."""
     here += left_out(similarity, found)
-    same, of = started_alike(similarity)
+    same, of = count_same_initial(similarity)
     if same and same >= MOST * of:
-        return Claim(where, paper, here + start(similarity), "open")
-    return Claim(where, paper, here + (start(similarity) if same else ""), verdict)
+        return Claim(where, paper, here + describe_initial(similarity), "open")
+    return Claim(where, paper, here + (describe_initial(similarity) if same else ""), verdict)

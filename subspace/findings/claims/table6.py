@@ -164,8 +164,8 @@ def _judge_enough(curve: _Curve, found: NearlyEnough, rank: int) -> tuple[str, V
         words += f"; r = {small} is {_points(*behind[small])} points behind"
     else:
         return words, "open" if unknown else "does not"
-    told = error <= TELLS * curve.gain[0]
-    return (words, verdict) if told else (f"{words}; {_TOO_WIDE}", "open")
+    sure = error <= TELLS * curve.gain[0]
+    return (words, verdict) if sure else (f"{words}; {_TOO_WIDE}", "open")
 
 
 _OPEN: Verdict = "open"
