@@ -39,7 +39,7 @@ def test_two_adapters_have_a_line_a_module_and_one_for_the_whole(runs):
         "interference in seed0 + seed1: what a merge by weighted sum of delta W would do"
     )
     assert lines[1] == "modules of enc"
-    assert lines[2].split()[:4] == ["module", "cos", "chance", "p"]
+    assert lines[2].split()[:5] == ["module", "cos", "null", "std", "p"]
     plain = strictly(run("interference", *runs[:2], "--json"))
     for line, m in zip(lines[4:8], plain["modules"], strict=True):
         pair = m["pairs"][0]
@@ -77,7 +77,7 @@ def test_three_adapters_have_a_line_a_pair_and_the_modules_that_cancel_most(runs
     assert "modules of lowest energy, 4 of 4" in output
     energies = [float(line.split()[1]) for line in lines[10:14]]
     assert energies == sorted(energies)
-    assert "same, opposite: modules beyond chance" in output
+    assert "same: modules that are significant" in output
     each = run("interference", *runs, "--all").output
     assert sum(line.startswith(("0.", "1.")) for line in each.splitlines()) == 12
 
@@ -108,7 +108,7 @@ def test_untrained_is_null_in_json_empty_in_csv_and_a_dash(runs, tmp_path):
 
 def test_tables_for_model_cards_and_papers(runs):
     lines = run("interference", *runs[:2], "--markdown").stdout.splitlines()
-    assert lines[0].startswith("| module | cos | chance | p |")
+    assert lines[0].startswith("| module | cos | null std | p |")
     assert lines[2].startswith("| enc.0.query |")
     assert lines[-1].startswith("| whole model |")
     latex = run("interference", *runs, "--latex").stdout

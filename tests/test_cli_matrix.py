@@ -80,7 +80,7 @@ def test_csv_is_one_line_a_pair(runs):
     for row, pair in zip(rows, plain["pairs"], strict=True):
         assert [row["a"], row["b"]] == pair["adapters"]
         assert float(row["value"]) == pair["value"]
-        assert int(row["beyond"]) == pair["beyond"]
+        assert int(row["significant"]) == pair["significant"]
         assert row["same_initial"] == ""
 
 

@@ -53,11 +53,11 @@ def test_tables_for_model_cards_and_papers(pair):
         x for x in run("similarity", *pair).output.splitlines() if x.startswith("query")
     ).split()
     markdown = run("similarity", *pair, "--markdown").stdout.splitlines()
-    assert markdown[0] == "| module | φ(1,1) | chance | p | φ(2,3) | chance | agree |"
+    assert markdown[0] == "| module | φ(1,1) | null mean | p | φ(2,3) | null mean | agree |"
     assert len(markdown) == 4
     assert markdown[2].replace("|", "").split() == [f"enc.0.{shown[0]}", *shown[1:]]
     latex = run("similarity", *pair, "--latex").stdout.splitlines()
-    assert latex[2].startswith(r"  module & $\varphi$(1,1) & chance & p &")
+    assert latex[2].startswith(r"  module & $\varphi$(1,1) & null mean & p &")
     assert latex[4].replace("&", "").split()[:-1] == [f"enc.0.{shown[0]}", *shown[1:]]
 
 
@@ -216,7 +216,9 @@ def test_a_rank_deficient_module_says_so(pair, tmp_path):
 
     other = folder(tmp_path / "other", change=flatten)
     output = run("similarity", other, pair[1]).output
-    assert "note: enc.0.query: numerical rank 1 of 2 in other, undefined beyond" in output
+    assert (
+        "note: enc.0.query, enc.0.value: numerical rank 1 of 2 in other, undefined beyond" in output
+    )
     assert "0/1" in output
 
 

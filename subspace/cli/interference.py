@@ -98,7 +98,8 @@ def show(result: Interference, *, by_pairs: bool) -> None:
     main = result.pairs_table() if by_pairs else result.table()
     show_table(replace(main, legend=(), notes=()))
     if by_pairs:
-        show_table(replace(result.lowest_energies(LISTED), legend=()))
+        lowest = result.lowest_energies(LISTED).shortened()
+        show_table(replace(lowest, above="", legend=()))
     shares = result.shares_table()
     show_table(replace(shares, legend=(*main.legend, *shares.legend)))
     for sentence in describe_interference(result):

@@ -123,10 +123,9 @@ class Result(Part):
 
     def remarks(self) -> Sequence[str]:
         """Return what else a reader must know: the notes of modules, and those of the whole."""
-        modules = getattr(self, "modules", None)
-        noted = isinstance(modules, Mapping) and "note" in described(self.of_rows)
-        of_modules = module_notes(modules) if noted and isinstance(modules, Mapping) else []
-        return [*of_modules, *getattr(self, "notes", ())]
+        modules = getattr(self, "modules", {})
+        noted = {name: part for name, part in modules.items() if getattr(part, "note", "")}
+        return [*module_notes(noted), *getattr(self, "notes", ())]
 
     def table(self) -> Table:
         """Return the table that a terminal, a notebook, Markdown, LaTeX and the report show."""

@@ -372,7 +372,9 @@ class Interference(ByModule[ModuleInterference]):
         """Say which sum interferes."""
         pairs = zip(self.weights, self.adapters, strict=True)
         terms = [name if weight == 1 else f"{weight:g} x {name}" for weight, name in pairs]
-        return f"interference in {' + '.join(terms)}: what a merge by weighted sum of dW would do"
+        return (
+            f"interference in {' + '.join(terms)}: what a merge by weighted sum of delta W would do"
+        )
 
     def columns(self) -> Sequence[Column]:
         """Cosine and overlaps of two adapters in one module, each beside its null."""
