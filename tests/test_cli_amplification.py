@@ -92,7 +92,7 @@ def test_untrained_is_no_error(tmp_path):
                 tensors[key][:] = 0
 
     done = amplified(folder(tmp_path / "a", change=untrained), base(tmp_path / "model"))
-    assert "note: enc.0.query: untrained" in done.output
+    assert "note: enc.0.query, enc.0.value: untrained" in done.output
 
 
 def test_another_models_base(pair, tmp_path):
@@ -207,7 +207,10 @@ def test_a_zero_w_is_a_row_with_its_reason_once(pair, tmp_path):
             tensor[:] = 0
 
     done = amplified(pair[0], base(tmp_path / "zero", change=erase), "--ranks", "1-2")
-    assert done.stdout.count("note: enc.0.query: W is exactly zero: nothing to amplify") == 1
+    assert (
+        done.stdout.count("note: enc.0.query, enc.0.value: W is exactly zero: nothing to amplify")
+        == 1
+    )
 
 
 def test_draws_on_request(pair):

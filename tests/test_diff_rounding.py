@@ -185,7 +185,7 @@ def test_it_is_said_of_every_module(tmp_path, dtype):
     after = {"q.weight": W.to(dtype), "k.weight": (W + low_rank(40, 50, 2, size=1)).to(dtype)}
     stored = write(tmp_path / "stored", after, dtype=None)
     result = subspace.diff(base, stored, rank=4)
-    assert (result["q"].real, result["q"].held) == (0, "0")
+    assert (result["q"].real, result["q"].real_text) == (0, "0")
     assert "no direction is beyond what storing the numbers rounds away" in result["q"].note
     assert (result["k"].real, result["k"].more) == (2, False)
     assert "2 of 4 directions are beyond the rounding" in result["k"].note
@@ -210,7 +210,7 @@ def test_when_all_that_were_asked_for_are_real_there_may_be_more(tmp_path, monke
     base = write(tmp_path / "base", {"q.weight": W})
     tuned = write(tmp_path / "tuned", {"q.weight": W + low_rank(60, 60, 9)}, dtype=torch.float32)
     found = subspace.diff(base, tuned, rank=4)["q"]
-    assert (found.real, found.more, found.held) == (4, True, "≥4")
+    assert (found.real, found.more, found.real_text) == (4, True, "≥4")
 
 
 def test_panels_do_not_matter(monkeypatch):

@@ -102,6 +102,11 @@ class ModuleDiff(Part):
         """|delta W|_F / |W|_F; NaN where W is zero."""
         return self.delta_norm / self.w_norm if self.w_norm else math.nan
 
+    @property
+    def real_text(self) -> str:
+        """How many directions are real, at least where more may be."""
+        return f"{'≥' if self.more else ''}{number(self.real)}"
+
     def to_row(self) -> dict[str, Any]:
         """Return one flat row; ``sigma_1`` is the first singular value."""
         return super().to_row() | {"sigma_1": float(self.sigma[0]) if self.rank else None}
@@ -204,7 +209,7 @@ class Diff(ByModule[ModuleDiff]):
             *map(Column, names),
             Column("sigma", value=lambda m: float(m.sigma[0]) if m.rank else None),
             *map(Column, ("energy", "stable", "rounding")),
-            Column("real", text=lambda m: f"{'≥' if m.more and m.real else ''}{number(m.real)}"),
+            Column("real", text=lambda m: m.real_text),
         ]
 
     def legend(self) -> Sequence[str]:

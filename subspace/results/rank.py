@@ -174,6 +174,8 @@ class Rank(ByModule[ModuleRank]):
         """Say at which level directions agree, and what the ranks of the spectrum are over."""
         runs = ", median over the runs" if len(self.adapters) > 1 else ""
         level = f"above chance: level {self.level:g}, Benjamini-Hochberg over {len(self)} modules"
+        if len(self.pairs) > 1:
+            level += f", median over {len(self.pairs)} pairs of runs (range)"
         return [
             *([level] if self.pairs else []),
             f"stable to 99%: ranks of the spectrum of delta W{runs}; %: directions with that "

@@ -150,7 +150,7 @@ def make_table(
         heads=tuple(heads),
         rows=(*cells, *([] if total is None else [tuple(total)])),
         left=left,
-        legend=(*meanings, *legend),
+        legend=(*meanings, *legend) if cells else (),
         notes=tuple(notes),
     )
 
