@@ -110,7 +110,9 @@ def test_indented_commands_have_the_options_that_the_verbs_have(page):
     for line in re.findall(r"^    subspace (.*)$", page.read_text(), flags=re.MULTILINE):
         words = line.split(" | ")[0].split(" > ")[0].split()
         assert words[0] in VERBS, line
-        known = {o for p in main.get_command(None, words[0]).params for o in p.opts}
+        known = {
+            o for p in main.get_command(None, words[0]).params for o in (*p.opts, *p.secondary_opts)
+        }
         assert {word for word in words if word.startswith("--")} <= known, line
 
 
