@@ -345,8 +345,8 @@ def test_accessors_refuse_what_is_not_there():
     matrix = SimilarityMatrix(tuple("abcd"), "phi", "A", 1, 0.01, pairs, (3, 1, 0, 2), ())
     for n, (a, b) in enumerate(itertools.combinations("abcd", 2)):
         assert matrix.pair(a, b) is matrix.pair(b, a) is pairs[n]
-    there = matrix.square("beyond", clustered=True)
-    assert there[0, 1] == matrix.pair("d", "b").beyond
+    there = matrix.square("significant", clustered=True)
+    assert there[0, 1] == matrix.pair("d", "b").significant
     assert np.isnan(matrix.square("same_initial")).all()
     with pytest.raises(ArgumentError, match="no adapter 'z' in this matrix; it has 'a', 'b'"):
         matrix.pair("a", "z")
