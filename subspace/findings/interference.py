@@ -7,6 +7,7 @@ this file; every number stands beside what independent random updates give.
 from __future__ import annotations
 
 import math
+from enum import Enum
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -55,13 +56,23 @@ def describe_interference(result: Interference) -> tuple[str, str, str]:
     return printable(said[0]), printable(said[1]), printable(said[2])
 
 
-def name_effect(energy: float) -> str:
-    """Name what a merge of this energy does.
+class Effect(Enum):
+    """What a merge does to the energy of its updates."""
 
-    >>> name_effect(1.3), name_effect(0.4), name_effect(1.01)
-    ('adds up', 'cancels', 'leaves alone')
+    ADDS = 1
+    CANCELS = 2
+    LEAVES_ALONE = 3
+
+
+def classify_effect(energy: float) -> Effect:
+    """Say what a merge of this energy does.
+
+    >>> classify_effect(1.3).name, classify_effect(0.4).name, classify_effect(1.01).name
+    ('ADDS', 'CANCELS', 'LEAVES_ALONE')
     """
-    return "adds up" if energy > 1 + ALONE else "cancels" if energy < 1 - ALONE else "leaves alone"
+    if energy > 1 + ALONE:
+        return Effect.ADDS
+    return Effect.CANCELS if energy < 1 - ALONE else Effect.LEAVES_ALONE
 
 
 def is_significant(result: Interference) -> bool:
@@ -74,18 +85,19 @@ def _merge(result: Interference) -> str:
         if not any(result.norms):
             return "Undefined: every update is exactly zero, so that nothing is merged."
         return "Undefined: the terms of B A cancel so far that rounding leaves the energy open."
-    does = name_effect(result.energy)
+    sure = is_significant(result)
+    effect = classify_effect(result.energy) if sure else Effect.LEAVES_ALONE
     names = _listed([f"'{name}'" for name in result.adapters])
     what = {
-        "adds up": f"{names} add up",
-        "cancels": f"{names} partly cancel",
-        "leaves alone": f"{names} leave each other alone",
-    }[does if is_significant(result) else "leaves alone"]
+        Effect.ADDS: f"{names} add up",
+        Effect.CANCELS: f"{names} partly cancel",
+        Effect.LEAVES_ALONE: f"{names} leave each other alone",
+    }[effect]
     energy = f"{number(result.energy)} times the sum of their energies"
     level = f"{energy} (1 ± {result.energy_std:.2g} by chance)"
-    if not is_significant(result):
+    if not sure:
         close = "no more than independent random updates would meet"
-    elif does == "leaves alone":
+    elif effect is Effect.LEAVES_ALONE:
         close = "significant, yet too little to matter"
     else:
         close = "significant"
@@ -130,8 +142,8 @@ def _modules(result: Interference) -> str:
     said += f" (level {result.level:g}, Benjamini-Hochberg over modules)"
     energies = sorted((m.energy, name) for name, m in result.items() if m.energy == m.energy)
     low, high = energies[0], energies[-1]
-    cancelling = sum(name_effect(e) == "cancels" for e, _ in energies)
-    adding = sum(name_effect(e) == "adds up" for e, _ in energies)
+    cancelling = sum(classify_effect(e) is Effect.CANCELS for e, _ in energies)
+    adding = sum(classify_effect(e) is Effect.ADDS for e, _ in energies)
     energy = (
         f"the energy falls below {1 - ALONE:g} in {cancelling} and exceeds {1 + ALONE:g} in "
         f"{adding} of {modules(len(energies))}"

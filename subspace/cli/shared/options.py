@@ -14,7 +14,9 @@ from subspace.errors import ArgumentError, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-MODULE = click.option("--modules", metavar="GLOB", help="Only these, such as '*.query'.")
+MODULE = click.option(
+    "--modules", "--module", "modules", metavar="GLOB", help="Only these, such as '*.query'."
+)
 BASE = click.option(
     "--base",
     required=True,

@@ -51,6 +51,8 @@ _NAME = click.option(
 )
 _RENAME = click.option(
     "--rename",
+    "--map",
+    "rename",
     multiple=True,
     metavar="OLD=NEW",
     expose_value=False,
