@@ -91,6 +91,11 @@ def formats_table() -> str:
     return "\n".join(lines)
 
 
+def with_formats(text: str) -> str:
+    """Return a page with the table of formats as the registry has it now."""
+    return _FORMATS.sub(lambda m: m[1] + formats_table() + m[2], text)
+
+
 def refreshed(text: str, scratch: Path) -> str:
     """Return a page with every example's output as it is now."""
 
@@ -103,8 +108,7 @@ def refreshed(text: str, scratch: Path) -> str:
         output = printed_by_program(match[1], scratch)
         return f"```python\n{match[1]}```\n\n```text\n{output}```\n"
 
-    text = _FORMATS.sub(lambda m: m[1] + formats_table() + m[2], text)
-    return _PYTHON.sub(python, _CONSOLE.sub(console, text))
+    return _PYTHON.sub(python, _CONSOLE.sub(console, with_formats(text)))
 
 
 def run_notebook(text: str, scratch: Path) -> NotebookNode:

@@ -30,7 +30,7 @@ def place(tmp_path, monkeypatch):
 
 ONE, TWO, THREE = (f"my runs/{name}" for name in ("one", "two", "-three"))
 FEW = ("--modules", "*quer[y]")
-VERBS = {
+CASES = {
     "inspect one": (["inspect", ONE], 1),
     "inspect two": (["inspect", ONE, TWO, "--strict"], 2),
     "similarity": (["similarity", ONE, TWO, "--side", "in", *FEW], 2),
@@ -54,9 +54,9 @@ def hints(done):
     return re.findall(r"^next: (.*)$", done.stderr, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", CASES)
 def test_every_hint_runs_as_it_stands(verb, place):
-    words, count = VERBS[verb]
+    words, count = CASES[verb]
     done = run(*words)
     assert "next:" not in done.stdout
     said = hints(done)

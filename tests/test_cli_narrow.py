@@ -15,7 +15,7 @@ from tests.support.samples import R8, R64, ROOT, SEED
 from tests.support.verbs import run
 
 FEW = ("--modules", "*.5.*")
-VERBS = {
+CASES = {
     "similarity": ["similarity", R8, R64, "--angles", *FEW],
     "matrix": ["similarity", R8, R64, SEED, *FEW],
     "amplification": ["amplification", R8, "--base", "minilm", *FEW],
@@ -36,11 +36,11 @@ def printed(tmp_path, monkeypatch):
     two_models(tmp_path)
     monkeypatch.chdir(tmp_path)
 
-    return lambda verb, width: run(*VERBS[verb], env={"COLUMNS": width and str(width)}).stdout
+    return lambda verb, width: run(*CASES[verb], env={"COLUMNS": width and str(width)}).stdout
 
 
 @pytest.mark.parametrize("width", [60, 40])
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", CASES)
 def test_no_line_is_left_to_the_terminal_and_no_number_is_lost(verb, width, printed):
     piped, narrow = printed(verb, None), printed(verb, width)
     for line in narrow.splitlines():  # a name that is longer is left whole
@@ -68,7 +68,7 @@ def test_a_number_stands_beside_its_title(verb, printed):
 
 
 def test_a_wide_line_is_that_of_a_pipe(printed):
-    for verb in VERBS:
+    for verb in CASES:
         assert printed(verb, 2000) == printed(verb, None)
     assert printed("rank", "no number") == printed("rank", "0") == printed("rank", None)
 

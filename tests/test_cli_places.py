@@ -30,7 +30,7 @@ def closed(request, tmp_path):
     return folder
 
 
-VERBS = {
+CASES = {
     "similarity": ("x.png", ["similarity", NOT_THERE, NOT_THERE, "--out"]),
     "matrix": ("x.png", ["similarity", NOT_THERE, NOT_THERE, NOT_THERE, "--out"]),
     "rank": ("x.svg", ["rank", NOT_THERE, "--out"]),
@@ -66,16 +66,16 @@ def placed(words, place):
     return [*words, place] if words[-1].startswith("--") else [*words[:2], place, *words[2:]]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", CASES)
 def test_a_folder_that_is_not_there_is_refused(verb, tmp_path):
-    name, words = VERBS[verb]
+    name, words = CASES[verb]
     refused(run(*placed(words, tmp_path / "nowhere" / name), code=2), "there is no folder")
     assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", CASES)
 def test_a_folder_that_cannot_be_written_is_refused(verb, closed):
-    name, words = VERBS[verb]
+    name, words = CASES[verb]
     refused(run(*placed(words, closed / name), code=2), "nothing can be written into")
 
 
@@ -87,9 +87,9 @@ def test_a_folder_that_could_not_be_made_is_refused(verb, closed, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", CASES)
 def test_a_figure_or_page_in_the_place_of_a_folder_is_refused(verb, tmp_path):
-    name, words = VERBS[verb]
+    name, words = CASES[verb]
     if name == "x":
         pytest.skip("its OUT may be a folder")
     (tmp_path / name).mkdir()

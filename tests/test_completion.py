@@ -356,7 +356,7 @@ def test_targets_that_are_not_there_are_answered_with_some_that_are(
     rows = [{"prompt": a, "completion": b} for a, b in ROWS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
     words = ["--data", str(path), "--model", str(world / name), "--targets", "query"]
-    done = run("train", *words, "--out", tmp_path / "run")
+    done = run("train", *words, "--out", tmp_path / "run", code=2)
     assert f"its linear modules end in {said}" in done.output
     assert "lm_head" not in done.output
     assert f"such as --targets {such_as}, or all of them" in done.output
@@ -369,5 +369,5 @@ def test_an_own_classifier_is_two_options_too(world, tmp_path):
     words = ["--data", str(path), "--model", str(world / "llama"), "--steps", "2", "--warmup", "0"]
     done = run("train", *words, "--out", tmp_path / "run")
     assert "loss" not in done.output
-    bad = run("train", *words, "--label-column", "kind")
+    bad = run("train", *words, "--label-column", "kind", code=2)
     assert "no column 'kind' (it has 'text', 'label'); --text-column" in bad.output

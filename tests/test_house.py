@@ -183,6 +183,33 @@ def test_contributing_has_the_same_map():
             assert {w for w in re.findall(r"\w+", words) if w in ROOMS} - FOR_ALL == ROOMS[name]
 
 
+def first_file(folder):
+    """Return the file that a folder's docstring names to be read first."""
+    found = re.search(r"Start reading\s+with `([\w/.]+)`", (folder / "__init__.py").read_text())
+    assert found, f"{folder} does not say where to start reading"
+    path = folder / found[1].removesuffix(".py")
+    assert path.with_suffix(".py").is_file() or path.is_dir(), found[1]
+    return found[1].removesuffix(".py")
+
+
+def test_contributing_names_each_rooms_folders_and_the_file_to_read_first():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \|([^|]*)\| `([\w/]+)\.py` \|$", text, flags=re.MULTILINE)
+    rooms = [path for path in ROOT.iterdir() if path.is_dir() and path.name in ROOMS]
+    assert sorted(name for name, *_ in rows) == sorted(path.name for path in rooms)
+    for name, folders, first in rows:
+        there = {p.name for p in (ROOT / name).iterdir() if (p / "__init__.py").is_file()}
+        named = set(re.findall(r"`(\w+)/`", folders))
+        assert named == there or folders.strip() == "one a measure", name
+        assert first == first_file(ROOT / name), name
+
+
+def test_every_folder_says_where_to_start_reading():
+    for path in ROOT.rglob("__init__.py"):
+        if path.parent != ROOT:
+            first_file(path.parent)
+
+
 def test_rooms_have_no_cycle():
     order = list(ROOMS)
     for name, allowed in ROOMS.items():

@@ -1,7 +1,7 @@
 """Adapters of any format as one thing: a mapping from module path to `LowRankUpdate`.
 
 One file a format; `load` asks each whether a path is its own. To the right of this room there is
-only B, A and scale.
+only B, A and scale. Start reading with `adapter`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command line: one verb a file; parse, call, print. No mathematics.
 
 A verb's file imports click and `subspace.errors` alone; all else is imported inside the command,
-so that ``subspace --help`` and ``subspace inspect`` stay light.
+so that ``subspace --help`` and ``subspace inspect`` stay light. Start reading with `rank`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Pure tensor mathematics: tall factors, products with a large W. Knows nothing of adapters."""
+"""Pure tensor mathematics: tall factors, products with a large W. Knows nothing of adapters.
+
+Start reading with `factored`.
+"""
 
 from subspace.linalg.difference import Difference
 from subspace.linalg.factored import (

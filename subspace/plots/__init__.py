@@ -6,7 +6,7 @@ True
 
 Names are imported on first use: matplotlib comes with the first figure, not before. They stand
 once, in ``__init__.pyi`` beside this file. A name stays the function, though the import of a file
-of the same name sets it too.
+of the same name sets it too. Start reading with `figure3`.
 """
 
 import lazy_loader

@@ -4,6 +4,8 @@
 >>> base = open_pretrained("path/to/model")  # doctest: +SKIP
 >>> base["model.layers.3.self_attn.q_proj"].W.shape  # doctest: +SKIP
 torch.Size([4096, 4096])
+
+Start reading with `checkpoint`.
 """
 
 from subspace.pretrained.checkpoint import Pretrained, open_pretrained

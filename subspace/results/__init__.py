@@ -1,7 +1,7 @@
 """The frozen result types. Axes have names; NaN and None mean undefined and become null in JSON.
 
 Nothing here computes: measures fill these, figures and the command line read them. Start reading
-in `fields` (what a field says of itself) and `table` (how a result is shown). A class that is
+with `fields` (what a field says of itself), then `table` (how a result is shown). A class that is
 imported below and has a ``kind`` is in the JSON Schema.
 """
 

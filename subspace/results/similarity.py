@@ -50,7 +50,7 @@ class Distances(Part):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ModuleSimilarity(Part):
-    """One module of two adapters; entry [i-1][j-1] of a grid belongs to the leading i and j.
+    """One module of two adapters; entry (i-1, j-1) of a grid belongs to the leading i and j.
 
     Every grid has the shape (rank_a, rank_b).
     """

@@ -16,6 +16,7 @@ Appendix G of the paper says *left* singular vectors of A; with A (r, d_in) only
 be compared across ranks. ``A`` and ``B`` depend on the gauge: (G A, B G^-1) is the same update
 with other leading directions, unless G is orthogonal or all r directions are taken. ``in`` and
 ``out`` belong to the update itself.
+Start reading with `decomposition`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 strangers: nothing in them is run, nothing is allocated on their word, and everything that a
 header says is checked against the bytes that are there. A safetensors header is read without
 torch, and so is a GGUF one; a torch file needs torch for that, and is opened with
-``weights_only=True`` alone.
+``weights_only=True`` alone. Start reading with `lazy`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One run is `train(TrainConfig(...), out)`: low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)
 of a transformers model for text classification, by peft and transformers' Trainer. A task is a
 function in `tasks.TASKS`; a grid of runs is `run_sweep(Sweep(...), out)`. Importing this room
-imports neither torch nor transformers.
+imports neither torch nor transformers. Start reading with `run`.
 """
 
 from __future__ import annotations
