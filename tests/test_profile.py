@@ -379,7 +379,8 @@ def test_csv_is_one_line_an_index(pair):
 
 def test_refusals(pair, tmp_path):
     refused(profiled(*pair, "--k", 3, code=2), tmp_path, "--k", "--profile")
-    refused(profiled(*pair, "--figure", 4, code=2), tmp_path, "--figure", "--profile")
+    drawn = ("--figure", 4, "--out", tmp_path / "f.png")
+    refused(profiled(*pair, *drawn, code=2), tmp_path, "--figure", "--profile")
     refused(profiled(*pair, "--json", "--csv", code=2), tmp_path, "choose one")
     refused(profiled(*pair, "--out", "x.gif", code=2), tmp_path, "x.gif")
     other = base(tmp_path / "other", d=(5, 9))
