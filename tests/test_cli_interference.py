@@ -245,7 +245,7 @@ def test_three_adapters_have_three_maps_on_one_scale(runs):
     assert (drawn(figure)[1] < 0).all()
     assert "weighted updates of 3 adapters" in figure.get_suptitle()
     label = figure.legends[0].get_texts()[0].get_text()
-    assert label.startswith("every cosine is beyond chance")
+    assert label.startswith("every cosine is significant")
     assert_apart(figure)
 
 

@@ -110,9 +110,9 @@ def test_undefined_pairs_are_striped_and_explained():
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels[1] == "undefined: no shared module, or no such directions"
     whole = [t.get_text() for t in matrix_figure(made(5)).legends[0].get_texts()]
-    assert whole == ["in brackets: no module beyond chance (level 0.01, Benjamini-Hochberg)"]
+    assert whole == ["in brackets: no module significant (level 0.01, Benjamini-Hochberg)"]
     every = matrix_figure(made(2)).legends[0].get_texts()[0].get_text()
-    assert every.startswith(("in brackets", "every pair is beyond chance"))
+    assert every.startswith(("in brackets", "every pair is significant"))
     none = matrix_figure(made(3, undefined=(0, 1, 2)))
     assert not none.axes[0].texts
 
@@ -130,7 +130,7 @@ def test_where_no_numbers_fit_dots_mark_what_is_within_chance():
     }
     legend = matrix_figure(result, width=7).legends[0]
     assert legend.get_texts()[0].get_text() == (
-        "no module beyond chance (level 0.01, Benjamini-Hochberg)"
+        "no module significant (level 0.01, Benjamini-Hochberg)"
     )
     assert legend.get_lines()[0].get_marker() == ax.lines[0].get_marker()
 

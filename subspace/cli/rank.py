@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """How many directions are real? Those that runs of other seeds learn again.
 
-    "replicable" counts the leading directions that two runs share beyond chance, the median over
+    "replicable" counts the leading directions that two runs share above chance, the median over
     all pairs of runs with its range; the other ranks are of each run's delta W alone. Give two or
     more runs of one configuration that differ in their seed; one gives its spectrum alone.
 

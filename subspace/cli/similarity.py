@@ -106,7 +106,7 @@ def command(
     """Compare the directions that adapters A and B learned: phi(i, j), Eq. 4 of the LoRA paper.
 
     phi is 1 where the leading i directions of A and j of B span the same space, and
-    max(i, j)/d by chance. "agree" counts the leading directions that both share beyond chance.
+    max(i, j)/d by chance. "agree" counts the leading directions that both share above chance.
     Three or more adapters are compared two by two, one number a pair (--by), alike ones together.
 
     \b

@@ -72,7 +72,7 @@ def _result(result: Rank) -> str:
     else:
         only = "Only in" if some < MOST * len(known) else "In"
         said = (
-            f"{only} {some} of {modules(len(known))} {runs} share leading directions beyond "
+            f"{only} {some} of {modules(len(known))} {runs} share leading directions above "
             f"chance: a median of {median(counts):g} (range {min(counts):g} to {max(counts):g}; "
             f"{at}), while {_spectrum(known)}"
         )

@@ -1,4 +1,4 @@
-"""How many leading directions two adapters share beyond chance, direction by direction."""
+"""How many leading directions two adapters share above chance, direction by direction."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _resolvable(bounds: Array, rank: int) -> NDArray[np.bool_]:
 
 
 def count_agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[int | None]:
-    """Count the leading directions that two adapters share beyond chance, module by module.
+    """Count the leading directions that two adapters share above chance, module by module.
 
     phi(k, k) is cumulative, so one shared direction lifts every later k. Here each direction is
     tested alone: the energy of a's k-th direction within all of b's is exactly Beta under

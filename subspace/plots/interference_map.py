@@ -268,7 +268,7 @@ def _handles(
     result: Interference, grids: Sequence[NumberGrid], cell: tuple[float, float]
 ) -> list[Artist]:
     level = f"(level {result.level:g}, Benjamini-Hochberg)"
-    label, dot = f"every cosine is beyond chance {level}", ""
+    label, dot = f"every cosine is significant {level}", ""
     if any(_within(grid).any() for grid in grids):
         numbers = any(grid.fitting(cell, _widest) for grid in grids)
         label, dot = f"{'in brackets: ' * numbers}within chance {level}", "" if numbers else "."

@@ -171,7 +171,7 @@ def matrix_map(
     -------
     Axes
         `ax`. Its first image holds the values, masked on the diagonal and where undefined, which is
-        striped; its texts are the numbers, in brackets where no module is beyond chance; where none
+        striped; its texts are the numbers, in brackets where no module is above chance; where none
         fit its line is made of dots there.
     """
     grid = _grid(result, clustered=clustered)
@@ -287,9 +287,9 @@ def _handles(result: SimilarityMatrix, cell: float, fits: int) -> list[Artist]:
     known = [pair for pair in result.pairs if pair.finding is not None]
     if known:
         within = any(not pair.finding for pair in known)
-        label = f"every pair is beyond chance in some module {level}"
+        label = f"every pair is significant in some module {level}"
         if within:
-            label = f"{'in brackets: ' * numbers}no module beyond chance {level}"
+            label = f"{'in brackets: ' * numbers}no module significant {level}"
             style = style if numbers else _DOT | {"markersize": 2.5}
         handles.append(Line2D([], [], label=wrap(label, fits), **style))
     if len(known) < len(result.pairs):

@@ -160,7 +160,7 @@ def rank_rows(
 ) -> Axes:
     """Draw the ranks of one module a row, the first row on top.
 
-    The replicable rank is the number of leading directions on which two runs agree beyond chance
+    The replicable rank is the number of leading directions on which two runs agree above chance
     (section 7.2 of Hu et al. 2021, arXiv:2106.09685), its median over pairs of runs a dot and its
     range a line; beside it the rank trained, and of delta W the stable rank and the rank that
     holds 90 % of the energy.

@@ -31,7 +31,7 @@ class NumberGrid:
     """What is drawn: (rows, columns) arrays, and the words along both."""
 
     values: NDArray[np.float64]  # NaN: undefined, or no such module
-    finding: NDArray[np.bool_]  # beyond chance
+    finding: NDArray[np.bool_]  # above chance
     undefined: NDArray[np.bool_]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -75,7 +75,7 @@ def place_modules(
     Parameters
     ----------
     cells
-        Of each module path a number, NaN where it is undefined, and whether it is beyond chance.
+        Of each module path a number, NaN where it is undefined, and whether it is above chance.
     width
         In inches.
     function
@@ -172,7 +172,7 @@ def number_cells(
     Parameters
     ----------
     bold
-        Whether those beyond chance are.
+        Whether those above chance are.
     """
     colours = image.to_rgba(np.array(grid.numbers))
     places = np.argwhere(np.isfinite(grid.values))
