@@ -159,7 +159,7 @@ def test_a_record_alone_is_enough_where_weights_are_not_wanted(swept, tmp_path):
         to = tmp_path / record.relative_to(out)
         to.parent.mkdir(parents=True)
         shutil.copy(record, to)
-    cells = run_sweep(sweep, tmp_path, weights=False)
+    cells = run_sweep(sweep, tmp_path, records_only=True)
     assert all(cell.reused for cell in cells)
     refused = run_sweep(sweep, tmp_path)
     assert all("a file of it is missing" in cell.error for cell in refused)

@@ -65,7 +65,7 @@ def test_what_says_how_to_print_is_told_where_it_belongs(tmp_path, word):
     [
         ("rnaks = [1]", r"no option 'rnaks'; did you mean 'ranks'\? There are accumulate, alpha, "),
         ("batch-size = 4", r"no option 'batch-size'; did you mean 'batch'\?"),
-        ("learning_rate = 1e-3", r"no option 'learning_rate'; did you mean 'lr'\?"),
+        ("learning_rates = 1e-3", r"no option 'learning_rates'; did you mean 'lr'\?"),
         ("zzzz = 1", r"no option 'zzzz'; there are accumulate"),
         ('steps = "300"', r"steps is '300'; it must be a whole number$"),
         ("steps = 300.0", r"steps is 300\.0; it must be a whole number$"),

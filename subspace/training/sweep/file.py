@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 _LARGEST = 1 << 20
 
 # The command line has two words for each of these.
-_ALSO = {"rank": "ranks", "seed": "seeds", "reference": "references"}
+_ALSO = {
+    "rank": "ranks", "seed": "seeds", "reference": "references", "learning_rate": "lr",
+}  # fmt: skip
 # What other programs call them, too far from ours to be guessed by their letters.
 _ELSEWHERE = {
-    "learning_rate": "lr", "learning_rates": "lr", "output_dir": "out", "output": "out",
+    "learning_rates": "lr", "output_dir": "out", "output": "out",
     "max_steps": "steps", "per_device_train_batch_size": "batch",
     "gradient_accumulation_steps": "accumulate", "r": "ranks", "target_modules": "targets",
     "lora_alpha": "alpha", "dataset": "data",
@@ -127,7 +129,7 @@ def _wanted() -> dict[str, Check]:
         "out": kinds[str],
         "jobs": kinds[int],
         "checkpoint_every": kinds[int],
-        "records": kinds[bool],
+        "records_only": kinds[bool],
     }
 
 
