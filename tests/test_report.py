@@ -242,7 +242,7 @@ def test_the_last_lines_name_every_file_that_was_read_and_the_seeds(tmp_path):
         "adapter_model.safetensors", "adapter_config.json", "initial_A.safetensors"
     ]  # fmt: skip
     page = " ".join("".join(Page(html(report([one], sweep=sweep))).words).split())
-    assert "seeds of the trainings: r8 2." in page
+    assert f"seeds of the trainings: {NAMES[0]} 0." in page
     assert "4 × training.json" in page
     with_base = report([small], tmp_path)
     page = " ".join("".join(Page(html(with_base)).words).split())
@@ -295,7 +295,8 @@ def test_the_verb_writes_a_page_with_the_base_and_a_sweep(tmp_path):
     text = out.read_text()
     assert "What the updates amplify" in text
     assert "Accuracy over rank (Table 6)" in text
-    assert "subspace report r8 r64 --base minilm --runs adapters --out page.html" in text
+    both = " ".join(NAMES[:2])
+    assert f"subspace report {both} --base minilm --runs adapters --out page.html" in text
     assert str(tmp_path) not in text
     assert str(SAMPLES) not in text
     for sentence in done.stdout.splitlines():
