@@ -191,16 +191,16 @@ def test_a_print_says_what_the_map_and_the_heatmap_show(page):
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         move(page, "cut", 4)
-        assert (
-            page.find_element("id", "in-force").text == "Coloured by φ(k, k) of r8 and r64, k = 4."
-        )
-        assert page.find_element("id", "pair-in-force").text == "Adapters r8 and r64."
+        assert page.find_element(
+            "id", "in-force"
+        ).text == "Coloured by φ(k, k) of {} and {}, k = 4.".format(*NAMES)
+        assert page.find_element("id", "pair-in-force").text == "Adapters {} and {}.".format(*NAMES)
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_the_heatmap_has_ticks_and_says_what_is_outlined(page, found):
-    assert page.find_element("id", "i-axis").text == "i of r8"
+    assert page.find_element("id", "i-axis").text == f"i of {NAMES[0]}"
     assert [s.text for s in page.find_elements("css selector", "#j-ticks span")] == [
         "1", "16", "32", "48", "64"
     ]  # fmt: skip
