@@ -322,7 +322,7 @@ def test_an_update_along_ws_null_space_has_no_factor():
     (row,) = table7(update, torch.tensor((U * S) @ V.T))
     assert math.isnan(row.factor)
     assert row.finding is None
-    assert "nothing along these directions" in row.note
+    assert "nothing in these directions" in row.note
     assert row.directions[0].w is None
     assert row.directions[0].sigma == pytest.approx(1.0)
 
