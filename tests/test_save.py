@@ -667,7 +667,7 @@ def test_what_is_no_place_for_it_is_said(tmp_path):
     ]:
         with pytest.raises(ArgumentError, match=why):
             subspace.save(source, tmp_path / place, format, overwrite=True)
-    with pytest.raises(ArgumentError, match="format is 'gguf'; what is written: peft, mlx, kohya"):
+    with pytest.raises(ArgumentError, match="to is 'gguf'; what is written: peft, mlx, kohya"):
         subspace.save(source, tmp_path / "a", "gguf")
     assert (tmp_path / "file").read_text() == "x"
 
