@@ -123,7 +123,7 @@ def test_where_no_numbers_fit_dots_mark_what_is_within_chance():
     assert not ax.texts
     x, y = ax.lines[0].get_data()
     within = np.isfinite(result.square(clustered=True)) & (
-        result.square("beyond", clustered=True) == 0
+        result.square("significant", clustered=True) == 0
     )
     assert {(int(a), int(b)) for a, b in zip(x, y, strict=True)} == {
         (b + 1, a + 1) for a, b in np.argwhere(within)
