@@ -317,7 +317,7 @@ def test_many_plain_patterns_are_quick_or_refused(folder):
     alphas = {f"layer.{i}.{j}": 2 + i for i in range(40) for j in range(50)}
     began = time.monotonic()
     adapter = subspace.load(edited(folder, alpha_pattern=alphas))
-    assert time.monotonic() - began < 20  # each pattern against each module takes minutes
+    assert time.monotonic() - began < 3
     assert adapter.updates["layer.7.3"].scale == 9
     dotted = {"".join("." if n >> k & 1 else "a" for k in range(11)): 2 for n in range(2**11)}
     names = {f"{'b' * 11}.{i}.{j}.{'b' * 11}" for i in range(20) for j in range(50)}
