@@ -86,10 +86,13 @@ def play(title, place):
 
 def python(place, *words):
     """Run Python in the copy, whose package stands before the one that is installed."""
+    # What the run around this one asks of pytest, a coverage among it, is not asked of the copy.
+    asked = ("PYTEST_", "COV_", "COVERAGE_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(asked)}
     done = subprocess.run(
         [sys.executable, *words],
         cwd=place,
-        env=os.environ | {"PYTHONPATH": str(place)},
+        env=environment | {"PYTHONPATH": str(place)},
         capture_output=True,
         text=True,
         check=False,

@@ -80,8 +80,9 @@ def _name_nearest_option() -> Iterator[None]:
             name
             for parameter in (context.command.get_params(context) if context else ())
             if isinstance(parameter, click.Option)
-            for name in (*parameter.opts, *parameter.secondary_opts)
-            if name.startswith("--")
+            for spellings in (parameter.opts, parameter.secondary_opts)
+            # The first alone: a second spelling of the same option is no second candidate.
+            for name in [name for name in spellings if name.startswith("--")][:1]
         ]
         near = find_nearest(error.option_name, names)
         raise _make_refusal("option", error.option_name, near, context) from None
