@@ -22,7 +22,7 @@ SWEEP = Table6(
             ("lora", "query+value", 8, (0.71, 0.72)), ("full", "", None, (0.75, 0.74)),
         )
     ),
-    (NearlyEnough("icd10", "query", 8, 8, 0.0, 0.0),),
+    (NearlyEnough(data="icd10", targets="query", rank=8, best=8, behind=0.0, error=0.0),),
 )  # fmt: skip
 
 

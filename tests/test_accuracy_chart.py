@@ -30,7 +30,9 @@ def table():
         row6(1, (0.55, 0.57), "q"), row6(64, (0.66, 0.66), "q"),
         row6(None, (0.74, 0.75), "", method="full"), row6(None, (0.58, 0.58), "", method="head"),
     )  # fmt: skip
-    return Table6(rows, (NearlyEnough("d", "q+v", 4, 64, 0.01, 0.01),))
+    return Table6(
+        rows, (NearlyEnough(data="d", targets="q+v", rank=4, best=64, behind=0.01, error=0.01),)
+    )
 
 
 def test_marks_stand_where_the_scale_and_the_rank_put_them(table):

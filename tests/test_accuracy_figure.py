@@ -198,9 +198,9 @@ def test_colours_belong_to_a_set_in_every_panel():
 
 def test_the_rank_that_is_nearly_enough_is_ringed():
     found = [
-        NearlyEnough("icd10", "query", 2, 8, 0.001, 0.002),
-        NearlyEnough("icd10", "query+value", None, 8, 0.0, 0.0),
-        NearlyEnough("snli", "query", 1, 8, 0.001, 0.002),
+        NearlyEnough(data="icd10", targets="query", rank=2, best=8, behind=0.001, error=0.002),
+        NearlyEnough(data="icd10", targets="query+value", rank=None, best=8, behind=0.0, error=0.0),
+        NearlyEnough(data="snli", targets="query", rank=1, best=8, behind=0.001, error=0.002),
     ]
     rows = [row(r, 0.7 + 0.001 * r, targets=t) for t in SETS[:2] for r in (1, 2, 8)]
     ax = accuracy(rows, ax=axes(), nearly_enough=found)
@@ -212,7 +212,10 @@ def test_the_rank_that_is_nearly_enough_is_ringed():
 
 
 def test_a_ring_without_its_run_is_not_drawn():
-    found = [NearlyEnough("icd10", "query", r, 8, 0.0, 0.0) for r in (2, 4)]
+    found = [
+        NearlyEnough(data="icd10", targets="query", rank=r, best=8, behind=0.0, error=0.0)
+        for r in (2, 4)
+    ]
     for one in found:
         ax = accuracy([row(1), failed(2), row(8)], ax=axes(), nearly_enough=[one])
         assert not lines(ax, "_enough")

@@ -73,7 +73,9 @@ def untrained(name="layer.9.query"):
 
 
 def compared(*modules, names=("r8", "r64"), **others):
-    return Similarity(names, "A", {m.module: m for m in modules}, 0.01, **others)
+    return Similarity(
+        adapters=names, side="A", modules={m.module: m for m in modules}, level=0.01, **others
+    )
 
 
 def several(agreeing, values=(), **options):
@@ -722,7 +724,12 @@ def similarities(draw, deep=True):
         modules[path] = made
     other = st.none() | similarities(deep=False) if deep else st.none()
     return Similarity(
-        (draw(names), draw(names)), "A", modules, 0.01, control=draw(other), initial=draw(other)
+        adapters=(draw(names), draw(names)),
+        side="A",
+        modules=modules,
+        level=0.01,
+        control=draw(other),
+        initial=draw(other),
     )
 
 

@@ -63,7 +63,13 @@ def test_what_convert_left_out_is_in_the_document(tmp_path):
     words = ("convert", R8, tmp_path / "r8.safetensors", "--to", "kohya", "--updates-only")
     plain = held(json.loads(run(*words, "--json").stdout))
     assert any("left out" in note for note in plain["notes"])
-    one = Conversion("a", "PEFT", "MLX-LM", "out", {"q": InspectedModule(**_module())})
+    one = Conversion(
+        name="a",
+        source_format="PEFT",
+        format="MLX-LM",
+        out="out",
+        modules={"q": InspectedModule(**_module())},
+    )
     assert one.to_frame()["d_in"].tolist() == [9]
     assert "<td>8</td><td>9</td>" in one._repr_html_()
     with pytest.raises(UnknownModuleError, match="was not written"):

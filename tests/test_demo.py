@@ -108,7 +108,9 @@ def test_demo_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_the_result_of_a_demo_in_a_notebook():
-    run = DemoRun("r8", 8, 2, 0.05, 0.5, reused=True, folder="demo/adapters/r8")
+    run = DemoRun(
+        name="r8", rank=8, seed=2, before=0.05, after=0.5, reused=True, folder="demo/adapters/r8"
+    )
     shown = Demo((run,), (), (), ("It <is> so.",), ())
     assert shown.to_frame()["after"].tolist() == [0.5]
     assert "<td>r8</td><td>8</td><td>2</td><td>5.0%</td><td>50.0%</td>" in shown._repr_html_()

@@ -58,7 +58,9 @@ def untrained(name):
 
 
 def compared(modules, names=("r8", "r64"), **others):
-    return Similarity(names, "A", {m.module: m for m in modules}, 0.01, **others)
+    return Similarity(
+        adapters=names, side="A", modules={m.module: m for m in modules}, level=0.01, **others
+    )
 
 
 def several(counts, **options):

@@ -582,5 +582,16 @@ def test_beyond_chance_yet_too_little():
 
 def test_no_module_is_said():
     nan = math.nan
-    empty = Interference(("a", "b"), (1.0, 1.0), 0.01, {}, (), (0.0, 0.0), nan, nan, nan, ())
+    empty = Interference(
+        adapters=("a", "b"),
+        weights=(1.0, 1.0),
+        level=0.01,
+        modules={},
+        pairs=(),
+        norms=(0.0, 0.0),
+        energy=nan,
+        energy_error=nan,
+        energy_std=nan,
+        kept=(),
+    )
     assert describe_interference(empty)[1].startswith("Undefined: no cosine in any of 0 modules")

@@ -56,7 +56,9 @@ def blocks_of(layers, kinds="qv"):
 def test_every_panel_is_a_square_of_one_size(names, shape, width, least):
     """6 layers or 30, ranks that differ or not; 31 leave a gap in the last block."""
     modules = dict.fromkeys(names, module("q", *shape))
-    figure = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), width=width)
+    figure = layers_figure(
+        Similarity(adapters=("a", "b"), side="A", modules=modules, level=0.01), width=width
+    )
     found = boxes(figure)
     assert len(found) == len(names)
     side = found[0].width
@@ -110,7 +112,9 @@ def test_flat_panels_use_all_the_colours_or_say_their_largest(width):
     """Alone the colours end above them; beside a loud panel, which sets the scale, a word does."""
     names = blocks_of(30)
     modules = {name: flat(name, 0.0038) for name in names}
-    quiet = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), width=width)
+    quiet = layers_figure(
+        Similarity(adapters=("a", "b"), side="A", modules=modules, level=0.01), width=width
+    )
     for ax in panels(quiet):
         low, high = ax.images[0].get_clim()
         assert (low, high) == (0, 0.004)
@@ -118,7 +122,9 @@ def test_flat_panels_use_all_the_colours_or_say_their_largest(width):
         assert not ax.texts
     modules[names[7]] = flat(names[7], 0.9)
     modules[names[8]] = flat(names[8], 0.3)
-    loud = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), width=width)
+    loud = layers_figure(
+        Similarity(adapters=("a", "b"), side="A", modules=modules, level=0.01), width=width
+    )
     for ax in panels(loud):
         said = [text.get_text() for text in ax.texts]
         assert said == ([] if ax.get_label() in names[7:9] else ["≤.004"])
@@ -129,7 +135,11 @@ def test_flat_panels_use_all_the_colours_or_say_their_largest(width):
     frame, word = ax.get_window_extent(), ax.texts[0].get_window_extent()
     assert frame.x0 <= word.x0
     assert word.x1 <= frame.x1 + 1
-    pale = layers_figure(Similarity(("a", "b"), "A", modules, 0.01), layers=[3], above_chance=True)
+    pale = layers_figure(
+        Similarity(adapters=("a", "b"), side="A", modules=modules, level=0.01),
+        layers=[3],
+        above_chance=True,
+    )
     assert not [text for ax in panels(pale) for text in ax.texts]
 
 
@@ -166,7 +176,7 @@ def test_layers_chosen_by_number_and_gaps_left_empty():
 
 def test_layers_of_several_ranks_each_have_their_ticks():
     mixed = {"h.0.q": module("h.0.q", 4, 4), "h.1.q": module("h.1.q", 16, 16), "head": module()}
-    figure = layers_figure(Similarity(("a", "b"), "A", mixed, 0.01))
+    figure = layers_figure(Similarity(adapters=("a", "b"), side="A", modules=mixed, level=0.01))
     assert [ax.get_xticks()[-1] for ax in panels(figure)] == [4, 16, 64]
 
 
@@ -178,6 +188,8 @@ def test_encoder_and_decoder_layers_are_told_apart():
 
 def test_too_many_panels_are_refused():
     one = module()
-    many = Similarity(("a", "b"), "A", {f"h.{k}.q": one for k in range(513)}, 0.01)
+    many = Similarity(
+        adapters=("a", "b"), side="A", modules={f"h.{k}.q": one for k in range(513)}, level=0.01
+    )
     with pytest.raises(ArgumentError, match="513 modules"):
         layers_figure(many)

@@ -29,12 +29,29 @@ def made(n, *, by="phi", undefined=(), names=None, beyond=2, largest=1.0, scale=
         if {a, b} & set(undefined):
             value = math.nan
         pairs.append(
-            PairSimilarity((names[a], names[b]), value, 0.02, largest, 4, 0,
-                           beyond * (far < 0.3 and not math.isnan(value)), None)
-        )  # fmt: skip
+            PairSimilarity(
+                adapters=(names[a], names[b]),
+                value=value,
+                null_mean=0.02,
+                largest=largest,
+                modules=4,
+                undefined=0,
+                significant=beyond * (far < 0.3 and not math.isnan(value)),
+                same_initial=None,
+            )
+        )
         apart[a, b] = apart[b, a] = value if by == "distance" else 1 - value / largest
     order, linkage = order_by_linkage(apart, names)
-    return SimilarityMatrix(names, by, "A", 4, 0.01, tuple(pairs), order, linkage)
+    return SimilarityMatrix(
+        adapters=names,
+        by=by,
+        side="A",
+        k=4,
+        level=0.01,
+        pairs=tuple(pairs),
+        order=order,
+        linkage=linkage,
+    )
 
 
 def shown(ax):

@@ -155,7 +155,16 @@ def test_every_result_type_becomes_plain():
     assert spread.to_dict() == {"median": 1.0, "low": None, "high": 2.0}
     assert set(spread.to_dict()) == {f.name for f in fields(spread)}
     empty = results.SpaceOverlap(*[math.nan] * 4)
-    pair = results.PairInterference(("a", "b"), 0.5, 0.0, 0.1, 0.2, True, empty, empty)
+    pair = results.PairInterference(
+        adapters=("a", "b"),
+        cosine=0.5,
+        error=0.0,
+        null_std=0.1,
+        p=0.2,
+        finding=True,
+        rows=empty,
+        columns=empty,
+    )
     assert pair.to_dict()["rows"] == dict.fromkeys(("phi", "error", "null_mean", "p"))
     assert pair.to_dict()["adapters"] == ["a", "b"]
     gain = results.DirectionGain(1.0, None, None, None)

@@ -301,7 +301,7 @@ def random_pairs(modules=BERT, r_a=64, r_b=64, d=384):
     for k, name in enumerate(modules):
         m = module(name, r_a, r_b, d=d, seed=k)
         made[name] = replace(m, phi=m.null_mean.copy(), pvalue=np.full(m.phi.shape, 0.5))
-    return Similarity(("r64", "r64-seed1"), "A", made, 0.01)
+    return Similarity(adapters=("r64", "r64-seed1"), side="A", modules=made, level=0.01)
 
 
 def note(figure):
@@ -361,14 +361,17 @@ def test_control_and_initial_a_are_drawn_beside():
 def test_figure4_adds_two_random_gaussians():
     seeds = compared(names=("r64", "r64-seed1"), r_a=64)
     random = module("random", 64, 64, seed=99)
-    for given_random in (random, Similarity(("x", "y"), "A", {"random": random}, 0.01)):
+    for given_random in (
+        random,
+        Similarity(adapters=("x", "y"), side="A", modules={"random": random}, level=0.01),
+    ):
         ax = panels(figure4(seeds, given_random))
         assert len(ax) == 3
         assert_array_equal(drawn(ax[2]), random.phi)
         assert "random Gaussian" in " ".join(ax[2].get_title().split())
         assert ax[2].get_ylabel() == "i (Gaussian 1)"
     with pytest.raises(UnknownModuleError, match="random matrices"):
-        figure4(seeds, Similarity(("x", "y"), "A", {}, 0.01))
+        figure4(seeds, Similarity(adapters=("x", "y"), side="A", modules={}, level=0.01))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +391,7 @@ def test_what_figure3_refuses(error, match, options):
 
 
 def test_a_comparison_without_modules_is_refused():
-    empty = Similarity(("a", "b"), "A", {}, 0.01)
+    empty = Similarity(adapters=("a", "b"), side="A", modules={}, level=0.01)
     for draw in (figure3, layers_figure, lambda s: figure4(s, module())):
         with pytest.raises(UnknownModuleError, match="share none"):
             draw(empty)

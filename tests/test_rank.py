@@ -454,7 +454,14 @@ def module(name="h.0.q", replicable=3, *, nominal=8, low=None, high=None, energy
 def of(*modules, recommended=3, adapters=("s0", "s1", "s2")):
     pairs = tuple(itertools.combinations(adapters, 2))
     held = {m.module: m for m in modules}
-    return Rank(tuple(adapters), "in", 0.01, held, pairs, recommended)
+    return Rank(
+        adapters=tuple(adapters),
+        side="in",
+        level=0.01,
+        modules=held,
+        pairs=pairs,
+        recommended=recommended,
+    )
 
 
 def test_the_sentence_names_the_modules_that_need_more():

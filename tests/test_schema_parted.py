@@ -182,7 +182,9 @@ def _demo(a, b, model):
     """What `demo` writes, without its trainings (test_demo has them)."""
     pair = subspace.similarity(subspace.load(a), subspace.load(b))
     table = subspace.amplification(subspace.load(a), model)
-    one = DemoRun("r8", 8, 2, 0.1, 0.5, reused=False, folder="demo/adapters/r8")
+    one = DemoRun(
+        name="r8", rank=8, seed=2, before=0.1, after=0.5, reused=False, folder="demo/adapters/r8"
+    )
     return Demo((one,), (pair,), (table,), ("It is so.",), ("demo/figure3.png",)).to_dict()
 
 

@@ -340,9 +340,29 @@ def test_plain_python_and_frames(side):
 
 
 def test_accessors_refuse_what_is_not_there():
-    pairs = tuple(PairSimilarity(p, 0.1 * n, 0.0, 1.0, 1, 0, n, None) for n, p in enumerate(
-        itertools.combinations("abcd", 2)))  # fmt: skip
-    matrix = SimilarityMatrix(tuple("abcd"), "phi", "A", 1, 0.01, pairs, (3, 1, 0, 2), ())
+    pairs = tuple(
+        PairSimilarity(
+            adapters=p,
+            value=0.1 * n,
+            null_mean=0.0,
+            largest=1.0,
+            modules=1,
+            undefined=0,
+            significant=n,
+            same_initial=None,
+        )
+        for n, p in enumerate(itertools.combinations("abcd", 2))
+    )
+    matrix = SimilarityMatrix(
+        adapters=tuple("abcd"),
+        by="phi",
+        side="A",
+        k=1,
+        level=0.01,
+        pairs=pairs,
+        order=(3, 1, 0, 2),
+        linkage=(),
+    )
     for n, (a, b) in enumerate(itertools.combinations("abcd", 2)):
         assert matrix.pair(a, b) is matrix.pair(b, a) is pairs[n]
     there = matrix.square("significant", clustered=True)

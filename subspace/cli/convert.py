@@ -80,7 +80,14 @@ def _result(adapter: Adapter, written: Written) -> Conversion:
         for info in adapter.updates.values()
     }
     place = str(written.path)
-    return Conversion(adapter.name, adapter.format, written.format, place, modules, written.notes)
+    return Conversion(
+        name=adapter.name,
+        source_format=adapter.format,
+        format=written.format,
+        out=place,
+        modules=modules,
+        notes=written.notes,
+    )
 
 
 def _named(adapter: Adapter, base: str | None, to: str) -> Adapter:

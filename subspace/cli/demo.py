@@ -66,8 +66,17 @@ def _train(out: Path, *, to_stderr: bool) -> tuple[DemoRun, ...]:
             + (" (trained before, used again)" if result.reused else ""),
             err=to_stderr,
         )
-        found = (result.before, result.after, result.reused, str(result.folder))
-        runs.append(DemoRun(name, config.rank, config.seed, *found))
+        runs.append(
+            DemoRun(
+                name=name,
+                rank=config.rank,
+                seed=config.seed,
+                before=result.before,
+                after=result.after,
+                reused=result.reused,
+                folder=str(result.folder),
+            )
+        )
     return tuple(runs)
 
 

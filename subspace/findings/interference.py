@@ -48,7 +48,9 @@ def describe_interference(result: Interference) -> tuple[str, str, str]:
     most the level over the number of pairs). Modules count at a false discovery rate of the level.
 
     >>> from subspace.results import Interference
-    >>> one = Interference(("a", "b"), (1, 1), 0.01, {}, (), (0, 0), *[float("nan")] * 3, ())
+    >>> nan, pair = float("nan"), ("a", "b")
+    >>> one = Interference(adapters=pair, weights=(1, 1), level=0.01, modules={}, pairs=(),
+    ...                    norms=(0, 0), energy=nan, energy_error=nan, energy_std=nan, kept=())
     >>> describe_interference(one)[0]
     'Undefined: every update is exactly zero, so that nothing is merged.'
     """

@@ -44,7 +44,8 @@ def describe_rank(result: Rank) -> tuple[str, str]:
     whole adapter is enough for nine in ten modules.
 
     >>> from subspace.results import Rank
-    >>> describe_rank(Rank(("r8",), "in", 0.01, {}, (), None))[0]
+    >>> fields = dict(adapters=("r8",), side="in", level=0.01, modules={}, pairs=())
+    >>> describe_rank(Rank(**fields, recommended=None))[0]
     'Undefined: there is no module.'
     """
     first, second = _result(result), _open(result)

@@ -67,7 +67,7 @@ def describe_similarity(ranks: Similarity, seeds: Similarity) -> tuple[str, str,
     Examples
     --------
     >>> from subspace.results import Similarity
-    >>> nothing = Similarity(("r8", "r64"), "A", {}, 0.01)
+    >>> nothing = Similarity(adapters=("r8", "r64"), side="A", modules={}, level=0.01)
     >>> describe_similarity(nothing, nothing)[0]
     "Undefined: 'r8' and 'r64' have no module in common."
     """

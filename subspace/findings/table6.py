@@ -19,7 +19,8 @@ def describe_enough(result: NearlyEnough, table: Table6) -> str:
     """Say which rank is nearly enough on one data set and target set, in one line.
 
     >>> from subspace.results import NearlyEnough, Table6
-    >>> describe_enough(NearlyEnough("d", "q", None, 8, 0.0, 0.0), Table6((), ()))
+    >>> none = NearlyEnough(data="d", targets="q", rank=None, best=8, behind=0.0, error=0.0)
+    >>> describe_enough(none, Table6((), ()))
     'd, q: best at r = 8; too few seeds tell which rank is nearly enough'
     """
     where, rank, best = f"{result.data}, {result.targets}", result.rank, result.best

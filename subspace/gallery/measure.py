@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from subspace.training.sweep.run import SweepRun
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """What was found, in sentences by section of the page."""
 

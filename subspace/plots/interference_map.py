@@ -79,12 +79,15 @@ def interference_figure(result: Interference, *, width: float = 7.0) -> Figure:
     >>> from subspace.results import Interference, ModuleInterference, PairInterference
     >>> from subspace.results import SpaceOverlap, WholePair
     >>> space = SpaceOverlap(0.5, 0.0, 0.2, 1e-3)
-    >>> pair = PairInterference(("a", "b"), -0.5, 0.0, 0.01, 1e-9, True, space, space)
-    >>> module = ModuleInterference("h.0.q", (9, 9), ("a", "b"), (1, 1), (2, 2), (1, 1), (pair,),
-    ...                             0.5, 0.0, 0.01, (0.5, 0.5))
-    >>> whole = WholePair(("a", "b"), -0.5, 0.0, 0.01, 1e-9, 1, 0, 1)
-    >>> merge = Interference(("a", "b"), (1.0, 1.0), 0.01, {"h.0.q": module}, (whole,), (1.0, 1.0),
-    ...                      0.5, 0.0, 0.01, (0.5, 0.5))
+    >>> both = dict(adapters=("a", "b"))
+    >>> numbers = dict(cosine=-0.5, error=0.0, null_std=0.01, p=1e-9)
+    >>> pair = PairInterference(**both, **numbers, finding=True, rows=space, columns=space)
+    >>> merged = dict(norms=(1, 1), energy=0.5, energy_error=0.0, energy_std=0.01, kept=(0.5, 0.5))
+    >>> module = ModuleInterference(module="h.0.q", shape=(9, 9), **both, ranks=(2, 2),
+    ...                             weights=(1, 1), pairs=(pair,), **merged)
+    >>> whole = WholePair(**both, **numbers, modules=1, same=0, opposite=1)
+    >>> merge = Interference(**both, weights=(1.0, 1.0), level=0.01, modules={"h.0.q": module},
+    ...                      pairs=(whole,), **merged)
     >>> figure = interference_figure(merge)
     >>> figure.axes[0].images[0].get_array().tolist(), figure.axes[-1].get_title(loc="left")
     ([[-0.5]], 'against each other')

@@ -92,9 +92,10 @@ def matrix_figure(
     Examples
     --------
     >>> from subspace.results import PairSimilarity, SimilarityMatrix
-    >>> pair = PairSimilarity(("a", "b"), 0.25, 0.1, 1.0, 2, 0, 1, None)
-    >>> matrix = SimilarityMatrix(("a", "b"), "phi", "A", 4, 0.01, (pair,), (1, 0),
-    ...                           ((0, 1, 0.75, 2),))
+    >>> pair = PairSimilarity(adapters=("a", "b"), value=0.25, null_mean=0.1, largest=1.0,
+    ...                       modules=2, undefined=0, significant=1, same_initial=None)
+    >>> matrix = SimilarityMatrix(adapters=("a", "b"), by="phi", side="A", k=4, level=0.01,
+    ...                           pairs=(pair,), order=(1, 0), linkage=((0, 1, 0.75, 2),))
     >>> figure = matrix_figure(matrix)
     >>> figure.axes[0].images[0].get_array().tolist()
     [[None, 0.25], [0.25, None]]

@@ -24,7 +24,7 @@ class InspectedModule(Part):
     parameters: Annotated[int, Field("Stored values of A and B", low=0)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Conversion(ByModule[InspectedModule]):
     """What `subspace convert` wrote: a read-only mapping from module path."""
 

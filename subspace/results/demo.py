@@ -11,7 +11,7 @@ from subspace.results.similarity import Similarity
 from subspace.results.table import Column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoRun(Part):
     """One adapter that the demo trained. Accuracies are fractions of the test texts."""
 

@@ -129,7 +129,7 @@ class TensorDiff(Part):
     ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Diff(ByModule[ModuleDiff]):
     """What tuning changed: a read-only mapping from the modules that are not equal."""
 

@@ -51,7 +51,7 @@ class SpaceOverlap(Part):
     ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairInterference(Part):
     """Two adapters in one module."""
 
@@ -112,7 +112,7 @@ class PairInterference(Part):
     note: Note = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModuleInterference(Part):
     """One module that two or more adapters share; tuples are in the order of `adapters`."""
 
@@ -165,7 +165,7 @@ class ModuleInterference(Part):
         return next((p for p in self.pairs if p.adapters == adapters), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WholePair(Part):
     """Two adapters over the whole model: every delta W of each laid out as one long vector."""
 
@@ -260,7 +260,7 @@ class _Lowest(Part):
     module: Annotated[str, Field("Module of the lowest cosine", title="in module")]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Interference(ByModule[ModuleInterference]):
     """A merge of adapters, module by module: a read-only mapping from module path.
 

@@ -21,7 +21,7 @@ By = Literal["phi", "agreeing", "distance"]
 BY: tuple[By, ...] = get_args(By)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairSimilarity(Part):
     """Two adapters over all the modules that both have."""
 
@@ -70,7 +70,7 @@ class PairSimilarity(Part):
         return None if math.isnan(self.value) else self.significant > 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SimilarityMatrix(Result):
     """Every pair of several adapters by one measure, with what chance gives beside."""
 

@@ -118,7 +118,7 @@ class ModuleRank(Part):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Rank(ByModule[ModuleRank]):
     """The ranks of one or more runs, module by module: a read-only mapping from module path."""
 

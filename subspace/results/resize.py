@@ -58,7 +58,7 @@ class ModuleResize(Part):
     parameters_after: Annotated[int, Field("Values in its new factors", title="parameters", low=0)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Resize(ByModule[ModuleResize]):
     """A truncated adapter and what that costs: a read-only mapping from module path."""
 

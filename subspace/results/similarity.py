@@ -196,7 +196,7 @@ class ModuleSimilarity(Part):
         return (real[0] - 1, real[1] - 1) if all(real) else (-1, -1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Similarity(ByModule[ModuleSimilarity]):
     """Two adapters compared module by module: `subspace similarity` and `subspace placement`."""
 

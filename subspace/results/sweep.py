@@ -116,7 +116,7 @@ class SweepRow(Part):
         return stdev(self.test) if len(self.test) > 1 else math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NearlyEnough(Part):
     """The smallest rank that is as good as the best, as far as the seeds can tell."""
 

@@ -60,7 +60,7 @@ def module(name="layer.0.query", r_a=8, r_b=64, *, d=384, seed=0, real=None, mas
 
 def compared(modules=BERT, names=("r8", "r64"), **options):
     made = {m: module(m, seed=k, **options) for k, m in enumerate(modules)}
-    return Similarity(names, "A", made, 0.01)
+    return Similarity(adapters=names, side="A", modules=made, level=0.01)
 
 
 HOSTILE = ["$\\frac", "<script>", "a\nb\x1b[31m", "layers.0.$x$", "layers.1.\\alpha_{", "日本.2.x"]

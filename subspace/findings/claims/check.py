@@ -73,7 +73,7 @@ def check_claims(
     Examples
     --------
     >>> from subspace.results import Similarity, Table6
-    >>> nothing = Similarity(("r8", "r64"), "A", {}, 0.01)
+    >>> nothing = Similarity(adapters=("r8", "r64"), side="A", modules={}, level=0.01)
     >>> for claim in check_claims(Table6((), ()), nothing, nothing, (), ())[-4:]:
     ...     print(f"{claim.where}: {claim.verdict}: {claim.here}")
     Figure 8: open: Undefined: no update was placed in its base.

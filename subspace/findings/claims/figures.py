@@ -50,7 +50,8 @@ def check_top_directions(ranks: Similarity) -> Claim:
     control's median.
 
     >>> from subspace.results import Similarity
-    >>> check_top_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
+    >>> nothing = Similarity(adapters=("r8", "r64"), side="A", modules={}, level=0.01)
+    >>> check_top_directions(nothing).verdict
     'open'
     """
     paper = (
@@ -91,7 +92,8 @@ def check_further_directions(ranks: Similarity, moved: Similarity | None = None)
     the modules, it is in part at most.
 
     >>> from subspace.results import Similarity
-    >>> check_further_directions(Similarity(("r8", "r64"), "A", {}, 0.01)).verdict
+    >>> nothing = Similarity(adapters=("r8", "r64"), side="A", modules={}, level=0.01)
+    >>> check_further_directions(nothing).verdict
     'open'
     """
     paper = "The further directions of r = 8 are not shared with r = 64: they are mostly noise"
@@ -138,7 +140,8 @@ def check_two_seeds(seeds: Similarity) -> Claim:
     Agrees where at least half of the modules share one above chance, in part where some do.
 
     >>> from subspace.results import Similarity
-    >>> check_two_seeds(Similarity(("r64", "r64-seed1"), "A", {}, 0.01)).verdict
+    >>> nothing = Similarity(adapters=("r64", "r64-seed1"), side="A", modules={}, level=0.01)
+    >>> check_two_seeds(nothing).verdict
     'open'
     """
     paper = "Two seeds of r = 64 share leading directions, two random matrices none"
@@ -164,7 +167,8 @@ def check_query_against_value(seeds: Similarity) -> list[Claim]:
     alone. Open where both medians are 0.
 
     >>> from subspace.results import Similarity
-    >>> check_query_against_value(Similarity(("r64", "r64-seed1"), "A", {}, 0.01))
+    >>> nothing = Similarity(adapters=("r64", "r64-seed1"), side="A", modules={}, level=0.01)
+    >>> check_query_against_value(nothing)
     []
     """
     if not any(map(query_or_value, seeds)):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from subspace.measures.diff.rounding import Rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredPair:
     """What one pass over W of both checkpoints says.
 
@@ -68,12 +68,12 @@ def read_pair(base: Tensor, tuned: Tensor, device: torch.device) -> StoredPair:
         variances.add(at, spacing(before, grids[0]), spacing(after, grids[1]), changed)
     norm, w_norm = (math.sqrt(x) / unit for x in squares.tolist())
     return StoredPair(
-        linalg.Difference(tuned, base, _factor(largest / unit)),
-        norm,
-        w_norm,
-        same / base.numel(),
-        grids,
-        variances.rounding(unit),
+        difference=linalg.Difference(tuned, base, _factor(largest / unit)),
+        norm=norm,
+        w_norm=w_norm,
+        unchanged=same / base.numel(),
+        grids=grids,
+        rounding=variances.rounding(unit),
     )
 
 

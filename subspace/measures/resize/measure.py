@@ -114,7 +114,7 @@ def resize(
         raise AnalysisError(
             f"adapter {adapter.name!r}: nothing would be left of it, every update is 0"
         )
-    overall = _of_all(list(table.values()))
+    energy, error = _of_all(list(table.values()))
     notes = []
     if left_out:
         notes.append(f"left out, since nothing of them is kept: {some(left_out)}")
@@ -125,14 +125,15 @@ def resize(
     if any(info.groups > 1 for info in adapter.updates.values()):
         notes.append("a convolution in groups mixes them after this, and PEFT has no place for it")
     return Resize(
-        adapter.name,
-        asked,
-        value,
-        budget,
-        dtype,
-        MappingProxyType(table),
-        *overall,
-        tuple(notes),
+        name=adapter.name,
+        asked=asked,
+        value=value,
+        budget=budget,
+        dtype=dtype,
+        modules=MappingProxyType(table),
+        energy=energy,
+        error=error,
+        notes=tuple(notes),
         adapter=_resized(adapter, made, dtype, notes),
     )
 

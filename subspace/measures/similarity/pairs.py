@@ -183,14 +183,14 @@ def _summarise(
         significant = int((p <= chance.fdr_threshold(p, level)).sum())
     defined = [(value, x) for value, x in zip(values, cells, strict=True) if not math.isnan(value)]
     return PairSimilarity(
-        names,
-        _median([value for value, _ in defined]),
-        _median([x.null_mean for _, x in defined]),
-        _median([x.real for _, x in defined]) if by == "agreeing" else 1.0,
-        len(cells),
-        len(cells) - len(defined),
-        significant,
-        sum(x.same_initial_a for x in cells) if stored else None,
+        adapters=names,
+        value=_median([value for value, _ in defined]),
+        null_mean=_median([x.null_mean for _, x in defined]),
+        largest=_median([x.real for _, x in defined]) if by == "agreeing" else 1.0,
+        modules=len(cells),
+        undefined=len(cells) - len(defined),
+        significant=significant,
+        same_initial=sum(x.same_initial_a for x in cells) if stored else None,
     )
 
 

@@ -106,12 +106,33 @@ def find_nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:
     for rank in sorted(by_rank):
         if rank == best:
             sure = best if len(top) > 1 else None
-            return NearlyEnough(rows[0].data, rows[0].targets, sure, best, 0.0, 0.0)
+            return NearlyEnough(
+                data=rows[0].data,
+                targets=rows[0].targets,
+                rank=sure,
+                best=best,
+                behind=0.0,
+                error=0.0,
+            )
         here = dict(zip(by_rank[rank].seeds, by_rank[rank].test, strict=True))
         behind = [top[seed] - here[seed] for seed in top if seed in here]
         if len(behind) < 2:  # nothing is known of a rank that is smaller: so of none
-            return NearlyEnough(rows[0].data, rows[0].targets, None, best, math.nan, math.nan)
+            return NearlyEnough(
+                data=rows[0].data,
+                targets=rows[0].targets,
+                rank=None,
+                best=best,
+                behind=math.nan,
+                error=math.nan,
+            )
         error = stdev(behind) / math.sqrt(len(behind))
         if mean(behind) <= error:
-            return NearlyEnough(rows[0].data, rows[0].targets, rank, best, mean(behind), error)
+            return NearlyEnough(
+                data=rows[0].data,
+                targets=rows[0].targets,
+                rank=rank,
+                best=best,
+                behind=mean(behind),
+                error=error,
+            )
     return None

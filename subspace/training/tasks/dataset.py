@@ -38,7 +38,7 @@ class TextSplit:
         return len(self.texts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A task.
 
@@ -101,7 +101,7 @@ def build_labelled(
     train, validation, test = (
         TextSplit(tuple(t for t, _ in rows[s]), tuple(k for _, k in rows[s])) for s in SPLITS
     )
-    return Dataset(name, tuple(labels), train, validation, test)
+    return Dataset(name=name, labels=tuple(labels), train=train, validation=validation, test=test)
 
 
 def build_paired(
@@ -116,7 +116,7 @@ def build_paired(
         )
         for s in SPLITS
     )
-    return Dataset(name, tuple(labels), train, validation, test)
+    return Dataset(name=name, labels=tuple(labels), train=train, validation=validation, test=test)
 
 
 def build_completion(
@@ -129,4 +129,12 @@ def build_completion(
         TextSplit(tuple(p for p, _ in rows[s]), (), completions=tuple(c for _, c in rows[s]))
         for s in SPLITS
     )
-    return Dataset(name, (), train, validation, test, "completion", match)
+    return Dataset(
+        name=name,
+        labels=(),
+        train=train,
+        validation=validation,
+        test=test,
+        kind="completion",
+        match=match,
+    )
