@@ -19,10 +19,17 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from subspace.adapters.rotary import list_reordered
 from subspace.adapters.source import some
 from subspace.errors import ArgumentError, UnknownModuleError
-from subspace.modules.fused import in_diffusers, parts_of, sizes_of
+from subspace.modules.fused import list_in_diffusers, list_parts, sizes_of
 from subspace.modules.order import model_order
 from subspace.modules.underscored import models_of, spell_flat
-from subspace.modules.words import DENOISERS, PIPELINE, TEXT_WRAPPER, WRAPPERS
+from subspace.modules.words import (
+    DENOISERS,
+    PIPELINE,
+    T5,
+    TEXT_ENCODERS,
+    TEXT_WRAPPER,
+    WRAPPERS,
+)
 from subspace.modules.wrappers import spell
 
 if TYPE_CHECKING:
@@ -35,16 +42,20 @@ if TYPE_CHECKING:
 # kohya's programs write one prefix for both.
 _SAME = dict.fromkeys(DENOISERS, "unet")
 _IN_PIPELINE = re.compile(rf"(?P<model>(?:{'|'.join(PIPELINE)})(?:_[0-9]+)?)\.")
+# ComfyUI's; `transformer` is what transformers' model stands in there.
+_TEXT_ENCODER = re.compile(r"text_encoders\.(?P<which>[^.]+)\.(?:transformer\.)?(?P<path>.+)\Z")
+_OF_T5 = "encoder_block_"  # how a flat path begins in T5 and in no other text encoder
 _ANY = "any"  # of a pipeline's models
 _Key: TypeAlias = tuple[str, str]
 
 
 class _Rows(NamedTuple):
-    """Rows of a fused module's B."""
+    """Rows of a fused module's B, and which of its columns they use; None: all."""
 
     fused: str
     start: int
     stop: int
+    columns: tuple[int, ...] | None
 
 
 class Aligned(tuple["Adapter", ...]):
@@ -176,21 +187,29 @@ def _keys(name: str, *, loose: bool = False) -> list[_Key]:
     """
     models = models_of(name)
     if models is None:
-        part = _IN_PIPELINE.match(name)
-        model = "" if part is None or part["model"] in WRAPPERS else part["model"]
-        path = name.removeprefix(f"{model}.") if model else name
-    else:
-        model, path = next(iter(models), ""), ""
-    own = in_diffusers(name)
-    if len(own) == 1:
-        paths = spell(own[0])
-    elif models is None:
+        model, path = _take_model(name)
         paths = spell(path)
     else:
+        model = next(iter(models), "")
         paths = spell_flat(name) if loose else spell_flat(name)[:1]
+    # Of the model's own name diffusers' too: which model's it is, the other adapter tells.
+    paths += [own[0] for own in list_in_diffusers(name) if len(own) == 1]
     text = f"{TEXT_WRAPPER}_" if model.startswith("text_encoder") else ""
-    flat = (path.replace(".", "_").removeprefix(text) for path in paths)
+    flat = [path.replace(".", "_").removeprefix(text) for path in paths]
+    if text and any(path.startswith(_OF_T5) for path in flat):
+        model = T5
     return [(_SAME.get(model, model), path) for path in dict.fromkeys(flat)]
+
+
+def _take_model(name: str) -> tuple[str, str]:
+    """Split a dotted name into which of a pipeline's models it is of, if it says so, and a path."""
+    encoder = _TEXT_ENCODER.match(name)
+    if encoder is not None:
+        return TEXT_ENCODERS.get(encoder["which"], "text_encoder"), encoder["path"]
+    part = _IN_PIPELINE.match(name)
+    if part is None or part["model"] in WRAPPERS:
+        return "", name
+    return part["model"], name.removeprefix(f"{part['model']}.")
 
 
 def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
@@ -199,17 +218,32 @@ def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
     theirs = _index(rows)
     parts: dict[str, _Rows] = {}
     for name, info in adapter.updates.items():
-        named = parts_of(name)
-        found = [{rows[other] for other in _candidates(theirs, part)} for part in named]
-        known = [next(iter(sizes)) if len(sizes) == 1 else None for sizes in found]
-        if not any(known) or _candidates(theirs, name):
+        if _candidates(theirs, name):
             continue
-        sizes = sizes_of(known, info.shape[0])
-        if sizes is not None and not any(part in adapter for part in named):
-            at = 0
-            for part, size in zip(named, sizes, strict=True):
-                parts[part] = _Rows(name, at, at := at + size)
+        for named in list_parts(name):
+            theirs_of = [{rows[other] for other in _candidates(theirs, part)} for part in named]
+            heights = [next(iter(sizes)) if len(sizes) == 1 else None for sizes in theirs_of]
+            sizes = sizes_of(heights, info.shape[0]) if any(heights) else None
+            if sizes is not None and not any(part in adapter for part in named):
+                parts |= _cut(adapter, name, dict(zip(named, sizes, strict=True)))
+                break
     return _with_parts(adapter, parts) if parts else adapter
+
+
+def _cut(adapter: Adapter, fused: str, sizes: Mapping[str, int]) -> dict[str, _Rows]:
+    """Cut a fused module: of each part the rows of B, and the columns that are not zero in them.
+
+    Programs that train the parts apart store them as one block-diagonal B (sd-scripts' split_qkv,
+    musubi-tuner's conversion for ComfyUI). What other parts' columns hold is no direction of A that
+    this part reads: diffusers' conversions leave it out too (``weight is sparse``).
+    """
+    B = adapter[fused].B
+    parts, start = {}, 0
+    for part, size in sizes.items():
+        used = B[start : start + size].any(0).nonzero()[:, 0].tolist()
+        columns = tuple(used) if 0 < len(used) < B.shape[1] else None
+        parts[part] = _Rows(fused, start, start := start + size, columns)
+    return parts
 
 
 def _with_parts(adapter: Adapter, parts: Mapping[str, _Rows]) -> Adapter:
@@ -218,9 +252,10 @@ def _with_parts(adapter: Adapter, parts: Mapping[str, _Rows]) -> Adapter:
     for name, part in parts.items():
         info = adapter.updates[part.fused]
         shape = (part.stop - part.start, info.shape[1])
-        updates[name] = replace(info, name=name, shape=shape)
+        rank = info.rank if part.columns is None else len(part.columns)
+        updates[name] = replace(info, name=name, shape=shape, rank=rank)
     initial = {
-        name: adapter.initial[old]
+        name: _rows_of(adapter.initial[old], parts.get(name))
         for name in updates
         if (old := parts[name].fused if name in parts else name) in adapter.initial
     }
@@ -231,14 +266,20 @@ def _with_parts(adapter: Adapter, parts: Mapping[str, _Rows]) -> Adapter:
             return adapter[module]
         update = adapter[part.fused]
         rows = slice(part.start, part.stop)
+        B = update.B[rows] if part.columns is None else update.B[rows][:, list(part.columns)]
         m = update.magnitude
         # One of columns speaks of the norms of the fused whole, and of no part's.
         m = None if m is None or len(m) == 1 else m[rows]
         # Some rows of a Kronecker product are none of its blocks.
-        return replace(update, name=module, B=update.B[rows], magnitude=m, blocks=None)
+        A = _rows_of(update.A, part)
+        return replace(update, name=module, A=A, B=B, magnitude=m, blocks=None)
 
     note = f"fused projections split into what others hold apart: {some(sorted(fused))}"
     return _made(adapter, updates, initial, read, note)
+
+
+def _rows_of(A: torch.Tensor, part: _Rows | None) -> torch.Tensor:
+    return A if part is None or part.columns is None else A[list(part.columns)]
 
 
 def _renamed(adapter: Adapter, table: Mapping[str, str]) -> Adapter:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from subspace.modules import flux as flux_names
-from subspace.modules import sd3 as sd3_names
-from subspace.modules import sdxl as sdxl_names
+from subspace.modules import flux, flux2, hunyuan_video, lumina, sd3, sdxl, wan
 from subspace.modules.words import NAMINGS, list_words, words_of
 
 if TYPE_CHECKING:
@@ -29,26 +27,44 @@ _HOSTED = {w: k for k, role in enumerate(_QKV) for w in list_words(role)}
 _HALVES = {word: k for k, role in enumerate(_GATE_UP) for word in words_of(_LLAMA, role)}
 
 
-def in_diffusers(name: str) -> tuple[str, ...]:
-    """Return diffusers' paths of a module in its model's own naming; none of others."""
-    named = (model.in_diffusers(name) for model in (flux_names, sd3_names, sdxl_names))
-    return next(filter(None, named), ())
+_IN_DIFFUSERS = (
+    flux.in_diffusers,
+    flux2.in_diffusers,
+    hunyuan_video.in_diffusers,
+    sd3.in_diffusers,
+    sdxl.in_diffusers,
+    lumina.LUMINA.in_diffusers,
+    lumina.Z_IMAGE.in_diffusers,
+    wan.in_diffusers,
+)
 
 
-def parts_of(name: str) -> list[str]:
-    """Name the modules that a fused one holds, in the order of its rows; none if it is not one.
+def list_in_diffusers(name: str) -> list[tuple[str, ...]]:
+    """List what diffusers may call a module that has its model's own name; none of others.
 
-    >>> parts_of("mlp.gate_up_proj"), parts_of("mlp.up_proj")
-    (['mlp.gate_proj', 'mlp.up_proj'], [])
+    Models share their words, and a name alone does not tell the model: an entry for each reading,
+    with one path, or with those of all parts of a fused module.
+
+    >>> list_in_diffusers("double_blocks.0.img_mlp.2")
+    [('transformer_blocks.0.ff.net.2',), ('transformer_blocks.0.ff.linear_out',)]
     """
-    known = in_diffusers(name)
-    if len(known) > 1:
-        return list(known)
+    return list(dict.fromkeys(filter(None, (of_model(name) for of_model in _IN_DIFFUSERS))))
+
+
+def list_parts(name: str) -> list[list[str]]:
+    """List the modules that a fused one may hold, in the order of its rows; none if it is not one.
+
+    >>> list_parts("mlp.gate_up_proj"), list_parts("mlp.up_proj")
+    ([['mlp.gate_proj', 'mlp.up_proj']], [])
+    """
+    native = [list(paths) for paths in list_in_diffusers(name) if len(paths) > 1]
+    if native:
+        return native
     parent, _, last = name.rpartition(".")
     if last in NAMINGS["gpt2"].fused:  # which loralib's MergedLinear cuts into blocks of equal size
-        return [f"{name}.{part}" for part in "qkv"]
+        return [[f"{name}.{part}" for part in "qkv"]]
     words = [words_of(_LLAMA, role)[0] for role in _PARTS.get(last, ())]
-    return [f"{parent}.{part}".removeprefix(".") for part in words]
+    return [[f"{parent}.{part}".removeprefix(".") for part in words]] if words else []
 
 
 def list_hosts(module: str) -> Iterator[tuple[str, int]]:

@@ -48,16 +48,25 @@ def models_of(module: str) -> tuple[str, ...] | None:
     return None if found is None else FLAT_PREFIXES.get(found["prefix"] or "", ())
 
 
+def _strip_repeated(path: str) -> str:
+    """Drop the pipeline's model once more: ``lora_unet_unet_…`` was made of ``unet.unet.…``."""
+    return path.removeprefix("unet_") or path
+
+
 def spell_flat(module: str) -> list[str]:
     """List what a flat name's path may be: as it stands, then without one, two, … wrappers.
 
+    A last underscore is no part of it: no module's name is empty.
+
+    >>> spell_flat("lora_unet_attn_to_q_")
+    ['attn_to_q']
     >>> spell_flat("lycoris_model_layers_0_q_proj")
     ['model_layers_0_q_proj', 'layers_0_q_proj']
     """
     found = _FLAT.match(module)
     if found is None:
         return []
-    path = found["path"].replace(".", "_")
+    path = _strip_repeated(found["path"].replace(".", "_").rstrip("_"))
     paths = [path]
     if any(model.startswith("text_encoder") for model in models_of(module) or ()):
         path = path.removeprefix(f"{TEXT_WRAPPER}_")

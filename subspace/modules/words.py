@@ -22,10 +22,17 @@ Role: TypeAlias = Literal[
 """What a module does in its layer; `fused` is query, key and value in one, `gate_up` those two."""
 ROLES: tuple[Role, ...] = get_args(Role)
 
+TOOL_WRAPPERS = (
+    *("_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"),
+    *("_checkpoint_wrapper_module", "_dp_module", "_ddp_module"),
+)
+"""What torch.compile, Lightning, FSDP and checkpointing put into a path: of no model's own."""
+
 WRAPPERS = frozenset(
     {
-        # of tools: peft, torch.compile, data parallelism, and transformers' own for any model
-        *("_orig_mod", "base_model", "model", "module", "transformer", "language_model"),
+        # of tools: peft, data parallelism, ComfyUI, and transformers' own for any model
+        *TOOL_WRAPPERS,
+        *("base_model", "model", "module", "transformer", "language_model", "diffusion_model"),
         *("backbone", "bert_model", "timm_model", "vlm"),
         # transformers' `base_model_prefix`: the name under which heads hold their backbone
         *("aimv2", "albert", "align", "altclip", "audio_spectrogram_transformer", "beit", "bert"),
@@ -96,6 +103,14 @@ FLAT_DENOISER = "|".join(
     prefix for prefix, models in FLAT_PREFIXES.items() if not models or {*DENOISERS} & {*models}
 )
 """A pattern of the prefixes that such a model may have."""
+
+T5 = "t5"
+"""What stands for a pipeline's T5: Flux's second text encoder, Stable Diffusion 3's third."""
+
+TEXT_ENCODERS: Mapping[str, str] = MappingProxyType(
+    {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": T5}
+)
+"""ComfyUI's word behind ``text_encoders.`` -> diffusers' part; of any other it is the only one."""
 
 PIPELINE = (*DENOISERS, "text_encoder", "prior", "connector", "connectors", "controlnet")
 """Models of a diffusers pipeline, which stand in front of a dotted path; more are numbered _2."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subspace.errors import FormatError, MissingFileError
-from subspace.modules.fused import list_hosts, parts_of
+from subspace.modules.fused import list_hosts, list_parts
 from subspace.modules.underscored import group_by_flat_name, list_dotted
 from subspace.modules.wrappers import (
     bare_name,
@@ -187,10 +187,13 @@ class Pretrained:
 
     def _joined(self, module: str) -> Weight | None:
         """Put a fused weight together from the projections that are stored apart."""
-        found = [self._candidates(part) for part in parts_of(bare_name(module))]
-        if not found or any(len(keys) != 1 for keys in found):
+        readings = [
+            [self._candidates(part) for part in parts] for parts in list_parts(bare_name(module))
+        ]
+        stored = [parts for parts in readings if all(len(keys) == 1 for keys in parts)]
+        if len(stored) != 1:
             return None
-        weights = [self._whole(key, key, None) for (key,) in found]
+        weights = [self._whole(key, key, None) for (key,) in stored[0]]
         if len({(w.shape[1], w.dtype) for w in weights}) != 1:
             return None
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 NAME = "kohya / LyCORIS"
 EXPECTS = "NAME.lora_down.weight (r, d_in), NAME.lora_up.weight (d_out, r) and NAME.alpha"
-TENSOR_SUFFIXES = (".lora_down.", ".lora_up.", ".lora_mid.", ".hada_w", ".lokr_w")
+TENSOR_SUFFIXES = ("lora_down.", "lora_up.", ".lora_mid.", ".hada_w", ".lokr_w")
 READS = (
     "LoRA and LoCon of linear layers and convolutions, with a Tucker core; LoHa and LoKr as exact "
     "factors; DoRA by its BA part; alpha 0 or missing as its writers take it; norms, biases and "
@@ -279,7 +279,7 @@ def _notes(
     notes = [f"{some(names)}: {note}" for note, names in found.items()]
     if {Method.LOHA, Method.LOKR} & methods:
         notes.append(GAUGE)
-    fused = [m for m in modules if ("double" in m and "qkv" in m) or "linear1" in m]
+    fused = [m for m in modules if m.endswith("qkv") or "linear1" in m]
     if fused and _argument(source, "split_qkv") == "True":
         notes.append(
             f"{some(fused)}: trained in parts (split_qkv), whose alpha is stored for the whole: "
