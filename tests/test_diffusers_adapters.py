@@ -296,7 +296,7 @@ BAD: list[tuple[str, torch.Tensor | None, str]] = [
     (f"{Q}.lora_B.weight", torch.ones(8, 5), "different ranks, 2 and 5"),
     (f"{Q}.lora_A.weight", torch.ones(2), "a shape that no factor has"),
     (f"{Q}.lora_A.weight", torch.ones(2, 8, dtype=torch.int8), "holds int8"),
-    (f"{Q}.alpha", torch.tensor(2.0), "which diffusers refuses: remove one"),
+    (f"{Q}.alpha", torch.ones(2), "should hold one number"),
     (f"unet.{ATTN}.processor.to_q_lora.up.weight", torch.ones(8, 2), "are the same factor"),
     ("x.lora_down.weight", torch.ones(8, 2), "holds tensors of diffusers and of kohya"),
 ]

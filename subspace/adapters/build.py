@@ -14,7 +14,7 @@ from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import some
 from subspace.errors import FormatError
 from subspace.modules.order import model_order
-from subspace.tensorfiles import QUANTISED, open_tensors
+from subspace.tensorfiles import FLOAT8, QUANTISED, open_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.source import AdapterSource
-    from subspace.tensorfiles import TensorHeader
+    from subspace.tensorfiles import TensorFile, TensorHeader
 
     Factors = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor] | Kronecker]
 
@@ -32,6 +32,7 @@ _UNIT_ROUNDOFF = {
     "float32": 2.0**-24,
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
+    **FLOAT8,
 }
 
 
@@ -145,7 +146,7 @@ def build_adapter(
 
     def read(module: str) -> LowRankUpdate:
         update = updates[module]
-        made = update.factors(tensors)
+        made = update.factors(_computable(update, tensors))
         # Whoever puts the rows of B in another order leaves no product of blocks.
         stored, A = made.multiplied() if isinstance(made, Kronecker) else made
         B = update.rows(stored)
@@ -184,6 +185,16 @@ def build_adapter(
     )
 
 
+def _computable(update: UpdateSpec, tensors: TensorFile) -> Mapping[str, torch.Tensor]:
+    """Give an update's tensors as torch computes with them: float32 holds every float8."""
+    if FLOAT8.keys().isdisjoint(tensors.headers[name].dtype for name in update.tensors):
+        return tensors
+    return {
+        name: tensors[name].float() if tensors.headers[name].dtype in FLOAT8 else tensors[name]
+        for name in update.tensors
+    }
+
+
 def _aside(name: str, header: TensorHeader, reason: SetAsideReason | SetAside | None) -> SetAside:
     if isinstance(reason, SetAside):
         return reason
@@ -209,6 +220,6 @@ def _rounding(update: UpdateSpec, source: AdapterSource) -> float:
     dtypes = {source.tensors.headers[name].dtype for name in update.tensors}
     if not dtypes.isdisjoint(QUANTISED):
         return update.multiplied * max(QUANTISED.get(dtype, 0.0) for dtype in dtypes)
-    if update.multiplied == 1:
+    if update.multiplied == 1 and FLOAT8.keys().isdisjoint(dtypes):
         return 0.0
     return update.multiplied * max(_UNIT_ROUNDOFF[dtype] for dtype in dtypes)

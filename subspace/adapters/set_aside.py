@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from subspace.tensorfiles import TensorHeader
 
 
-class SetAsideReason(Enum):
+class SetAsideReason(str, Enum):
     """Why a tensor is no part of any A or B; the value is the text, ``{}`` for `SetAside.detail`.
 
     Code compares members. The text is for people alone.
@@ -51,6 +51,7 @@ class SetAsideReason(Enum):
     IA3 = "IA3: it rescales activations, no low-rank update"
     TLORA = "T-LoRA with an orthogonal start: not read yet"
     CHANGED = "changed, but in no update"
+    COPY = "a factor once more, equal in every bit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,4 +105,4 @@ class SetAside:
     @property
     def reason_text(self) -> str:
         """The reason in words, as `inspect` shows it."""
-        return self.reason.value.format(self.detail)
+        return str(self.reason.value).format(self.detail)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from subspace.errors import FormatError
-from subspace.tensorfiles import QUANTISED, TensorFile, open_tensors
+from subspace.tensorfiles import FLOAT8, QUANTISED, TensorFile, open_tensors
 
 if TYPE_CHECKING:
     import os
@@ -110,7 +110,9 @@ class Format(Protocol):
 
 
 def group_by_module(
-    source: AdapterSource, parse: Callable[[str], tuple[str, str] | None]
+    source: AdapterSource,
+    parse: Callable[[str], tuple[str, str] | None],
+    copies: list[str] | None = None,
 ) -> dict[str, dict[str, str]]:
     """Group tensors by module: module -> slot -> the tensor's name.
 
@@ -120,11 +122,14 @@ def group_by_module(
         The files.
     parse
         From a tensor's name to (module, slot); None for a tensor that is of no update.
+    copies
+        Takes the names of tensors that are stored a second time, equal in every bit, under
+        another of the format's names. Without it they are refused.
 
     Raises
     ------
     FormatError
-        Two tensors are the same slot of one module, or a name is too long.
+        Two tensors are the same slot of one module and differ, or a name is too long.
     """
     found: dict[str, dict[str, str]] = {}
     for name in source.tensors:
@@ -135,13 +140,27 @@ def group_by_module(
             continue
         module, slot = parsed
         slots = found.setdefault(module, {})
-        if slot in slots:
+        if slot not in slots:
+            slots[slot] = name
+        elif copies is not None and _are_equal(source, slots[slot], name):
+            copies.append(name)
+        else:
             raise FormatError(
                 f"{source.weights}: {slots[slot]!r} and {name!r} are the same factor of "
-                f"module {module!r}"
+                f"module {module!r}, and not equal; leave out the one that is not meant"
             )
-        slots[slot] = name
     return found
+
+
+def _are_equal(source: AdapterSource, one: str, other: str) -> bool:
+    if source.tensors.headers[one] != source.tensors.headers[other]:
+        return False
+    import torch
+
+    # By their bytes: a NaN is equal to itself here, and a zero of the other sign is not.
+    both = (source.tensors[name].contiguous().reshape(-1) for name in (one, other))
+    first, second = (tensor.view(torch.uint8) for tensor in both)
+    return torch.equal(first, second)
 
 
 def require_factors(
@@ -176,10 +195,10 @@ def read_factor_shape(
     header = source.tensors.headers[name]
     if len(header.shape) not in tuple(dimensions) or 0 in header.shape:
         raise FormatError(f"{source.text(name)} has a shape that no factor has")
-    if header.dtype not in FLOATS and header.dtype not in QUANTISED:
+    if header.dtype not in (*FLOATS, *FLOAT8, *QUANTISED):
         raise FormatError(
-            f"{source.text(name)} holds {header.dtype}; factors of {', '.join(FLOATS[:-1])} and "
-            f"{FLOATS[-1]} are read, convert it to one"
+            f"{source.text(name)} holds {header.dtype}; factors of {', '.join(FLOATS)}, "
+            f"{' and '.join(FLOAT8)} are read, convert it to one"
         )
     return header.shape
 

@@ -118,8 +118,8 @@ def show(result: Conversion) -> None:
 
 
 def _written_dtype(info: UpdateInfo) -> str:
-    """Name the factors' dtypes; what was quantised is written as the float32 that it stands for."""
-    from subspace.tensorfiles import QUANTISED
+    """Name the factors' dtypes; what torch does not compute with is written as float32."""
+    from subspace.tensorfiles import FLOAT8, QUANTISED
 
-    kinds = ("float32" if kind in QUANTISED else kind for kind in info.dtype.split("/"))
+    kinds = ("float32" if kind in (*FLOAT8, *QUANTISED) else kind for kind in info.dtype.split("/"))
     return "/".join(dict.fromkeys(kinds))

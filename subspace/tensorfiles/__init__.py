@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from subspace.errors import FormatError
 from subspace.tensorfiles.gguf_file import QUANTISED, open_gguf
-from subspace.tensorfiles.lazy import TensorFile, TensorHeader
+from subspace.tensorfiles.lazy import FLOAT8, TensorFile, TensorHeader
 from subspace.tensorfiles.safetensors_file import open_safetensors
 from subspace.tensorfiles.sharded import INDEX_SUFFIXES, ShardedFile, open_sharded
 from subspace.tensorfiles.torch_file import open_torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import os
 
 __all__ = [
+    "FLOAT8",
     "INDEX_SUFFIXES",
     "QUANTISED",
     "SUFFIXES",

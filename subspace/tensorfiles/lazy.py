@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     import torch
 
+FLOAT8 = {"float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
+"""Floating-point types that torch stores and does not compute with -> their unit roundoff."""
+
 
 @dataclass(frozen=True)
 class TensorHeader:

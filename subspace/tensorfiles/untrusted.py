@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LONGEST_JSON = 64_000_000
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: a pointer is shorter than 1024 bytes.
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER = 1024
 RESAVE = "re-save it with safetensors.torch.save_file, or torch.save of a dict of plain tensors"
 
 
@@ -60,7 +63,7 @@ def short(value: object) -> str:
 
 
 def require_regular(path: Path) -> None:
-    """Refuse what is no regular file."""
+    """Refuse what is no regular file, and a pointer of Git LFS in its place."""
     # A device or a pipe in a stranger's folder could be read forever.
     try:
         found, regular = path.exists(), path.is_file()
@@ -72,6 +75,14 @@ def require_regular(path: Path) -> None:
         raise MissingFileError(f"{path}: not a regular file")
     if not os.access(path, os.R_OK):
         raise MissingFileError(f"{path}: cannot be read, permission denied")
+    if path.stat().st_size <= _LONGEST_POINTER:
+        with path.open("rb") as file:
+            pointer = file.read(len(_POINTER)) == _POINTER
+        if pointer:
+            raise FormatError(
+                f"{path}: a Git LFS pointer, not the file itself: `git lfs pull` in its folder "
+                "fetches it"
+            )
 
 
 def parse_json_object(text: bytes, where: str) -> dict[str, Any]:

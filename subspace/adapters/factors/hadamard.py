@@ -7,7 +7,8 @@ Their rank is r², or a side of the matrix where that is less: then one of them 
 Layouts as peft 0.21.2 (``tuners/loha/layer.py``) and lycoris-lora (``modules/loha.py``) write them:
 
 - ``hada_w1_a`` (d_out, r), ``hada_w1_b`` (r, d_in), ``hada_w2_a``, ``hada_w2_b`` likewise; of a
-  convolution d_in is in / groups * kh * kw;
+  convolution d_in is in / groups * kh * kw, which OneTrainer keeps apart: ``hada_w1_a``
+  (d_out, r, 1, 1) and ``hada_w1_b`` (r, in, kh, kw);
 - with a core, ``hada_t1`` and ``hada_t2`` (r, r, kh, kw): ``hada_w1_a`` is (r, d_out) and
   ``hada_w1_b`` (r, in / groups).
 """
@@ -53,7 +54,9 @@ def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) ->
     """
     cores = _CORES if any(core in slots for core in _CORES) else ()
     require_factors(source, module, slots, *_FOUR, *cores)
-    shapes = {slot: read_factor_shape(source, slots[slot]) for slot in _FOUR}
+    stored = {slot: read_factor_shape(source, slots[slot], (2, 3, 4, 5)) for slot in _FOUR}
+    shapes = {slot: (shape[0], math.prod(shape[1:])) for slot, shape in stored.items()}
+    apart = stored["hada_w1_b"][2:]  # a kernel that was not laid flat
     kernels = [read_factor_shape(source, slots[core], (3, 4, 5)) for core in cores]
     if cores:  # (r, d_out) and (r, in)
         d_out, dim, d_in = shapes["hada_w1_a"][1], *shapes["hada_w1_b"]
@@ -74,8 +77,8 @@ def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) ->
                 f"{source.text(slots[core])} is not the core of factors of rank {dim} in module "
                 f"{module!r}"
             )
-    kernel = kernels[0][2:] if kernels else ()
-    d_in *= math.prod(kernel)
+    kernel = kernels[0][2:] if kernels else apart
+    d_in *= math.prod(kernel) if kernels else 1
     tensors = tuple(slots[slot] for slot in (*_FOUR, *cores))
     rank = min(dim * dim, d_out, d_in)
     multiplied = 4 if rank < dim * dim or cores else 2
@@ -96,7 +99,12 @@ def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) ->
 def build_factors(slots: Mapping[str, str]) -> Factors:
     """Return what makes B (d_out, rank) and A (rank, d_in) of the tensors, in float64."""
     return lambda held: _factors(
-        {slot: held[slots[slot]].double() for slot in SLOTS if slot in slots}
+        {
+            slot: t.flatten(1) if slot in _FOUR else t
+            for slot in SLOTS
+            if slot in slots
+            for t in (held[slots[slot]].double(),)
+        }
     )
 
 

@@ -4,13 +4,15 @@ Layout as diffusers 0.42.1 writes it (``loaders/lora_base.py``, ``loaders/peft.p
 ones, as it reads it (``utils/state_dict_utils.py``). A name begins with the pipeline's part,
 ``unet.``, ``transformer.``, ``text_encoder.``, …, or with nothing where one model was saved alone:
 
-- ``<path>.lora_A.weight`` and ``.lora_B.weight`` as PEFT's;
+- ``<path>.lora_A.weight`` and ``.lora_B.weight`` as PEFT's, with an adapter's name before
+  ``weight`` where the state dict of a live model was saved (DiffSynth-Studio);
 - ``….attn1.processor.to_q_lora.down.weight`` and ``.up.weight``: ``processor`` is not of the path,
   ``to_out`` is ``to_out.0``, and in a text encoder ``to_q`` is ``q_proj`` and so on;
 - ``<path>.lora.down.weight``, and in a text encoder ``<path>.lora_linear_layer.down.weight``.
 
-alpha is in the JSON under ``lora_adapter_metadata`` in the file's metadata, PEFT's config with the
-part before each field; else in ``<path>.alpha``; else it is r.
+alpha is in ``<path>.alpha``; else in the JSON under ``lora_adapter_metadata`` in the file's
+metadata, PEFT's config with the part before each field; else it is r. Files that name the whole
+model ``diffusion_model.``, as ComfyUI does, and Black Forest Labs' own of Flux are of this layout.
 """
 
 from __future__ import annotations
@@ -74,8 +76,23 @@ _SLOTS = {
     ".alpha": "alpha",
 }
 _NEW = (".lora_A.weight", ".lora_B.weight")
+_NAMED = re.compile(r"(?P<end>\.lora_[AB])\.(?P<adapter>[^.]+)(?P<leaf>\.(?:weight|bias))\Z")
+# Rows of blocks that models of images and videos have: a file of theirs needs no part in front.
+_ROWS = re.compile(
+    r"(?:base_model\.model\.)?(?:(?:single_|double_|joint_|down_|up_)?blocks"
+    r"|(?:single_)?transformer_blocks|mid_block|noise_refiner|context_refiner)\."
+)
+_FLUX = re.compile(r"(?:base_model\.model\.)?(?:single|double)_blocks\.[0-9]+\.")
+_DIFFS = {
+    ".diff": SetAsideReason.FULL_UPDATE,
+    ".diff_b": SetAsideReason.BIAS_UPDATE,
+}
+_WORDS = "bundle_emb."
 _FACTOR = re.compile(
-    "|".join(rf"{re.escape(end)}\Z" for end, slot in _SLOTS.items() if slot in "AB")
+    "|".join(
+        [rf"{re.escape(end)}\Z" for end, slot in _SLOTS.items() if slot in "AB"]
+        + [r"\.lora_[AB]\.[^.]+\.weight\Z"]
+    )
 )
 _ATTENTION: tuple[Role, ...] = ("query", "key", "value", "output")
 _OF_TEXT = {
@@ -98,13 +115,19 @@ def matches(source: AdapterSource) -> str | None:
         return None
     if _METADATA in source.tensors.metadata:
         return f"the file's metadata has {_METADATA}"
-    old = next((name for name in found if not name.endswith(_NEW)), None)
+    old = next((n for n in found if not n.endswith(_NEW) and not _NAMED.search(n)), None)
     if old is not None:
         return f"tensor {old!r} is named as diffusers named a factor"
     # PEFT's own files have neither.
     part = next((name for name in found if _PART.match(name) or _is_whole(name)), None)
     if part is not None:
         return f"tensor {part!r} begins with a pipeline's part"
+    own = next((name for name in found if _FLUX.match(name)), None)
+    if own is not None:
+        return f"tensor {own!r} is of Flux's own blocks"
+    live = next((name for name in found if _ROWS.match(name) and _NAMED.search(name)), None)
+    if live is not None:
+        return f"tensor {live!r} is of a live model of blocks"
     alphas = ((name, f"{name.removesuffix(_NEW[0])}.alpha") for name in found)
     beside = next((both for both in alphas if both[1] in source.tensors), None)
     return None if beside is None else f"tensor {beside[1]!r} is an alpha beside {beside[0]!r}"
@@ -121,7 +144,18 @@ def read(source: AdapterSource) -> Adapter:
     """
     modules: dict[str, dict[str, str]] = {}
     aside = {name: SetAsideReason.NORM for name in source.tensors if _is_norm(name)}
-    for module, slots in group_by_module(source, _parse).items():
+    aside |= {
+        name: _DIFFS[f".{name.rpartition('.')[2]}"]
+        for name in source.tensors
+        if name.endswith(tuple(_DIFFS))
+    }
+    aside |= {
+        name: SetAsideReason.LEARNED_WORD for name in source.tensors if name.startswith(_WORDS)
+    }
+    copies: list[str] = []
+    grouped = group_by_module(source, _parse, copies)
+    aside |= dict.fromkeys(copies, SetAsideReason.COPY)
+    for module, slots in grouped.items():
         aside |= {name: _REASONS[slot] for slot, name in slots.items() if slot in _REASONS}
         factors = {slot: name for slot, name in slots.items() if slot in "AB"}
         if factors:
@@ -145,6 +179,8 @@ def read(source: AdapterSource) -> Adapter:
         )
         for module, held in pairs.items()
     ]
+    if any(_is_doubled(name) for name in source.tensors):
+        notes.append("unet.unet. and its like are read as one part, which the file names twice")
     dora = SetAsideReason.MAGNITUDE in aside.values() or any(c.dora for c in configs)
     rslora = any(config.rslora for config in configs)
     base = next((config.base_model for config in configs if config.base_model), None)
@@ -171,12 +207,15 @@ def _parse(name: str) -> tuple[str, str] | None:
     >>> _parse("transformer.blocks.0.attn.to_k.lora_A.weight")
     ('transformer.blocks.0.attn.to_k', 'A')
     """
+    name = _NAMED.sub(r"\g<end>\g<leaf>", name)
     end = next((end for end in _SLOTS if name.endswith(end)), None)
     if end is None:
         return None
-    # ComfyUI's name of the whole model, which is no part of the model's own paths.
-    path = name.removesuffix(end).removeprefix("diffusion_model.")
+    # ComfyUI's name of the whole model, which is no part of the model's own paths; nor is PEFT's.
+    path = name.removesuffix(end).removeprefix("diffusion_model.").removeprefix("base_model.model.")
     parts = path.split(".")
+    if _is_doubled(path):
+        del parts[0]
     if end == ".alpha" and parts[-1] in {"lora", "lora_linear_layer"}:
         parts = parts[:-1]
     joined = end.startswith("_lora") or (end == ".alpha" and parts[-1].endswith("_lora"))
@@ -197,12 +236,18 @@ def _parse(name: str) -> tuple[str, str] | None:
 
 
 def _is_whole(name: str) -> bool:
-    return name.startswith("diffusion_model.")
+    return name.startswith(("diffusion_model.", "text_encoders."))
+
+
+def _is_doubled(name: str) -> bool:
+    """Say whether a name has its pipeline's part twice (huggingface/diffusers#5991)."""
+    first, second, *_ = f"{name}..".split(".")
+    return first == second and first in PIPELINE
 
 
 def _is_norm(name: str) -> bool:
     module, _, leaf = name.rpartition(".")
-    return leaf in {"weight", "bias"} and "norm" in module.rpartition(".")[2]
+    return leaf in {"weight", "bias", "scale"} and "norm" in module.rpartition(".")[2]
 
 
 def _scales(
@@ -222,12 +267,6 @@ def _scales(
     for part, names in parts.items():
         fields = _of_part(stored, part, alone=len(parts) == 1)
         alphas = {name: modules[name]["alpha"] for name in names if "alpha" in modules[name]}
-        if fields and alphas:
-            name, tensor = next(iter(alphas.items()))
-            raise FormatError(
-                f"{source.weights}: alpha of module {name!r} is in {tensor!r} and in the "
-                f"metadata's {_METADATA}, which diffusers refuses: remove one"
-            )
         if fields:
             if fields.get("peft_type", "LORA") != "LORA":
                 raise FormatError(
@@ -242,6 +281,15 @@ def _scales(
             for name in names:
                 r = math.sqrt(ranks[name]) if config.rslora else ranks[name]
                 scales[name] = found_alphas[name] / r
+            own = {name: read_number(source, t) / ranks[name] for name, t in alphas.items()}
+            differ = [n for n, scale in own.items() if not math.isclose(scale, scales[n])]
+            if differ:
+                notes.append(
+                    f"{some(differ)}: alpha is stored in tensors and in the file's metadata, and "
+                    f"differs ({own[differ[0]]:g} and {scales[differ[0]]:g} is the scale of the "
+                    "first); the tensors' is taken, as ComfyUI and diffusers do"
+                )
+            scales |= own
         else:
             found_scales, more = _from_tensors(source, names, alphas, ranks)
             scales |= found_scales
@@ -264,7 +312,11 @@ def _from_tensors(
     without = [name for name in names if name not in found]
     notes = []
     rest: float | None = source.alpha
-    if found and without:
+    if found and without and not any(_PART.match(name) for name in names):
+        # ComfyUI's lora.py, and diffusers' conversions of such files.
+        rest = None
+        notes.append(f"{some(without)}: no alpha is stored, so the scale is 1, as ComfyUI has it")
+    elif found and without:
         # get_peft_kwargs: the config's own alpha is the most frequent one.
         rest = Counter(found.values()).most_common()[0][0]
         notes.append(

@@ -11,7 +11,8 @@ back without the base model, so it stays as it is; Flux's and SD3's fused blocks
 - ``.hada_…`` and ``.lokr_…``: see `hadamard` and `kronecker`.
 
 The scale is ``.alpha`` / r. Both writers take r for an alpha that is 0 or missing, and save alpha
-so that alpha / r holds with rsLoRA too.
+so that alpha / r holds with rsLoRA too. Where a module has a ``.scale`` of its own, A1111's web UI
+takes that instead (``extensions-builtin/Lora/network.py``, ``calc_scale``).
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ _ASIDE = {
     "p_layer.weight": SetAsideReason.TLORA,
     "lambda_layer": SetAsideReason.TLORA,
 }
-_SLOTS = (*_FACTORS, *_ASIDE, "alpha")
+_SLOTS = (*_FACTORS, *_ASIDE, "alpha", "scale")
 # Any of these alone is an adapter of this naming, if not one that is read.
 _SIGNS = (*_FACTORS, "oft_blocks", "oft_diag", "a1.weight", "on_input", "lambda_layer", "diff")
 _EMBEDDINGS = "bundle_emb."
@@ -118,7 +119,10 @@ def read(source: AdapterSource) -> Adapter:
     aside = {
         name: SetAsideReason.LEARNED_WORD for name in source.tensors if name.startswith(_EMBEDDINGS)
     }
-    for module, slots in group_by_module(source, _parse).items():
+    copies: list[str] = []
+    modules = group_by_module(source, _parse, copies)
+    aside |= dict.fromkeys(copies, SetAsideReason.COPY)
+    for module, slots in modules.items():
         factors = {slot: name for slot, name in slots.items() if slot in _FACTORS}
         found = list(dict.fromkeys(_FACTORS[slot] for slot in factors))
         aside |= {name: _ASIDE[slot] for slot, name in slots.items() if slot in _ASIDE}
@@ -135,7 +139,6 @@ def read(source: AdapterSource) -> Adapter:
         (method,) = found
         methods.add(method)
         held = _MODULES[method](source, module, factors)
-        alpha = (slots["alpha"],) if "alpha" in slots else ()
         planned.append(
             UpdateSpec(
                 module=module,
@@ -145,7 +148,7 @@ def read(source: AdapterSource) -> Adapter:
                 tensors=held.extent.tensors,
                 factors=held.factors,
                 kind=KINDS[len(held.kernel)],
-                numbers=alpha,
+                numbers=tuple(slots[slot] for slot in ("alpha", "scale") if slot in slots),
                 multiplied=held.extent.multiplied,
                 kernel=held.kernel,
                 magnitude=slots.get("dora_scale", ""),
@@ -220,7 +223,7 @@ def _tucker(down: str, up: str, mid: str) -> Factors:
 
 def _loha(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
     extent = hadamard.read_extent(source, module, slots)
-    return _Module(extent, hadamard.build_factors(slots), _kernel(source, slots, "hada_t1"))
+    return _Module(extent, hadamard.build_factors(slots), extent.kernel)
 
 
 def _lokr(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Module:
@@ -246,6 +249,12 @@ def _scale(
     dim: int | None,
     notes: dict[str, list[str]],
 ) -> float:
+    if "scale" in slots:
+        notes[
+            "a .scale of its own is stored and taken in place of alpha / r, as A1111's web UI "
+            "does; other programs leave it out"
+        ].append(module)
+        return read_number(source, slots["scale"])
     if dim is None:  # LoKr of two full matrices: both writers leave alpha out
         return 1.0
     if "alpha" not in slots:

@@ -9,6 +9,7 @@ from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import FLOATS, LONGEST_NAME
 from subspace.errors import FormatError
 from subspace.modules.words import list_words
+from subspace.tensorfiles import FLOAT8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -175,10 +176,10 @@ def _pair(place: dict[str, Key], embedding: bool, tensors: TensorFile) -> Pair:
                 f"{path}: {key.name!r} has shape {header.shape}, which is no factor "
                 "(shards of DeepSpeed or FSDP that were not gathered look so)"
             )
-        if header.dtype not in FLOATS:
+        if header.dtype not in (*FLOATS, *FLOAT8):
             raise FormatError(
-                f"{path}: {key.name!r} holds {header.dtype}; "
-                "factors of float64, float32, float16 and bfloat16 are read, convert it to one"
+                f"{path}: {key.name!r} holds {header.dtype}; factors of {', '.join(FLOATS)}, "
+                f"{' and '.join(FLOAT8)} are read, convert it to one"
             )
     if len(shape_a) != len(shape_b) or any(n != 1 for n in shape_b[2:]):
         raise FormatError(f"{both} are not the two factors of one layer")

@@ -86,14 +86,42 @@ def check_peft_type(config: Mapping[str, Any], where: str) -> None:
     )
 
 
+# Layouts that are known and of another kind than an adapter that is read: a part of a tensor's name
+# -> what it is, and the way out.
+_LAYOUTS = {
+    "lora_controlnet": (
+        "Stability's Control-LoRA, a ControlNet whose weights are the UNet's plus a low-rank part "
+        "(NAME.up, NAME.down)",
+        "--pattern reads pairs of two dimensions under names of your own",
+    ),
+    ".qweight_lora": ("nunchaku's, packed for its kernels", "give the file that it was made from"),
+    ".lora_down_packed": ("nunchaku's, packed for its kernels", "give the file it was made from"),
+    ".proj_down": (
+        "nunchaku's, packed for its kernels (proj_down, proj_up)",
+        "give the file that it was made from",
+    ),
+    "lorawA": ("LoRAW's naming, of an audio model", "--pattern takes names of your own"),
+    "ip_adapter.": ("an IP-Adapter: new attention layers, no update of old ones", _SAME),
+    "image_proj.": ("an IP-Adapter: new attention layers, no update of old ones", _SAME),
+    "string_to_param": ("textual inversion: embeddings of new words", _SAME),
+    "controlnet_cond_embedding": ("a ControlNet, a model beside the base", _SAME),
+    "controlnet_blocks.": ("a ControlNet, a model beside the base", _SAME),
+}
+
+
 def explain_refusal(names: Iterable[str]) -> str | None:
     """Say of tensors without a config which method they are of that is not read; None if of none.
 
     >>> explain_refusal(["base_model.model.h.0.k.ia3_l"])[:48]
     "'base_model.model.h.0.k.ia3_l' is of PEFT's IA3,"
     """
+    names = list(names)
     for name in names:
         for method, (why, way_out, tensor) in _REFUSED.items():
             if tensor is not None and tensor in name:
                 return f"{short(name)} is of PEFT's {method}, {why}; {way_out}"
+    for name in names:
+        for part, (what, way_out) in _LAYOUTS.items():
+            if part in name:
+                return f"{short(name)} tells {what}: it is not read; {way_out}"
     return None
