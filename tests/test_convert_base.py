@@ -87,10 +87,11 @@ def test_one_adapter_in_all_formats_is_one_whatever_its_names(tmp_path, side):
 
 
 @pytest.mark.parametrize("format", ["peft", "mlx", "loralib"])
-def test_what_lycoris_trained_on_a_language_model(base, tmp_path, format):
+def test_what_lycoris_trained_on_a_language_model(base, tmp_path, format, monkeypatch):
     lycoris = pytest.importorskip("lycoris")
     model = deepcopy(tiny_llama())
-    lycoris.LycorisNetwork.apply_preset({"target_module": ["LlamaAttention"]})
+    # Its preset is global, and other tests train other modules.
+    monkeypatch.setattr(lycoris.LycorisNetwork, "TARGET_REPLACE_MODULE", ["LlamaAttention"])
     made_here = lycoris.create_lycoris(model, 1.0, linear_dim=3, linear_alpha=5, algo="lora")
     made_here.apply_to()
     for parameter in made_here.parameters():

@@ -119,11 +119,13 @@ class UpdateInfo:
     kind: str = "linear"  # or "embedding", "conv2d", "expert", ...
     kernel: tuple[int, ...] = ()  # of a convolution, as its weight ends: (kh, kw)
     groups: int = 1  # of a convolution
+    stored: int | None = None  # values, where B and A are multiplied out of fewer
+    flat: bool = False  # a convolution's kernel may lie among the inputs, and nothing tells
 
     @property
     def parameters(self) -> int:
-        """Number of stored values in A and B together."""
-        return self.rank * sum(self.shape)
+        """Number of stored values: those of A and B, or of what they are multiplied out of."""
+        return self.rank * sum(self.shape) if self.stored is None else self.stored
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -159,6 +161,9 @@ class Adapter(Mapping[str, LowRankUpdate]):
         The ranks are no longer those of training.
     reordered
         Modules whose rows are in the writer's own rotary order (`subspace.adapters.rotary`).
+    prefix
+        What the writer puts before every path and is no part of it, such as ``diffusion_model.``;
+        its own format is written with it again.
     """
 
     name: str
@@ -173,6 +178,7 @@ class Adapter(Mapping[str, LowRankUpdate]):
     partial: bool = False
     resized: bool = False
     reordered: frozenset[str] = frozenset()
+    prefix: str = ""
     _read: Callable[[str], LowRankUpdate] = field(repr=False)
     _read_tensor: Callable[[str], torch.Tensor] | None = field(repr=False, default=None)
 

@@ -253,7 +253,7 @@ def _with_parts(adapter: Adapter, parts: Mapping[str, _Rows]) -> Adapter:
         info = adapter.updates[part.fused]
         shape = (part.stop - part.start, info.shape[1])
         rank = info.rank if part.columns is None else len(part.columns)
-        updates[name] = replace(info, name=name, shape=shape, rank=rank)
+        updates[name] = replace(info, name=name, shape=shape, rank=rank, stored=None)
     initial = {
         name: _rows_of(adapter.initial[old], parts.get(name))
         for name in updates

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -61,6 +63,8 @@ class UpdateSpec:
         Names of tensors that the scale is made of.
     multiplied
         How many stored numbers are multiplied in an entry of B or of A, each of them rounded.
+    flat
+        Whether this may be a convolution whose kernel lies among the inputs.
     kernel, groups
         Of a convolution: d_in is its inputs times prod(kernel).
     magnitude
@@ -78,6 +82,7 @@ class UpdateSpec:
     kind: str = "linear"
     numbers: tuple[str, ...] = ()
     multiplied: int = 1
+    flat: bool = False
     kernel: tuple[int, ...] = ()
     groups: int = 1
     magnitude: str = ""
@@ -93,6 +98,7 @@ def build_adapter(
     set_aside: Mapping[str, SetAsideReason | SetAside] | None = None,
     notes: Iterable[str] = (),
     reordered: Iterable[str] = (),
+    prefix: str = "",
     base_model: str | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> Adapter:
@@ -114,6 +120,8 @@ def build_adapter(
         What a reader of the numbers ought to know.
     reordered
         Modules whose rows are in the writer's own rotary order.
+    prefix
+        What stands before every path and is no part of it.
     base_model
         What the files say that the base is.
     metadata
@@ -133,7 +141,8 @@ def build_adapter(
                 f"module {update.module!r}"
             )
     tensors = source.tensors
-    used = {name for update in updates.values() for name in (*update.tensors, *update.numbers)}
+    uses = Counter(name for update in updates.values() for name in update.tensors)
+    used = {*uses, *(name for update in updates.values() for name in update.numbers)}
     reasons = dict(set_aside or {})
     for update in updates.values():
         if update.magnitude:
@@ -171,7 +180,7 @@ def build_adapter(
         format=format,
         method=method,
         updates=MappingProxyType(
-            {module: _info(update, source) for module, update in updates.items()}
+            {module: _info(update, source, uses) for module, update in updates.items()}
         ),
         metadata=MappingProxyType(
             {"base_model": base_model, "weights": str(source.weights), **(metadata or {})}
@@ -180,6 +189,7 @@ def build_adapter(
         notes=tuple(dict.fromkeys(notes)),
         initial=MappingProxyType(open_tensors(source.initial)) if source.initial else {},
         reordered=frozenset(reordered),
+        prefix=prefix,
         _read=read,
         _read_tensor=tensors.__getitem__,
     )
@@ -201,8 +211,11 @@ def _aside(name: str, header: TensorHeader, reason: SetAsideReason | SetAside | 
     return SetAside.of(name, header, reason or SetAsideReason.NOT_UNDERSTOOD)
 
 
-def _info(update: UpdateSpec, source: AdapterSource) -> UpdateInfo:
-    dtypes = (source.tensors.headers[name].dtype for name in update.tensors)
+def _info(update: UpdateSpec, source: AdapterSource, uses: Mapping[str, int]) -> UpdateInfo:
+    headers = source.tensors.headers
+    dtypes = (headers[name].dtype for name in update.tensors)
+    # What several modules share, such as VeRA's projections, is of none of them.
+    own = [math.prod(headers[name].shape) for name in update.tensors if uses[name] == 1]
     return UpdateInfo(
         name=update.module,
         shape=update.shape,
@@ -212,6 +225,8 @@ def _info(update: UpdateSpec, source: AdapterSource) -> UpdateInfo:
         kind=update.kind,
         kernel=update.kernel,
         groups=update.groups,
+        stored=sum(own) if update.multiplied > 1 and own else None,
+        flat=update.flat,
     )
 
 

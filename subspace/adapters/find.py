@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from subspace.errors import FormatError, MissingFileError
@@ -20,6 +21,10 @@ _OTHERS = (
     "pytorch_lora_weights.safetensors",  # diffusers
     "pytorch_lora_weights.bin",
 )
+
+
+# The Hub's cache: a folder for a repository, in it one for each commit.
+_SNAPSHOT = re.compile(r"/models--(?P<name>[^/]+)/snapshots/[0-9a-f]{40}(?P<sub>(?:/[^/]+)*)\Z")
 
 
 class AdapterFiles(NamedTuple):
@@ -79,6 +84,9 @@ def find(path: Path, adapter_name: str | None = None) -> AdapterFiles:
 
 def _name(folder: Path) -> str:
     folder = folder.resolve() if folder.name in {"", ".."} else folder.absolute()
+    snapshot = _SNAPSHOT.search(folder.as_posix())
+    if snapshot is not None:
+        return f"{snapshot['name'].replace('--', '/')}{snapshot['sub']}"
     # Of transformers' trainer and of torchtune's recipes: every run has these.
     alone = not folder.name.startswith(("checkpoint-", "epoch_"))
     return folder.name if alone else f"{folder.parent.name}/{folder.name}"

@@ -27,6 +27,7 @@ from subspace.adapters.writers import (
 from subspace.adapters.writers import (
     peft as save_peft,
 )
+from subspace.adapters.writers.content import refuse_flat_kernels
 from subspace.errors import ArgumentError, FormatError
 from subspace.files import require_room, write_file, write_folder
 from subspace.tensorfiles import TORCH_SUFFIXES, short
@@ -133,6 +134,7 @@ def save(
             "with --updates-only (updates_only=True)"
         )
     refuse_reordered(adapter, adapter.updates, f"{writer.NAME} is to have")
+    flat = refuse_flat_kernels(adapter)
     content = writer.content(adapter, updates_only=updates_only)
     left_out = [
         tensor
@@ -145,7 +147,7 @@ def save(
             "here holds low-rank updates alone: --updates-only (updates_only=True) writes those "
             "and leaves the rest out"
         )
-    notes = list(content.notes)
+    notes = [*flat, *content.notes]
     if left_out:
         notes.append(f"left out: {_reasons(left_out)}")
     notes += [note for note in adapter.notes if note not in notes]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from subspace.errors import ArgumentError, MissingFileError, UnknownModuleError
@@ -68,6 +70,33 @@ def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) ->
             model(part).get(own, shape=adapter.updates[module].shape)
             table[module] = f"{part}.{own}" if part else own
     return table
+
+
+def with_kernels(adapter: Adapter, base: str) -> Adapter:
+    """Take from the base the kernels of convolutions that the adapter's file lays flat.
+
+    A module that the base lacks keeps what it has.
+    """
+    from subspace.adapters.factors.kernels import KINDS
+    from subspace.adapters.writers.content import split_part
+    from subspace.cli.shared.reading import open_base
+
+    pipeline = (Path(base) / _INDEX).is_file()
+    opened: dict[str, Pretrained] = {}
+    updates = dict(adapter.updates)
+    for module, info in adapter.updates.items():
+        part, path = split_part(module) if pipeline else ("", module)
+        if not info.flat or (pipeline and not part):
+            continue
+        place = f"{base}/{part}" if part else base
+        if place not in opened:
+            opened[place] = open_base(place)
+        try:
+            kernel = opened[place].get(path, shape=info.shape).kernel
+        except UnknownModuleError:
+            continue
+        updates[module] = replace(info, kind=KINDS[len(kernel)], kernel=kernel, flat=False)
+    return replace(adapter, updates=MappingProxyType(updates))
 
 
 def _part(module: str, pipeline: Path) -> str | None:

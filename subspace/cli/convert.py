@@ -93,13 +93,14 @@ def _result(adapter: Adapter, written: Written) -> Conversion:
 def _named(adapter: Adapter, base: str | None, to: str) -> Adapter:
     """Give modules the names that the user, or the base, has for them."""
     from subspace.adapters import align
-    from subspace.cli.base_names import names_of
+    from subspace.cli.base_names import names_of, with_kernels
 
     table = reading.rename()
     if base is not None:
         rest = [module for module in adapter if module not in table]
         table |= names_of(adapter, base, rest, to=to)
-    return align([adapter], table)[0]
+    (named,) = align([adapter], table)
+    return named if base is None else with_kernels(named, base)
 
 
 def show(result: Conversion) -> None:

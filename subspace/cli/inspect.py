@@ -11,7 +11,7 @@ import click
 from subspace.cli.shared import hints, output, reading
 from subspace.cli.shared.narrow import line_width, wrapped
 from subspace.cli.shared.printing import echo_table
-from subspace.errors import printable
+from subspace.errors import SubspaceError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,9 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
     """Say what each adapter holds: modules, shapes, ranks, scales, and what is set aside.
 
     PATH is a folder or file of any format that is read (README lists them). Only headers are read,
-    so this is quick at any size (a torch .bin file has no header and takes a few seconds).
+    so this is quick at any size (a torch .bin file has no header and takes a few seconds). Whether
+    the values are finite, zero or untrained is not seen: `subspace rank` reads them. A PATH that
+    cannot be read does not stop the others.
 
     \b
         subspace inspect runs/r8
@@ -46,14 +48,24 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
     from subspace.tensorfiles import TORCH_SUFFIXES
 
     adapters = []
+    failed = False
     for path in paths:
-        weights = find(path, reading.adapter_name()).weights
-        if weights.suffix in TORCH_SUFFIXES:
-            click.echo(
-                f"{printable(weights)} is a torch pickle: reading it needs torch and takes seconds",
-                err=True,
-            )
-        adapters.append(reading.adapter(path))
+        try:
+            weights = find(path, reading.adapter_name()).weights
+            if weights.suffix in TORCH_SUFFIXES:
+                click.echo(
+                    f"{printable(weights)} is a torch pickle: reading it needs torch and takes "
+                    "seconds",
+                    err=True,
+                )
+            adapters.append(reading.adapter(path))
+        except SubspaceError as error:  # noqa: PERF203 - one that fails does not stop the others
+            if len(paths) == 1:
+                raise
+            failed = True
+            click.echo(f"Error: {printable(error)}", err=True)
+    if not adapters:
+        click.get_current_context().exit(2)
     if output.form != "table":
         _warn_unknown(adapters)
 
@@ -68,8 +80,10 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
     output.emit(
         Inspection(tuple(map(inspect_adapter, adapters))),
         show=show_all,
-        next_commands=[*pairs, hints.report()] if updates else [],
+        next_commands=[*pairs, hints.report()] if updates and not failed else [],
     )
+    if failed:  # the others were shown all the same
+        click.get_current_context().exit(2)
 
 
 _LABEL = 11  # characters of the labels, which stand before what they say
@@ -173,6 +187,7 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
         f"{_count(len(infos), 'module')}, {sum(i.parameters for i in infos):,} parameters"
         + (", initial A stored" if adapter.initial else ""),
     )
+    say("values", "not read; subspace rank tells whether they are finite and trained")
     if infos:
         kinds = any(info.kind != "linear" for info in infos)
         header = ["module", "count", "d_out x d_in", "rank", "scale", "dtype"]

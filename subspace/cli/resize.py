@@ -26,6 +26,7 @@ class Cut(NamedTuple):
     energy: float | None
     error: float | None
     budget: Budget
+    allow_growth: bool
 
 
 @click.command()
@@ -48,6 +49,11 @@ class Cut(NamedTuple):
         show_default=True,
         help="Each module by itself, or the largest singular values of all (--rank: their mean).",
     ),
+    click.option(
+        "--allow-growth",
+        is_flag=True,
+        help="Write OUT even where it holds more values than ADAPTER stores, as of a LoKr.",
+    ),
 )
 @click.option(
     "--to",
@@ -58,9 +64,7 @@ class Cut(NamedTuple):
 @click.option(
     "--dtype",
     type=click.Choice(("float32", "float64", "float16", "bfloat16")),
-    default="float32",
-    show_default=True,
-    help="Of the new factors.",
+    help="Of the new factors.  [default: as they are stored]",
 )
 @options.MODULE
 @options.WRITING
@@ -72,7 +76,7 @@ def command(
     out: Path,
     cut: Cut,
     to: str | None,
-    dtype: str,
+    dtype: str | None,
     modules: str | None,
     writing: Writing,
     output: Output,

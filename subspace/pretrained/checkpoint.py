@@ -154,6 +154,7 @@ class Pretrained:
             stored_transposed=turned,
             dtype=header.dtype,
             _read=read,
+            kernel=tuple(held[2:]),
             tensors=(tensor,),
         )
 

@@ -38,6 +38,8 @@ class Weight:
         Whether the file holds (d_in, d_out).
     dtype
         torch's name of the stored dtype, without ``torch.``.
+    kernel
+        Of a convolution: what follows (out, in / groups) in its shape.
     tensors
         Names of the stored tensors that it is, or is a part of; without scales and the like.
     """
@@ -48,6 +50,7 @@ class Weight:
     stored_transposed: bool
     dtype: str
     _read: Callable[[], torch.Tensor] = field(repr=False)  # W, the way round that the map has
+    kernel: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
 
     @property

@@ -88,6 +88,8 @@ _DIFFS = {
     ".diff_b": SetAsideReason.BIAS_UPDATE,
 }
 _WORDS = "bundle_emb."
+COMFY = "diffusion_model."
+"""ComfyUI's name of the whole model, which is no part of the model's own paths."""
 _FACTOR = re.compile(
     "|".join(
         [rf"{re.escape(end)}\Z" for end, slot in _SLOTS.items() if slot in "AB"]
@@ -191,6 +193,7 @@ def read(source: AdapterSource) -> Adapter:
         method=Method.of_lora(rslora=rslora, dora=dora),
         set_aside=aside,
         notes=notes,
+        prefix=COMFY if any(name.startswith(COMFY) for name in source.tensors) else "",
         base_model=base,
     )
 
@@ -211,8 +214,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     end = next((end for end in _SLOTS if name.endswith(end)), None)
     if end is None:
         return None
-    # ComfyUI's name of the whole model, which is no part of the model's own paths; nor is PEFT's.
-    path = name.removesuffix(end).removeprefix("diffusion_model.").removeprefix("base_model.model.")
+    path = name.removesuffix(end).removeprefix(COMFY).removeprefix("base_model.model.")
     parts = path.split(".")
     if _is_doubled(path):
         del parts[0]
@@ -236,7 +238,7 @@ def _parse(name: str) -> tuple[str, str] | None:
 
 
 def _is_whole(name: str) -> bool:
-    return name.startswith(("diffusion_model.", "text_encoders."))
+    return name.startswith((COMFY, "text_encoders."))
 
 
 def _is_doubled(name: str) -> bool:

@@ -28,6 +28,7 @@ from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors import hadamard, kronecker
 from subspace.adapters.factors.kernels import KINDS, read_pair
 from subspace.adapters.factors.products import GAUGE, Extent, multiply_core, require_small
+from subspace.adapters.formats.diffusers import COMFY
 from subspace.adapters.method import Method
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import (
@@ -150,6 +151,7 @@ def read(source: AdapterSource) -> Adapter:
                 kind=KINDS[len(held.kernel)],
                 numbers=tuple(slots[slot] for slot in ("alpha", "scale") if slot in slots),
                 multiplied=held.extent.multiplied,
+                flat=method is not Method.LORA and not held.kernel,
                 kernel=held.kernel,
                 magnitude=slots.get("dora_scale", ""),
             )
@@ -168,6 +170,7 @@ def read(source: AdapterSource) -> Adapter:
         method=_method(methods, dora=dora),
         set_aside=aside,
         notes=_notes(source, notes, methods, [update.module for update in planned]),
+        prefix=COMFY if any(name.startswith(COMFY) for name in source.tensors) else "",
         base_model=_base_model(source),
         metadata=_metadata(source),
     )
@@ -184,8 +187,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     slot = next((slot for slot in _SLOTS if name.endswith(f".{slot}")), None)
     if slot is None or name.startswith(_EMBEDDINGS):
         return None
-    # ComfyUI's name of the whole model, which is no part of the model's own paths.
-    module = name.removesuffix(f".{slot}").removeprefix("diffusion_model.")
+    module = name.removesuffix(f".{slot}").removeprefix(COMFY)
     return (module, slot) if module else None
 
 

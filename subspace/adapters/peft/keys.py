@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from subspace.adapters.formats.diffusers import COMFY
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import FLOATS, LONGEST_NAME
 from subspace.errors import FormatError
-from subspace.modules.words import list_words
+from subspace.modules.words import TOOL_WRAPPERS, list_words
 from subspace.tensorfiles import FLOAT8
 
 if TYPE_CHECKING:
@@ -35,10 +37,11 @@ _SLOTS = {
 _WRAPPERS = {
     "base_layer",
     "token_adapter",
-    "_orig_mod",
-    "_fsdp_wrapped_module",
-    "_checkpoint_wrapped_module",
+    *TOOL_WRAPPERS,
 }
+_PREFIX = "base_model.model."
+# What tools put in front of all that: of Lightning, torch.compile and data parallelism.
+_FRONT = re.compile(rf"(?:(?:{'|'.join((*TOOL_WRAPPERS, 'module', 'model'))})\.)+(?={_PREFIX})")
 # Common names of input and output embeddings, which PEFT saves whole if they were resized.
 _EMBEDDINGS = {
     *(word.rpartition(".")[2] for word in (*list_words("embeddings"), *list_words("head"))),
@@ -81,7 +84,7 @@ def parse_name(name: str) -> Key:
     >>> parse_name("base_model.model.score.weight").slot
     ''
     """
-    parts = name.removeprefix("base_model.model.").split(".")
+    parts = strip_prefix(name).removeprefix(COMFY).split(".")
     at = next((i for i in reversed(range(len(parts))) if parts[i] in _SLOTS), None)
     if at is None:
         module, tail, slot = parts[:-1], parts[-1:], ""
@@ -111,6 +114,15 @@ def parse_name(name: str) -> Key:
         adapter=adapter,
         leaf=leaf,
     )
+
+
+def strip_prefix(name: str) -> str:
+    """Drop PEFT's prefix of a model, and what tools put in front of it.
+
+    >>> strip_prefix("_forward_module.base_model.model.h.0.q"), strip_prefix("model.h.0.q")
+    ('h.0.q', 'model.h.0.q')
+    """
+    return _FRONT.sub("", name, count=1).removeprefix(_PREFIX)
 
 
 def strip_wrappers(parts: Iterable[str]) -> str:
@@ -243,7 +255,7 @@ def _reason(key: Key, lora: LoraConfig) -> SetAsideReason:
         return SetAsideReason.SAVED_MODULE
     if key.leaf == "bias" and (lora.bias == "all" or lora.bias.endswith("_only")):
         return SetAsideReason.BASE_BIAS
-    wrapped = "base_layer" in key.name.removeprefix("base_model.model.").split(".")
+    wrapped = "base_layer" in strip_prefix(key.name).split(".")
     if key.leaf == "weight" and (wrapped or key.module.rpartition(".")[2] in _EMBEDDINGS):
         return SetAsideReason.SAVED_EMBEDDING
     return SetAsideReason.NOT_UNDERSTOOD

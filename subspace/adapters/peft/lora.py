@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.find import CONFIG
+from subspace.adapters.formats.diffusers import COMFY
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import LoraConfig, read_config
 from subspace.adapters.peft.experts import specify_parameters
@@ -122,6 +123,7 @@ def read(source: AdapterSource) -> Adapter:
         method=Method.of_lora(rslora=lora.rslora, dora=dora),
         set_aside=aside,
         notes=(*lora.notes, *notes, *expert_notes, *layer_notes),
+        prefix=_find_prefix(key.name for key in mine if key.slot in {"A", "B"}),
         base_model=lora.base_model,
         metadata={
             "stored_transposed": lora.fan_in_fan_out,
@@ -131,6 +133,12 @@ def read(source: AdapterSource) -> Adapter:
             "stacks": MappingProxyType(stacks),
         },
     )
+
+
+def _find_prefix(factors: Iterable[str]) -> str:
+    """Return all up to ComfyUI's name of the whole model, where it stands before every path."""
+    fronts = {name[: name.find(COMFY) + len(COMFY)] if COMFY in name else "" for name in factors}
+    return fronts.pop() if len(fronts) == 1 else ""
 
 
 def _config(source: AdapterSource) -> Mapping[str, Any]:

@@ -92,6 +92,7 @@ def read(source: AdapterSource) -> Adapter:
                 factors=factors,
                 kind=f"conv{len(extent.kernel)}d" if extent.kernel else "linear",
                 multiplied=extent.multiplied,
+                flat=not extent.kernel,
                 kernel=extent.kernel,
             )
         )

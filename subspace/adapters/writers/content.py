@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from subspace.adapters.source import some
 from subspace.errors import FormatError
 from subspace.modules.underscored import is_flat
+from subspace.modules.words import PIPELINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,6 +18,13 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter, UpdateInfo
+
+
+_CONVOLUTION = re.compile(
+    r"(?:\A|[._])(?:conv|resnets|in_layers|out_layers|skip_connection|(?:down|up)samplers"
+    r"|patch_embed)"
+)
+_PART = re.compile(rf"(?P<part>(?:{'|'.join(PIPELINE)})(?:_[0-9]+)?)\.(?P<path>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +99,32 @@ def refuse_kinds(updates: Iterable[UpdateInfo], format: str, held: Iterable[str]
         )
 
 
+def refuse_flat_kernels(adapter: Adapter) -> list[str]:
+    """Refuse convolutions whose kernel the file does not show; return a note on what may be one.
+
+    LoHa and LoKr of LyCORIS and of PEFT lay the kernel among the inputs. Its program knows it from
+    the model; as LoRA it is a dimension of A.
+
+    Raises
+    ------
+    FormatError
+        A module that is a convolution by its name.
+    """
+    flat = [name for name, info in adapter.updates.items() if info.flat]
+    convolution = next((name for name in flat if _CONVOLUTION.search(name)), None)
+    if convolution is not None:
+        raise FormatError(
+            f"module {convolution!r} is by its name a convolution, whose kernel lies flat among "
+            "the inputs: subspace convert --base MODEL takes the kernel from the base"
+        )
+    if not flat:
+        return []
+    return [
+        f"{some(flat)}: written as linear layers; were one a convolution, its kernel, which lies "
+        "flat in the file, only --base MODEL (of subspace convert) would tell"
+    ]
+
+
 def refuse_flat_names(adapter: Adapter, format: str) -> None:
     """Refuse flat names, in which ``_`` stands for ``.`` and cannot be taken back.
 
@@ -114,13 +150,26 @@ def refuse_parts(adapter: Adapter, format: str, pipeline: str) -> None:
     Raises
     ------
     FormatError
-        The adapter is of the format `pipeline`.
+        The adapter is of the format `pipeline`, and a path begins with a part.
     """
-    if adapter.format == pipeline:
+    if adapter.format != pipeline:
+        return
+    module = next((name for name in adapter.updates if split_part(name)[0]), None)
+    if module is not None:
         raise FormatError(
-            f"module {next(iter(adapter.updates))!r} is of one model of a pipeline: {format} is of "
-            f"a model by itself; write it as {pipeline} or kohya"
+            f"module {module!r} is of one model of a pipeline: {format} is of a model by itself; "
+            f"write it as {pipeline} or kohya"
         )
+
+
+def split_part(module: str) -> tuple[str, str]:
+    """Split a path into a pipeline's part, or nothing, and the rest.
+
+    >>> split_part("transformer_2.blocks.0.q"), split_part("blocks.0.q")
+    (('transformer_2', 'blocks.0.q'), ('', 'blocks.0.q'))
+    """
+    matched = _PART.fullmatch(module)
+    return (matched["part"], matched["path"]) if matched else ("", module)
 
 
 def find_alpha(scale: float, divisor: float) -> float:

@@ -16,10 +16,11 @@ from subspace.adapters.writers.content import (
     find_most_common,
     refuse_kinds,
     shape_convolution,
+    split_part,
 )
 from subspace.errors import FormatError
 from subspace.modules.underscored import is_flat
-from subspace.modules.words import FLAT_PREFIXES
+from subspace.modules.words import DENOISERS, FLAT_PREFIXES
 
 if TYPE_CHECKING:
     import torch
@@ -43,11 +44,12 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     Raises
     ------
     FormatError
-        An embedding, an expert, or two modules whose flat names are the same.
+        An embedding, an expert, a part of a pipeline that no program of this naming has, or two
+        modules whose flat names are the same.
     """
     import torch
 
-    refuse_kinds(adapter.updates.values(), NAME, ("linear", "conv2d"))
+    refuse_kinds(adapter.updates.values(), NAME, ("linear", "conv1d", "conv2d", "conv3d"))
     names = _flat(adapter)
     tensors: dict[str, torch.Tensor] = {}
     alphas: dict[str, float] = {}
@@ -55,8 +57,9 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     for module, info in adapter.updates.items():
         update, name = adapter[module], names[module]
         down, up = update.A, update.B
-        if info.kind == "conv2d":
-            down, up = shape_convolution(info, down), up[..., None, None]
+        if info.kernel:
+            down = shape_convolution(info, down)
+            up = up.reshape(*up.shape, *(1 for _ in info.kernel))
         wanted = find_alpha(info.scale, info.rank)
         alpha = torch.tensor(wanted, dtype=torch.float32)
         if not torch.isfinite(alpha):
@@ -98,19 +101,48 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     )
 
 
-def _flat(adapter: Adapter) -> dict[str, str]:
-    """Return kohya's name of every module."""
-    two = any(module.startswith("text_encoder_2.") for module in adapter.updates)
+def _components(adapter: Adapter) -> dict[str, str]:
+    """Return what kohya's programs put in front for each of a pipeline's parts in the adapter.
+
+    Raises
+    ------
+    FormatError
+        Two models that take noise away, of which such a file has one, or a part without a prefix.
+    """
     components = dict(_COMPONENTS)
-    if two:
+    if any(module.startswith("text_encoder_2.") for module in adapter.updates):
         components["text_encoder."] = "lora_te1_"
     if adapter.format != diffusers.NAME:  # GPT-2's own paths begin with it too
         del components["transformer."]
+        return components
+    parts = dict.fromkeys(split_part(module)[0] for module in adapter.updates)
+    denoisers = [part for part in parts if part.rstrip("_0123456789") in DENOISERS]
+    if len(denoisers) > 1:
+        raise FormatError(
+            f"{adapter.path or adapter.name}: has modules of {' and of '.join(denoisers)}, and a "
+            f"file of {NAME} has one such model: write one after the other, with --modules "
+            + " and ".join(f"'{part}.*'" for part in denoisers)
+        )
+    components |= {f"{part}.": _UNET for part in denoisers}
+    lost = next((part for part in parts if part and f"{part}." not in components), None)
+    if lost is not None:
+        raise FormatError(
+            f"{adapter.path or adapter.name}: has modules of {lost}, for which {NAME} has no "
+            f"prefix: --modules leaves them out, or write it as {diffusers.NAME}"
+        )
+    return components
+
+
+def _flat(adapter: Adapter) -> dict[str, str]:
+    """Return kohya's name of every module."""
+    components = _components(adapter)
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for module in adapter.updates:
         if is_flat(module):
             name = module
+        elif adapter.format == NAME and adapter.prefix:  # its dots are known, and ComfyUI's
+            name = f"{adapter.prefix}{module}"
         else:
             start = next((c for c in components if module.startswith(c)), "")
             path = module.removeprefix(start).replace(".", "_")

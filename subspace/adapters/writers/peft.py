@@ -107,8 +107,14 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
         config |= {"target_parameters": list(stacks.infos), "peft_version": LAYOUT}
     config |= choose_numbers({**plain, **stacks.infos}, rslora=bool(config.get("use_rslora")))
     tensors: dict[str, torch.Tensor] = dict(stacks.tensors)
+    prefix = adapter.prefix if own and adapter.prefix else _PREFIX
     for module, info in plain.items():
-        tensors |= lay_out_update(adapter[module], info, f"{_PREFIX}{module}")
+        if module.startswith(_PREFIX):  # under another format's naming: PEFT would look in itself
+            raise FormatError(
+                f"module {module!r} begins with PEFT's own prefix {_PREFIX!r}, which it would have "
+                "twice; --rename OLD=NEW gives it the base's path"
+            )
+        tensors |= lay_out_update(adapter[module], info, f"{prefix}{module}")
     carried = {} if updates_only or not own else _others(adapter)
     tensors |= {name: adapter.tensor(stored) for stored, name in carried.items()}
     return Content(tensors, config, notes=stacks.notes, carried=frozenset(carried))

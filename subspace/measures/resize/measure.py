@@ -41,8 +41,9 @@ def resize(
     energy: float | None = None,
     error: float | None = None,
     budget: Budget = "module",
-    dtype: str = "float32",
+    dtype: str | None = None,
     modules: str | None = None,
+    allow_growth: bool = False,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Resize:
@@ -67,10 +68,14 @@ def resize(
         ``"module"``: every module by itself. ``"all"``: the largest singular values over all
         modules, so that `energy` and `error` hold for all together and ranks differ.
     dtype
-        Of the new factors: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``. What it
-        rounds comes on top of the errors in the result.
+        Of the new factors: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``. None
+        keeps what is stored, the widest of a module's factors, and float32 for what torch does
+        not compute with. What it rounds comes on top of the errors in the result.
     modules
         A glob of the modules to resize and keep.
+    allow_growth
+        Let the new factors hold more values than the adapter stores: LoHa and LoKr store far fewer
+        than a B and an A of the same update.
     device
         Where to compute: any torch device with float64.
     progress
@@ -85,7 +90,8 @@ def resize(
     Raises
     ------
     ArgumentError
-        None or several of the three are given, or one is out of its range.
+        None or several of the three are given, or one is out of its range; or the new factors
+        would hold more values than are stored.
     NonFiniteError
         A factor holds NaN or infinity.
     AnalysisError
@@ -103,10 +109,11 @@ def resize(
     asked, value = choose_budget(rank, energy, error)
     if budget not in ("module", "all"):
         raise ArgumentError(f"budget is {budget!r}; it is 'module' or 'all'")
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise ArgumentError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
     adapter, device = adapter.select(modules), usable(device)
-    values, made = _cut(adapter, asked, value, budget, getattr(torch, dtype), device, progress)
+    dtypes = {name: dtype or _widest(info) for name, info in adapter.updates.items()}
+    values, made = _cut(adapter, asked, value, budget, dtypes, device, progress)
     kept = {name: made[name].rank if name in made else 0 for name in adapter}
     table = {name: _module(adapter.updates[name], values[name], kept[name]) for name in adapter}
     left_out = [name for name, directions in kept.items() if not directions]
@@ -114,6 +121,8 @@ def resize(
         raise AnalysisError(
             f"adapter {adapter.name!r}: nothing would be left of it, every update is 0"
         )
+    if not allow_growth:
+        _refuse_growth(adapter, table)
     energy, error = _of_all(list(table.values()))
     notes = []
     if left_out:
@@ -129,13 +138,34 @@ def resize(
         asked=asked,
         value=value,
         budget=budget,
-        dtype=dtype,
+        dtype="/".join(dict.fromkeys(dtypes.values())),
         modules=MappingProxyType(table),
         energy=energy,
         error=error,
         notes=tuple(notes),
-        adapter=_resized(adapter, made, dtype, notes),
+        adapter=_resized(adapter, made, dtypes, notes),
     )
+
+
+def _widest(info: UpdateInfo) -> str:
+    """Return the stored dtype, the widest of several; float32 for what is none of `DTYPES`."""
+    bits = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
+    stored = [dtype if dtype in bits else "float32" for dtype in info.dtype.split("/")]
+    # Neither of the two of 16 bits holds the other.
+    if {"float16", "bfloat16"} <= {*stored}:
+        stored.append("float32")
+    return max(stored, key=bits.__getitem__)
+
+
+def _refuse_growth(adapter: Adapter, table: Mapping[str, ModuleResize]) -> None:
+    before = sum(m.parameters_before for m in table.values())
+    after = sum(m.parameters_after for m in table.values())
+    if after > before:
+        raise ArgumentError(
+            f"adapter {adapter.name!r} stores {before:,} values, and its new factors would hold "
+            f"{after:,}: a smaller rank or a larger error, or --allow-growth (allow_growth=True) "
+            "writes them all the same"
+        )
 
 
 def _cut(
@@ -143,7 +173,7 @@ def _cut(
     asked: Asked,
     value: float,
     budget: Budget,
-    dtype: torch.dtype,
+    dtypes: Mapping[str, str],
     device: torch.device,
     progress: Callable[[int], None] | None,
 ) -> tuple[dict[str, list[float]], dict[str, LowRankUpdate]]:
@@ -175,7 +205,8 @@ def _cut(
         kept = shared or {name: count_kept(S, asked, value) for name, S in values.items()}
         left = [name for name in names if kept[name]]
         return values, {
-            name: _update(adapter, name, found[name], kept[name], dtype) for name in left
+            name: _update(adapter, name, found[name], kept[name], getattr(torch, dtypes[name]))
+            for name in left
         }
 
     parts = over_chunks(chunks, work, progress=progress)
@@ -203,10 +234,19 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _resized(
-    adapter: Adapter, made: Mapping[str, LowRankUpdate], dtype: str, notes: Sequence[str]
+    adapter: Adapter,
+    made: Mapping[str, LowRankUpdate],
+    dtypes: Mapping[str, str],
+    notes: Sequence[str],
 ) -> Adapter:
     infos = {
-        name: replace(info, rank=made[name].rank, scale=made[name].scale, dtype=dtype)
+        name: replace(
+            info,
+            rank=made[name].rank,
+            scale=made[name].scale,
+            dtype=dtypes[name],
+            stored=None,
+        )
         for name, info in adapter.updates.items()
         if name in made
     }
