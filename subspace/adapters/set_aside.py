@@ -51,6 +51,7 @@ class SetAsideReason(str, Enum):
     IA3 = "IA3: it rescales activations, no low-rank update"
     TLORA = "T-LoRA with an orthogonal start: not read yet"
     CHANGED = "changed, but in no update"
+    EMPTY = "empty: nothing of it was trained"
     COPY = "a factor once more, equal in every bit"
 
 

@@ -10,11 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from subspace.adapters.peft.release import read_release
 from subspace.errors import FormatError
 from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from subspace.adapters.peft.release import Release
 
 # Fields that leave B @ A as it is, or that are read elsewhere in this room.
 _UNDERSTOOD = frozenset({
@@ -24,7 +27,7 @@ _UNDERSTOOD = frozenset({
     "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
     "megatron_config", "megatron_core", "trainable_token_indices", "loftq_config", "use_dora",
     "qalora_group_size", "runtime_config", "lora_bias", "target_parameters",
-    "ensure_weight_tying", "layer_replication",
+    "ensure_weight_tying", "layer_replication", "enable_lora", "merge_weights",
 })  # fmt: skip
 _VARIANTS = {
     "use_qalora": "on GPTQ layers A acts on inputs pooled in groups, and d_in is "
@@ -69,10 +72,12 @@ class LoraConfig:
     fan_in_fan_out: bool
     bias: str
     modules_to_save: tuple[str, ...]
+    ties_saved: bool  # a saved embedding's tied head is saved too
     target_parameters: tuple[str, ...]
     block_diagonal: tuple[str, ...]  # BD-LoRA's patterns
     base_model: str | None
     base_changed: str | None  # by which start, before training
+    release: Release | None  # of PEFT, as far as the fields tell
     notes: tuple[str, ...]
 
 
@@ -119,11 +124,13 @@ def read_config(
         fan_in_fan_out=_flag(config, "fan_in_fan_out", where),
         bias=str(config.get("bias") or "none"),
         modules_to_save=_names(config, "modules_to_save", where),
+        ties_saved=_flag(config, "ensure_weight_tying", where),
         target_parameters=_names(config, "target_parameters", where),
         block_diagonal=_names(bd, "target_modules_bd_a", where)
         + _names(bd, "target_modules_bd_b", where),
         base_model=base if isinstance(base, str) and base else None,
         base_changed=_base_changed(config),
+        release=read_release(config),
         notes=_notes(config, _UNDERSTOOD | also),
     )
 

@@ -105,6 +105,12 @@ def specify_parameters(
             planned += experts
             path = f"{target}.{parameter.name}"
             stored[_path(module, parameter)] = Stack(parameter.pair.a, len(experts), path)
+    if planned and _is_unsloths(source.config or {}):
+        notes.append(
+            "Unsloth wrote experts' factors expert after expert before September 2026, and PEFT's "
+            "B is rank after rank: which of the two this file has is not stored, and PEFT's is "
+            "taken; in the other order every expert's update here is wrong"
+        )
     alone = [m for m, (_, names, _) in stacks.items() if len(names) == 1]
     if planned and alone:
         notes.append(
@@ -112,6 +118,70 @@ def specify_parameters(
             "its version; of a model that stores its experts otherwise, in and out are swapped"
         )
     return planned, stored, aside, notes
+
+
+def specify_stacked(
+    source: AdapterSource, keys: Iterable[Key], lora: LoraConfig
+) -> tuple[list[UpdateSpec], dict[str, SetAside]]:
+    """Plan experts whose factors lie in stacks of three dimensions, as Tinker's archives have them.
+
+    lora_A is (E, r, d_in) and lora_B (E, d_out, r), either of them (1, …) where all experts share
+    it. What is empty, of experts that a layer lacks, is set aside.
+
+    Raises
+    ------
+    FormatError
+        A factor without its partner, or stacks that do not fit together.
+    """
+    headers = source.tensors.headers
+    found: dict[str, dict[str, str]] = {}
+    targets: dict[str, str] = {}
+    empty: dict[str, SetAside] = {}
+    for key in keys:
+        if key.slot not in {"A", "B"} or "experts" not in key.module.split("."):
+            continue
+        if headers[key.name].shape == (0,):
+            empty[key.name] = SetAside.of(key.name, headers[key.name], SetAsideReason.EMPTY)
+        elif len(headers[key.name].shape) == 3:
+            found.setdefault(key.module, {})[key.slot] = key.name
+            targets[key.module] = key.target
+    alphas, _, _ = apply_patterns(targets, lora)
+    planned = []
+    for module, slots in found.items():
+        require_factors(source, module, slots, "A", "B")
+        a, b = slots["A"], slots["B"]
+        (n_a, r, d_in), (n_b, d_out, width) = (
+            read_factor_shape(source, name, (3,)) for name in (a, b)
+        )
+        experts = max(n_a, n_b)
+        if r != width or {n_a, n_b} - {1, experts} or experts > _MOST_EXPERTS:
+            raise FormatError(
+                f"{source.text(a)} and {source.text(b)} are not factors of the same experts"
+            )
+        scale = alphas[module] / (math.sqrt(r) if lora.rslora else r)
+        planned += [
+            UpdateSpec(
+                module=f"{module}.{expert}",
+                shape=(d_out, d_in),
+                rank=r,
+                scale=scale,
+                tensors=(a, b),
+                factors=_take(a, min(expert, n_a - 1), b, min(expert, n_b - 1)),
+                kind="expert",
+            )
+            for expert in range(experts)
+        ]
+    return planned, empty
+
+
+def _take(a: str, of_a: int, b: str, of_b: int) -> Factors:
+    return lambda held: (held[b][of_b], held[a][of_a])
+
+
+def _is_unsloths(config: Mapping[str, Any]) -> bool:
+    mapping = config.get("auto_mapping")
+    fixed = isinstance(mapping, dict) and "unsloth_fixed" in mapping
+    return fixed or "unsloth" in str(config.get("base_model_name_or_path")).lower()
 
 
 def _path(module: str, parameter: _Parameter) -> str:

@@ -47,6 +47,11 @@ _EMBEDDINGS = {
     *(word.rpartition(".")[2] for word in (*list_words("embeddings"), *list_words("head"))),
     "embedding",
 } - {"output"}  # which is a part of BERT's layers
+# What transformers calls the layers that a task adds on top, which a task_type saves whole.
+_HEADS = frozenset(
+    {"classifier", "pre_classifier", "score", "qa_outputs", "classification_head", "start_logits"}
+    | {"sequence_summary", "projector", "logits_proj"}
+)
 # A grouped convolution's B is laid out in full when read, which multiplies its bytes by the groups.
 _LARGEST_UNGROUPED = 2**28
 
@@ -252,6 +257,11 @@ def _reason(key: Key, lora: LoraConfig) -> SetAsideReason:
     if _is_block_diagonal(key, lora):
         return SetAsideReason.BLOCK_DIAGONAL
     if any(f".{m}." in f".{key.module}." for m in lora.modules_to_save):
+        return SetAsideReason.SAVED_MODULE
+    last = key.module.rpartition(".")[2]
+    if lora.ties_saved and key.leaf == "weight" and last in _EMBEDDINGS:
+        return SetAsideReason.SAVED_MODULE
+    if key.leaf in {"weight", "bias"} and (last in _HEADS or key.module.split(".")[0] in _HEADS):
         return SetAsideReason.SAVED_MODULE
     if key.leaf == "bias" and (lora.bias == "all" or lora.bias.endswith("_only")):
         return SetAsideReason.BASE_BIAS

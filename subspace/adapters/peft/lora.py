@@ -18,9 +18,10 @@ from subspace.adapters.find import CONFIG
 from subspace.adapters.formats.diffusers import COMFY
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import LoraConfig, read_config
-from subspace.adapters.peft.experts import specify_parameters
+from subspace.adapters.peft.experts import specify_parameters, specify_stacked
 from subspace.adapters.peft.keys import Key, Pair, pair_factors, parse_name, set_aside
 from subspace.adapters.peft.layers import name_base_layers
+from subspace.adapters.peft.merged import specify_merged
 from subspace.adapters.peft.methods import choose_adapter, require_config
 from subspace.adapters.peft.patterns import apply_patterns
 from subspace.adapters.peft.refused import check_peft_type
@@ -86,22 +87,38 @@ def read(source: AdapterSource) -> Adapter:
     FormatError
         A factor without its partner, shapes that do not fit, a config that makes no sense.
     """
-    asked = source.alpha if source.config is None else None
-    config = _config(source) if asked is None else {"peft_type": "LORA", "lora_alpha": asked}
+    asked = source.alpha if source.config is None or _is_zero(source.config) else None
+    config = dict(_config(source) if source.config is not None or asked is None else {})
+    if asked is not None:
+        config |= {"peft_type": "LORA", "lora_alpha": asked}
+    elif _is_zero(config):
+        raise FormatError(
+            f"{source.where}: lora_alpha is 0, so that PEFT applies nothing of what was trained, "
+            "and with what alpha that was is not stored (verl's merged checkpoints are so): give "
+            "it with load(…, alpha=16) or --alpha 16, or mend the config"
+        )
     lora = read_config(config, source.where)
     tensors = source.tensors
     keys = [parse_name(name) for name in tensors]
     chosen = choose_adapter(source, (key.adapter for key in keys))
     mine = [key for key in keys if key.adapter in (None, chosen)]
     others = [key for key in keys if key.adapter not in (None, chosen)]
-    if asked is not None:
+    if source.config is None:
         _refuse_stacks(source, mine)
     experts, stacks, expert_aside, expert_notes = specify_parameters(source, mine, lora)
+    stacked, empty = specify_stacked(source, mine, lora)
+    merged = specify_merged(source, mine, lora, config.get("enable_lora"))
+    experts = [*experts, *stacked, *merged]
+    expert_aside |= empty
     taken = {name for update in experts for name in update.tensors} | set(expert_aside)
     pairs, rest = pair_factors((key for key in mine if key.name not in taken), lora, tensors)
     magnitudes = {key.module: key.name for key in rest if key.slot == "magnitude"}
     linear, notes = _planned(source, pairs, lora, magnitudes)
-    if asked is not None:
+    if asked is not None and source.config is not None:
+        notes.append(
+            f"{source.where}: lora_alpha is 0; the alpha {asked:g} that was given is taken instead"
+        )
+    elif asked is not None:
         notes.append(
             f"no {CONFIG} beside: the scale is alpha / r with the alpha {asked:g} that was given, "
             "for every module; it would be another with rsLoRA or an alpha_pattern"
@@ -127,12 +144,18 @@ def read(source: AdapterSource) -> Adapter:
         base_model=lora.base_model,
         metadata={
             "stored_transposed": lora.fan_in_fan_out,
-            "config": MappingProxyType(dict(config) if asked is None else {}),
+            "config": MappingProxyType(config if source.config is not None else {}),
             "asked_alpha": asked,
             "base_changed": lora.base_changed,
             "stacks": MappingProxyType(stacks),
         },
     )
+
+
+def _is_zero(config: Mapping[str, Any]) -> bool:
+    """Say whether a config's scale is 0 for every module."""
+    alpha = config.get("lora_alpha")
+    return type(alpha) in (int, float) and alpha == 0 and not config.get("alpha_pattern")
 
 
 def _find_prefix(factors: Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 Layout as peft 0.21.2 writes it, ``tuners/loha/layer.py`` and ``tuners/lokr/layer.py``:
 ``base_model.model.<path>.hada_w1_a`` and so on. The scale is ``alpha / r`` by the config and its
-patterns, also where both matrices of a LoKr are full (LyCORIS itself then does not scale).
+patterns, also where both matrices of a LoKr are full (LyCORIS itself then does not scale). Before
+0.14 PEFT did not scale LoKr at all (huggingface/peft#2180): the config tells the release.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from subspace.adapters.peft.methods import (
     set_rest_aside,
 )
 from subspace.adapters.peft.patterns import apply_patterns
+from subspace.adapters.peft.release import SCALED_LOKR
 from subspace.adapters.source import some
 from subspace.errors import FormatError
+from subspace.tensorfiles import short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import torch
 
@@ -72,6 +75,7 @@ def read(source: AdapterSource) -> Adapter:
     kind, method = _KINDS[config["peft_type"]]
     modules = group_modules(source, kind.SLOTS)
     alphas, ranks, unsure = apply_patterns(modules.targets, lora)
+    plain = kind is kronecker and lora.release is not None and lora.release < SCALED_LOKR
     planned, disagree, scrambled = [], [], []
     for module, slots in modules.slots.items():
         extent = kind.read_extent(source, module, slots)
@@ -87,7 +91,7 @@ def read(source: AdapterSource) -> Adapter:
                 module=module,
                 shape=extent.shape,
                 rank=extent.rank,
-                scale=alphas[module] / r,
+                scale=1.0 if plain else alphas[module] / r,
                 tensors=extent.tensors,
                 factors=factors,
                 kind=f"conv{len(extent.kernel)}d" if extent.kernel else "linear",
@@ -97,6 +101,8 @@ def read(source: AdapterSource) -> Adapter:
             )
         )
     notes = [*lora.notes, *unsure]
+    if kind is kronecker and (lora.release is None or plain):
+        notes.extend(_note_scale(planned, alphas, source, plain=plain))
     if planned:
         notes.append(GAUGE)
     if disagree:
@@ -120,6 +126,31 @@ def read(source: AdapterSource) -> Adapter:
         base_model=lora.base_model,
         metadata={"config": MappingProxyType(dict(config))},
     )
+
+
+def _note_scale(
+    planned: Iterable[UpdateSpec],
+    alphas: Mapping[str, float],
+    source: AdapterSource,
+    *,
+    plain: bool,
+) -> Iterator[str]:
+    """Say what PEFT before 0.14 did, where that makes a difference."""
+    first = next(iter(planned), None)
+    r = (source.config or {}).get("r")
+    if first is None or alphas[first.module] == r:
+        return
+    if plain:
+        yield (
+            "the scale is 1: PEFT before 0.14, which wrote the config, did not scale LoKr; today's "
+            f"PEFT applies alpha / r, {alphas[first.module]:g} / {short(r)}"
+        )
+    else:
+        yield (
+            "the config does not tell the release of PEFT that wrote it: before 0.14 PEFT did not "
+            f"scale LoKr (scale 1); today's alpha / r is taken, {first.scale:g} for the first "
+            f"module (with a peft_version of 0.13 in {source.where} it would be 1)"
+        )
 
 
 def _rank(source: AdapterSource, module: str, extent: Extent, ranks: list[int]) -> int:

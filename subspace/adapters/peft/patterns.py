@@ -1,10 +1,16 @@
-"""Each module's alpha and rank by the config's patterns: PEFT's rule for all its methods."""
+"""Each module's alpha and rank by the config's patterns: PEFT's rule for all its methods.
+
+The rule changed: up to 0.13 the first key of both tables that matched served for both, so that an
+alpha of its own was lost where a key of ``rank_pattern`` matched first; before 0.15 a key with
+``^`` matched nothing (``get_pattern_key`` and ``tuners/lora/model.py`` of these releases).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.peft.regex import match_patterns
+from subspace.adapters.peft.release import ANCHORS, SEPARATE_PATTERNS
 from subspace.adapters.source import some
 
 if TYPE_CHECKING:
@@ -25,25 +31,54 @@ def apply_patterns(
     lora
         The config.
     """
+    keys = [*dict.fromkeys([*lora.rank_pattern, *lora.alpha_pattern])]
+    matched = match_patterns(keys, targets.values(), where=f"{lora.where}: rank or alpha_pattern")
 
-    def values(
-        field: str, table: Mapping[str, float], default: float | None
-    ) -> dict[str, list[Any]]:
-        found = match_patterns(list(table), targets.values(), where=f"{lora.where}: {field}")
+    def values(table: Mapping[str, float], default: float | None) -> dict[str, list[Any]]:
         # PEFT looks the module's own path up where no pattern matches.
         return {
-            module: [table[key] for key in found[target]] or [table.get(target, default)]
+            module: [table[key] for key in table if key in matched[target]]
+            or [table.get(target, default)]
             for module, target in targets.items()
         }
 
-    alphas = values("alpha_pattern", lora.alpha_pattern, lora.alpha)
-    ranks = values("rank_pattern", lora.rank_pattern, lora.r)
-    unsure = [module for module, found in alphas.items() if len(set(found)) > 1]
+    alphas, ranks = values(lora.alpha_pattern, lora.alpha), values(lora.rank_pattern, lora.r)
+    today = {module: each[0] for module, each in alphas.items()}
+    before = {
+        module: _find_alpha_before(target, matched[target], lora)
+        for module, target in targets.items()
+    }
     notes = []
+    unsure = [module for module, each in alphas.items() if len(set(each)) > 1]
     if unsure:
         notes.append(
             f"{some(unsure)}: several entries of alpha_pattern match; the first in the file is "
             "taken, as PEFT does on loading, but PEFT sorts them on saving: training may have "
             "used another"
         )
-    return {m: found[0] for m, found in alphas.items()}, ranks, notes
+    differ = [module for module in targets if before[module] != today[module]]
+    if not differ or (lora.release is not None and lora.release >= ANCHORS):
+        return today, ranks, notes
+    first = differ[0]
+    both = f"{before[first]:g} and not {today[first]:g} for the first"
+    if lora.release is None:
+        notes.append(
+            f"{some(differ)}: the config does not tell the release of PEFT that wrote it; before "
+            f"0.15 alpha_pattern and rank_pattern gave another alpha, {both}; today's is taken"
+        )
+        return today, ranks, notes
+    notes.append(
+        f"{some(differ)}: alpha is what PEFT before 0.15, which wrote the config, took from "
+        f"alpha_pattern and rank_pattern, {both}; today's PEFT takes the other"
+    )
+    return today | before, ranks, notes
+
+
+def _find_alpha_before(target: str, matched: list[str], lora: LoraConfig) -> float:
+    """Return alpha by the rule of the release that wrote the config, or of 0.13 if none is told."""
+    keys = [key for key in matched if not key.startswith("^")]
+    own = lora.alpha_pattern
+    if lora.release is not None and lora.release >= SEPARATE_PATTERNS:
+        keys = [key for key in keys if key in own]
+    # `matched` has the keys of rank_pattern first, as PEFT chained them.
+    return own.get(keys[0] if keys else target, lora.alpha)
