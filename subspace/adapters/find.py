@@ -6,8 +6,9 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from subspace.adapters.source import some
 from subspace.errors import FormatError, MissingFileError
-from subspace.tensorfiles import SUFFIXES, join_inside, short
+from subspace.tensorfiles import INDEX_SUFFIXES, SUFFIXES, join_inside, read_json, short, suffix_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,25 @@ _OTHERS = (
     "adapter_model.pt",  # torchtune
     "pytorch_lora_weights.safetensors",  # diffusers
     "pytorch_lora_weights.bin",
+    "pytorch_adapter.bin",  # AdapterHub, beside a head's
+    "adapter.safetensors",
 )
+# What a training writes beside an adapter, of modules that it trained in full.
+_COMPANIONS = (
+    "non_lora_trainables.bin",  # LLaVA
+    "non_lora_state_dict.bin",  # Qwen-VL's trainers
+    "value_head.safetensors",  # TRL
+    "value_head.bin",
+    "v_head.bin",
+    "pytorch_model_head.bin",  # AdapterHub
+    "model_head.safetensors",
+    "mm_projector.bin",
+    "projector.bin",
+    "learned_embeds.safetensors",  # textual inversion
+    "learned_embeds.bin",
+    "embeddings.safetensors",
+)
+_SHARD = re.compile(r"-(?P<n>[0-9]{5})-of-(?P<of>[0-9]{5})\.[a-z]+\Z")
 
 
 # The Hub's cache: a folder for a repository, in it one for each commit.
@@ -56,7 +75,7 @@ def find(path: Path, adapter_name: str | None = None) -> AdapterFiles:
             f"no such file or folder (nothing is downloaded, give a local path): {path}"
         )
     if not folder:
-        if path.suffix not in SUFFIXES:
+        if suffix_of(path) not in SUFFIXES and not path.name.endswith(INDEX_SUFFIXES):
             raise FormatError(
                 f"{path}: not a weights file; give the adapter's folder or a file that ends in "
                 f"{', '.join(SUFFIXES)}"
@@ -102,8 +121,12 @@ def _in_folder(name: str, folder: Path) -> AdapterFiles:
     for weights in WEIGHTS:
         if (folder / weights).exists():
             return _beside(name, folder, folder / weights)
-    others = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
-    others = [p for p in others if p.name != "initial_A.safetensors"]
+    index = _find_index(folder)
+    if index is not None:
+        return _beside(name, folder, index)
+    beside = {"initial_A.safetensors", *_COMPANIONS}
+    others = sorted(p for p in folder.iterdir() if suffix_of(p) in SUFFIXES and p.is_file())
+    others = [p for p in others if p.name not in beside]
     named = [p for p in others if p.name in _OTHERS] or others
     if len(named) == 1 and (named[0].name in _OTHERS or "model" not in named[0].stem):
         return _beside(name, folder, named[0])
@@ -114,6 +137,60 @@ def _in_folder(name: str, folder: Path) -> AdapterFiles:
     found = f"; it holds {', '.join(p.name for p in others[:4])}" if others else ""
     whole = " (a whole model is no adapter)" if (folder / "config.json").exists() else ""
     raise MissingFileError(f"{folder}: no adapter here: no {CONFIG}, no {WEIGHTS[0]}{found}{whole}")
+
+
+def _find_index(folder: Path) -> Path | None:
+    """Find the index of an adapter in several files: beside a config, or one that names factors."""
+    found = sorted(p for p in folder.iterdir() if p.name.endswith(INDEX_SUFFIXES))
+    if len(found) != 1:
+        return None
+    if (folder / CONFIG).exists():
+        return found[0]
+    names = read_json(found[0]).get("weight_map")
+    trained = isinstance(names, dict) and any(".lora_A." in str(name) for name in names)
+    return found[0] if trained else None
+
+
+def describe_rest(place: AdapterFiles, path: Path) -> list[str]:
+    """Say what lies beside the file that was taken and belongs to the same training.
+
+    Parameters
+    ----------
+    place
+        What was taken.
+    path
+        As the user gave it.
+    """
+    notes = []
+    companions = [name for name in _COMPANIONS if (place.folder / name).is_file()]
+    if companions:
+        notes.append(
+            f"{some(companions)} lies beside: weights of other modules, trained in full and not "
+            "read here"
+        )
+    shard = _SHARD.search(place.weights.name)
+    if shard is not None and int(shard["of"]) > 1:
+        notes.append(
+            f"{place.weights.name} is shard {int(shard['n'])} of {int(shard['of'])}: the others "
+            "hold more modules; give the folder, or the index beside"
+        )
+    if path.is_dir():
+        subs = sorted(
+            sub.name
+            for sub in path.iterdir()
+            if sub != place.folder and sub.is_dir() and (sub / CONFIG).is_file()
+        )
+        if subs:
+            notes.append(
+                f"{place.name} was taken; adapters in its subfolders were passed over: {some(subs)}"
+            )
+    return notes
+
+
+def is_shard(place: AdapterFiles) -> bool:
+    """Say whether the file is one of several."""
+    shard = _SHARD.search(place.weights.name)
+    return shard is not None and int(shard["of"]) > 1
 
 
 def _beside(name: str, folder: Path, weights: Path) -> AdapterFiles:

@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subspace.adapters.find import find
+from subspace.adapters.find import describe_rest, find, is_shard
 from subspace.adapters.formats import (
+    adapterhub,
     cloneofsimo,
     diffusers,
     gguf,
     kohya,
     loralib,
     megatron,
+    mistral,
     mlx,
+    mlx_vlm,
     torchtune,
     xlabs,
 )
@@ -46,18 +49,30 @@ FORMATS: tuple[Format, ...] = (
     torchtune,
     kohya,
     cloneofsimo,
+    adapterhub,
+    mistral,
     peft,
     peft_lycoris,
     peft_adalora,
     peft_vera,
     mlx,
+    mlx_vlm,
     loralib,
     megatron,
     pattern,
 )
 
 # Those that a user's alpha says nothing to, unless their own place for it is missing.
-_OWN_SCALE: tuple[Format, ...] = (gguf, peft, peft_lycoris, peft_adalora, peft_vera, mlx)
+_OWN_SCALE: tuple[Format, ...] = (
+    adapterhub,
+    gguf,
+    peft,
+    peft_lycoris,
+    peft_adalora,
+    peft_vera,
+    mlx,
+    mlx_vlm,
+)
 
 # Those whose files may hold several adapters, by names in those of the tensors.
 _NAMED: tuple[Format, ...] = (peft, peft_lycoris, peft_adalora, peft_vera, megatron)
@@ -112,6 +127,10 @@ def load(
     if format is None:
         raise FormatError(_unknown(source))
     adapter = format.read(source)
+    rest = describe_rest(find(Path(path), adapter_name), Path(path))
+    if rest:
+        partial = adapter.partial or is_shard(find(Path(path), adapter_name))
+        adapter = replace(adapter, notes=(*adapter.notes, *rest), partial=partial)
     if alpha is not None and format in _OWN_SCALE and adapter.metadata.get("asked_alpha") is None:
         note = f"alpha = {alpha:g} was given and is not used: {format.NAME} stores its own scale"
         adapter = replace(adapter, notes=(*adapter.notes, note))

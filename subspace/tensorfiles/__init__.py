@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from subspace.errors import FormatError
 from subspace.tensorfiles.gguf_file import QUANTISED, open_gguf
 from subspace.tensorfiles.lazy import FLOAT8, TensorFile, TensorHeader
+from subspace.tensorfiles.npz_file import open_npz
 from subspace.tensorfiles.safetensors_file import open_safetensors
 from subspace.tensorfiles.sharded import INDEX_SUFFIXES, ShardedFile, open_sharded
 from subspace.tensorfiles.torch_file import open_torch
@@ -37,10 +38,23 @@ __all__ = [
     "open_tensors",
     "read_json",
     "short",
+    "suffix_of",
 ]
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-SUFFIXES = (".safetensors", ".gguf", *TORCH_SUFFIXES)
+SUFFIXES = (".safetensors", ".gguf", ".npz", *TORCH_SUFFIXES)
+# litgpt saves an adapter as the checkpoint's name with this behind.
+_EXTRA = ".lora"
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix that tells a tensor file's kind, litgpt's ``.pth.lora`` as ``.pth``.
+
+    >>> suffix_of(Path("lit_model.pth.lora")), suffix_of(Path("a.safetensors"))
+    ('.pth', '.safetensors')
+    """
+    bare = path.with_suffix("") if path.suffix == _EXTRA else path
+    return bare.suffix
 
 
 def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
@@ -49,8 +63,8 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     Parameters
     ----------
     path
-        A ``.safetensors`` or ``.gguf`` file, or a torch file (``.bin``, ``.pt``, ``.pth``,
-        ``.ckpt``).
+        A ``.safetensors``, ``.gguf`` or ``.npz`` file, a torch file (``.bin``, ``.pt``, ``.pth``,
+        ``.ckpt``), or the index of several.
 
     Returns
     -------
@@ -67,11 +81,16 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     """
     path = Path(path)
     require_regular(path)
-    if path.suffix == ".safetensors":
+    if path.name.endswith(INDEX_SUFFIXES):
+        return open_sharded(path)
+    suffix = suffix_of(path)
+    if suffix == ".safetensors":
         return open_safetensors(path)
-    if path.suffix == ".gguf":
+    if suffix == ".gguf":
         return open_gguf(path)
-    if path.suffix in TORCH_SUFFIXES:
+    if suffix == ".npz":
+        return open_npz(path)
+    if suffix in TORCH_SUFFIXES:
         return open_torch(path)
     raise FormatError(
         f"{path}: not a tensor file that is read; give one that ends in {', '.join(SUFFIXES)}"

@@ -24,6 +24,7 @@ _PICKLED = frozenset(
         "torch._utils _rebuild_tensor_v2",
         "torch._utils _rebuild_parameter",
         "torch._utils _rebuild_parameter_with_state",
+        "torch Size",  # DeepSpeed's shapes, beside the weights
     }
 )
 
@@ -123,6 +124,7 @@ def _load_torch(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
     entry = _nest(path, loaded)
     if entry is not None:
         loaded = loaded[entry]
+    loaded = {name: _as_tensor(value) for name, value in loaded.items()}
     for name, tensor in loaded.items():
         where = f"{path}: entry {short(name)}"
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
@@ -134,6 +136,13 @@ def _load_torch(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
                 f"{where} claims shape {tuple(tensor.shape)}, more than the bytes that are there"
             )
     return {name: tensor.detach() for name, tensor in loaded.items()}, entry
+
+
+def _as_tensor(value: object) -> object:
+    """Make a tensor of a plain number, such as an alpha or a step; leave anything else."""
+    import torch
+
+    return torch.tensor(value) if type(value) in (int, float, bool) else value
 
 
 def _nest(path: Path, loaded: Mapping[str, object]) -> str | None:

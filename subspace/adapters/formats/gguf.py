@@ -7,8 +7,8 @@ transposed, (vocabulary, r). Experts are stacked: (experts, r, d_in) and (expert
 scale is ``adapter.lora.alpha / r``, and 1 if that is 0 or not there.
 
 The converter copies ``lora_alpha`` alone, so an rsLoRA's scale and what an ``alpha_pattern`` said
-are lost, in llama.cpp too. For Llama it also reorders the rows of q and k to its own rotary layout;
-they are put back where the base's ``config.json`` beside tells the number of heads.
+are lost, in llama.cpp too. For Llama and its kin it also reorders the rows of q and k to its own
+rotary layout; Llama's are put back where the base's ``config.json`` beside tells the heads.
 """
 
 from __future__ import annotations
@@ -63,6 +63,22 @@ _HUGGING_FACE = {
 }
 _OUTSIDE = {"token_embd": "model.embed_tokens", "output": "lm_head"}
 _MAPPED = ("llama", "qwen2", "qwen3")
+# llama.cpp b6500, src/llama-model.cpp, llama_model_rope_type: architectures that rotate halves, as
+# transformers does, so that the converter leaves the rows of q and k as they are. For the others it
+# reorders them (convert_hf_to_gguf.py: LlamaModel and what derives from it, such as Granite,
+# SmolLM3, Arcee; DeciModel, MiniCPMModel, …), or nothing says that it does not.
+_IN_ORDER = frozenset(
+    {
+        *("falcon", "falcon-h1", "grok", "dbrx", "bert", "modern-bert", "nomic-bert"),
+        *("nomic-bert-moe", "stablelm", "bitnet", "qwen", "qwen2", "qwen2moe", "qwen3", "qwen3moe"),
+        *("dream", "llada-moe", "olmo2", "olmoe", "phi2", "phi3", "phimoe", "plamo", "plamo2"),
+        *("gemma", "gemma2", "gemma3", "gemma3n", "gemma-embedding", "starcoder2", "openelm"),
+        *("gptneox", "codeshell", "orion", "nemotron", "exaone", "exaone4", "minicpm3", "dots1"),
+        *("hunyuan-moe", "hunyuan-dense", "jais", "gpt-oss", "lfm2", "smallthinker", "glm4moe"),
+        *("seed_oss", "grovemoe", "apertus", "gpt2", "bloom", "mpt", "starcoder", "refact"),
+    }
+)
+_ROTATED = (".attn_q", ".attn_k")
 _BLOCK = re.compile(r"blk\.([0-9]{1,6})\.([a-z_]+)\Z")
 
 
@@ -105,8 +121,13 @@ def read(source: AdapterSource) -> Adapter:
     for tensor, slots in group_by_module(source, _parse).items():
         require_factors(source, tensor, slots, "lora_a", "lora_b")
         planned.extend(_planned(source, tensor, slots, alpha, architecture))
-    turned = [p.module for p in planned if architecture == "llama" and is_reordered(p.module)]
-    beside = read_base_config(source) if turned else None
+    turned = [
+        p.module
+        for p in planned
+        if architecture not in _IN_ORDER and (is_reordered(p.module) or p.module.endswith(_ROTATED))
+    ]
+    # Of the others the converter's order, if it has one, is not Llama's for sure.
+    beside = read_base_config(source) if turned and architecture == "llama" else None
     if beside is not None and has_heads(beside[1]):
         heads = read_heads(*beside)
         planned = [restore_rows(source, p, heads) if is_reordered(p.module) else p for p in planned]

@@ -18,16 +18,22 @@ k is read off the base's weight, so a whole state dict is needed.
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors.plain import require_alpha
+from subspace.adapters.formats.diffusers import COMFY
+from subspace.adapters.rotary import has_heads, read_base_config, read_heads
 from subspace.adapters.set_aside import SetAsideReason
 from subspace.adapters.source import group_by_module, read_factor_shape, require_factors, some
 from subspace.errors import FormatError
+from subspace.modules.words import TOOL_WRAPPERS, list_words
+from subspace.tensorfiles import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import torch
 
@@ -44,8 +50,13 @@ READS = (
 REFERENCE = "files and merge of `loralib`"
 TESTS = ("tests/test_loralib_adapters.py",)
 _SLOTS = {"lora_A": "lora_A", "lora_B": "lora_B"}
-# What wraps a whole model: DistributedDataParallel, torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
+# What wraps a whole model: DistributedDataParallel, torch.compile and the like, ComfyUI.
+_WRAPPERS = ("module.", *(f"{word}." for word in TOOL_WRAPPERS), COMFY)
+# Words of a fused query, key and value; GPT-2's c_attn has equal ones in every program.
+_UNEQUAL = frozenset({*list_words("fused"), "attn"} - {"c_attn"})
+_LITGPT = ("model_config.yaml", "lit_config.json")
+_LONGEST_CONFIG = 1_000_000
+_FIELD = re.compile(r"^(n_head|n_query_groups|head_size|n_embd):\s*([0-9]{1,7})\s*$", re.MULTILINE)
 _MOST_BLOCKS = 1024  # of one fused weight: each becomes a module, on a header's word
 _LARGEST = 2**28  # entries of a convolution's laid-out A, which repeats the stored one
 
@@ -67,7 +78,8 @@ def read(source: AdapterSource) -> Adapter:
         No alpha was given, a factor is without its partner, shapes do not fit, or what may be a
         convolution has no weight beside that tells its kernel.
     """
-    alpha = require_alpha(source, "loralib")
+    comfy = source.alpha is None and any(name.startswith(COMFY) for name in source.tensors)
+    alpha = None if comfy else require_alpha(source, "loralib")
     planned: list[UpdateSpec] = []
     blocks: list[str] = []
     parts: list[str] = []
@@ -83,6 +95,8 @@ def read(source: AdapterSource) -> Adapter:
         elif base is not None and updates[0].shape not in (_map(base), _map(base)[::-1]):
             parts.append(module)
     notes = []
+    if comfy:
+        notes.append("no alpha is stored; the scale is 1, as ComfyUI has it for such names")
     if blocks:
         notes.append(
             f"{some(blocks)}: a MergedLinear, one update for each enabled block of equal size, in "
@@ -136,10 +150,11 @@ def _planned(
     module: str,
     slots: Mapping[str, str],
     base: tuple[int, ...] | None,
-    alpha: float,
+    given: float | None,
 ) -> Iterator[UpdateSpec]:
     a, b = slots["lora_A"], slots["lora_B"]
     (rows, d_in), (d_out, rank) = read_factor_shape(source, a), read_factor_shape(source, b)
+    alpha = float(rank) if given is None else given
     both = f"{source.text(a)} and {b!r} {(d_out, rank)}"
     if base is not None and len(base) > 2:
         yield _convolution(both, module, (a, b), ((rows, d_in), (d_out, rank)), base, alpha)
@@ -151,29 +166,105 @@ def _planned(
             'pattern="A={module*}.lora_A, B={module*}.lora_B", alpha=…)'
         )
     groups = rows // rank
-    if rows % rank or d_out % groups:
+    if rows % rank:
         raise FormatError(f"{both} have different ranks, {rows} and {rank}")
     if groups > _MOST_BLOCKS:
         raise FormatError(f"{both}: {groups} blocks, more than {_MOST_BLOCKS}, are no layer's")
-    size = d_out // groups
+    sizes = _part_sizes(source, module, both, (d_out, d_in, groups), known=base is not None)
     if base is not None and not any(
-        d_in == base[1 - side] and base[side] % size == 0 and base[side] >= d_out
+        d_in == base[1 - side] and base[side] % sizes[0] == 0 and base[side] >= d_out
         for side in (0, 1)  # fan_in_fan_out stores the transpose
     ):
         raise FormatError(f"{both} are not the factors of a weight {base}, which is beside")
-    for group in range(groups):
+    start = 0
+    for group, height in enumerate(sizes):
         name = module if groups == 1 else f"{module}.{group}"
+        block = slice(start, start := start + height)
         yield UpdateSpec(
             module=name,
-            shape=(size, d_in),
+            shape=(height, d_in),
             rank=rank,
             scale=alpha / rank,
             tensors=(a, b),
-            factors=lambda held, group=group: (  # type: ignore[misc]
-                held[b][group * size : (group + 1) * size],
+            factors=lambda held, block=block, group=group: (  # type: ignore[misc]
+                held[b][block],
                 held[a][group * rank : (group + 1) * rank],
             ),
         )
+
+
+def _part_sizes(
+    source: AdapterSource,
+    module: str,
+    both: str,
+    sizes: tuple[int, int, int],
+    *,
+    known: bool,
+) -> list[int]:
+    """Return the rows of each block of a fused layer.
+
+    loralib's MergedLinear has equal ones. litgpt's (``litgpt/lora.py``, ``LoRAQKVLinear``) are as
+    the query, the key and the value are, and fewer heads may share a key (grouped-query attention).
+
+    Raises
+    ------
+    FormatError
+        They may differ, and nothing beside tells them.
+    """
+    d_out, d_in, groups = sizes
+    equal = [d_out // groups] * groups
+    fused = module.rpartition(".")[2] in _UNEQUAL
+    if groups == 1 or not fused or known or d_out == groups * d_in:
+        if d_out % groups:
+            raise FormatError(f"{both}: {d_out} rows are not {groups} blocks of one size")
+        return equal
+    heads = _read_heads(source)
+    if heads is not None:
+        query, key = heads
+        # Of two blocks one may be left out: query with key or value, or key with value.
+        candidates = {2: ([query, key], [key, key]), 3: ([query, key, key],)}.get(groups, ())
+        fitting = [rows for rows in candidates if sum(rows) == d_out]
+        if fitting:
+            return fitting[0]
+    raise FormatError(
+        f"{both}: {groups} blocks of a fused projection, whose rows need not be of one size "
+        "(grouped-query attention), and "
+        + ("nothing beside tells them" if heads is None else "the config beside is another model's")
+        + f": put litgpt's {_LITGPT[0]} or {_LITGPT[1]}, or the base's config.json, beside the file"
+    )
+
+
+def _read_fields(path: Path) -> dict[str, int]:
+    """Read the whole numbers of litgpt's config, JSON or one field a line; none if it is not there.
+
+    Raises
+    ------
+    FormatError
+        It is no sound JSON.
+    """
+    if not path.is_file() or path.stat().st_size > _LONGEST_CONFIG:
+        return {}
+    if path.suffix == ".json":
+        return {key: n for key, n in read_json(path).items() if type(n) is int and n > 0}
+    return {key: int(n) for key, n in _FIELD.findall(path.read_text(errors="replace"))}
+
+
+def _read_heads(source: AdapterSource) -> tuple[int, int] | None:
+    """Return the rows of all queries and of all keys, as a config beside tells them."""
+    folder = source.weights.parent
+    beside = read_base_config(source)
+    if beside is not None and has_heads(beside[1]):
+        heads = read_heads(*beside)
+        return None if heads.rows is None else (heads.query * heads.rows, heads.key * heads.rows)
+    for name in _LITGPT:
+        fields = _read_fields(folder / name)
+        query, width = fields.get("n_head", 0), fields.get("n_embd", 0)
+        if not query:
+            continue
+        head = fields.get("head_size") or width // query
+        if head:
+            return head * query, head * (fields.get("n_query_groups") or query)
+    return None
 
 
 def _convolution(

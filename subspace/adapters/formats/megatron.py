@@ -4,7 +4,9 @@ Layout of Megatron-Bridge (``megatron/bridge/peft/lora.py``, ``lora_merge.py``) 
 (``nemo/collections/llm/peft/lora.py``): ``<path>.adapter.linear_in.weight`` (r, d_in) and
 ``<path>.adapter.linear_out.weight`` (d_out, r), update ``alpha / dim * linear_out @ linear_in``.
 Canonical LoRA has one pair for each part of a fused layer, ``<path>.adapter.adapter_q.…``; several
-adapters in one file are ``<path>.adapters.<slot>.…``. Neither stores alpha.
+adapters in one file are ``<path>.adapters.<slot>.…``. Neither stores alpha. NeMo 1
+(``nemo/collections/nlp/modules/common/megatron/adapters``) has them in the layer's
+``adapter_layer.lora_kqv_adapter`` and so on, which are the modules here.
 
 Fused layers keep their rows as Megatron has them: those of ``linear_qkv`` go by query group (the
 group's queries, its key, its value), those of ``linear_fc1`` are gate, then up. A folder of shards
@@ -39,9 +41,11 @@ READS = (
 REFERENCE = "files and merge by the documented rule"
 TESTS = ("tests/test_megatron_adapters.py",)
 _KEY = re.compile(
-    r"(?P<path>.+?)\.(?:adapter|adapters\.(?P<slot>[^.]+))(?:\.adapter_(?P<part>[a-z]+))?"
+    r"(?P<path>.+?\.adapter_layer\.[a-z0-9_]+_adapter(?=\.)"
+    r"|.+?(?=\.adapters?\.))(?:\.adapter|\.adapters\.(?P<slot>[^.]+))?(?:\.adapter_(?P<part>[a-z]+))?"
     r"\.(?P<what>linear_in|linear_out|layer_norm|weight_magnitude)(?:\.(?:weight|bias))?\Z"
 )
+_FUSED = (".linear_qkv", ".linear_fc1", ".lora_kqv_adapter")
 _SHARDS = ": shards of tensor parallelism look so; gather the ranks, or export as PEFT"
 
 
@@ -93,7 +97,7 @@ def read(source: AdapterSource) -> Adapter:
         update = specify_linear(source, module, a, b, alpha, why=_SHARDS)
         planned.append(replace(update, magnitude=slots.get("weight_magnitude", "")))
     notes = []
-    fused = [p.module for p in planned if p.module.endswith((".linear_qkv", ".linear_fc1"))]
+    fused = [p.module for p in planned if p.module.endswith(_FUSED)]
     if fused:
         notes.append(
             f"{some(fused)}: rows in Megatron's order (linear_qkv by query group, linear_fc1 gate "

@@ -41,7 +41,7 @@ _WRAPPERS = {
 }
 _PREFIX = "base_model.model."
 # What tools put in front of all that: of Lightning, torch.compile and data parallelism.
-_FRONT = re.compile(rf"(?:(?:{'|'.join((*TOOL_WRAPPERS, 'module', 'model'))})\.)+(?={_PREFIX})")
+_FRONT = re.compile(rf"\A(?:(?:{'|'.join((*TOOL_WRAPPERS, 'module', 'model'))})\.)+(?={_PREFIX})")
 # Common names of input and output embeddings, which PEFT saves whole if they were resized.
 _EMBEDDINGS = {
     *(word.rpartition(".")[2] for word in (*list_words("embeddings"), *list_words("head"))),
@@ -124,10 +124,15 @@ def parse_name(name: str) -> Key:
 def strip_prefix(name: str) -> str:
     """Drop PEFT's prefix of a model, and what tools put in front of it.
 
+    It stands within a path where PEFT's model is one part of a larger one, as in InternVL.
+
     >>> strip_prefix("_forward_module.base_model.model.h.0.q"), strip_prefix("model.h.0.q")
     ('h.0.q', 'model.h.0.q')
+    >>> strip_prefix("language_model.base_model.model.h.0.q")
+    'language_model.h.0.q'
     """
-    return _FRONT.sub("", name, count=1).removeprefix(_PREFIX)
+    bare = _FRONT.sub("", name, count=1).removeprefix(_PREFIX)
+    return bare.replace(f".{_PREFIX}", ".", 1)
 
 
 def strip_wrappers(parts: Iterable[str]) -> str:

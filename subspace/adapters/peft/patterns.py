@@ -31,21 +31,28 @@ def apply_patterns(
     lora
         The config.
     """
-    keys = [*dict.fromkeys([*lora.rank_pattern, *lora.alpha_pattern])]
-    matched = match_patterns(keys, targets.values(), where=f"{lora.where}: rank or alpha_pattern")
+    of_rank, of_alpha = (
+        match_patterns(list(table), targets.values(), where=f"{lora.where}: {field}")
+        for field, table in (
+            ("rank_pattern", lora.rank_pattern),
+            ("alpha_pattern", lora.alpha_pattern),
+        )
+    )
 
-    def values(table: Mapping[str, float], default: float | None) -> dict[str, list[Any]]:
+    def values(
+        table: Mapping[str, float], matched: Mapping[str, list[str]], default: float | None
+    ) -> dict[str, list[Any]]:
         # PEFT looks the module's own path up where no pattern matches.
         return {
-            module: [table[key] for key in table if key in matched[target]]
-            or [table.get(target, default)]
+            module: [table[key] for key in matched[target]] or [table.get(target, default)]
             for module, target in targets.items()
         }
 
-    alphas, ranks = values(lora.alpha_pattern, lora.alpha), values(lora.rank_pattern, lora.r)
+    alphas = values(lora.alpha_pattern, of_alpha, lora.alpha)
+    ranks = values(lora.rank_pattern, of_rank, lora.r)
     today = {module: each[0] for module, each in alphas.items()}
     before = {
-        module: _find_alpha_before(target, matched[target], lora)
+        module: _find_alpha_before(target, [*of_rank[target], *of_alpha[target]], lora)
         for module, target in targets.items()
     }
     notes = []
@@ -80,5 +87,5 @@ def _find_alpha_before(target: str, matched: list[str], lora: LoraConfig) -> flo
     own = lora.alpha_pattern
     if lora.release is not None and lora.release >= SEPARATE_PATTERNS:
         keys = [key for key in keys if key in own]
-    # `matched` has the keys of rank_pattern first, as PEFT chained them.
+    # The keys of rank_pattern come first, as PEFT chained them.
     return own.get(keys[0] if keys else target, lora.alpha)

@@ -28,7 +28,10 @@ _YOUNGEST: tuple[tuple[Release, tuple[str, ...]], ...] = (
     ((0, 14), ("exclude_modules", "lora_bias", "eva_config")),
 )
 # A config that lacks one of these was not written by PEFT, or was cut afterwards.
-_ALWAYS = ("peft_type", "base_model_name_or_path", "inference_mode")
+_ALWAYS = (
+    *("peft_type", "base_model_name_or_path", "inference_mode", "revision", "auto_mapping"),
+    *("layers_pattern", "layers_to_transform"),
+)
 
 
 def read_release(config: Mapping[str, Any]) -> Release | None:
@@ -36,7 +39,7 @@ def read_release(config: Mapping[str, Any]) -> Release | None:
 
     >>> read_release({"peft_version": "0.18.1.dev0"})
     (0, 18, 1)
-    >>> full = {"peft_type": "LORA", "base_model_name_or_path": None, "inference_mode": True}
+    >>> full = dict.fromkeys(_ALWAYS)
     >>> read_release(full), read_release({**full, "exclude_modules": None})
     ((0, 13), (0, 14))
     >>> read_release({"peft_type": "LORA", "r": 8}) is None

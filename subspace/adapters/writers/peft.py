@@ -104,7 +104,9 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
     if config["target_modules"] is None or adapter.partial:
         config["target_modules"] = list(plain)
     if stacks.infos or config.get("target_parameters"):
-        config |= {"target_parameters": list(stacks.infos), "peft_version": LAYOUT}
+        config["target_parameters"] = list(stacks.infos)
+    # What is written here follows the rules of this release, whichever wrote the config.
+    config["peft_version"] = LAYOUT
     config |= choose_numbers({**plain, **stacks.infos}, rslora=bool(config.get("use_rslora")))
     tensors: dict[str, torch.Tensor] = dict(stacks.tensors)
     prefix = adapter.prefix if own and adapter.prefix else _PREFIX

@@ -51,6 +51,8 @@ _WRITES = tuple(
 # ChatGLM's first layer gives gate and up in one, of which the second reads half; of Qwen's first
 # generation w1 and w2 both read the residual stream.
 _OTHERWISE = re.compile(r"(^|\.)(encoder\.layers\.[0-9]+\.mlp\.dense_4h_to_h|h\.[0-9]+\.mlp\.w2)$")
+_FEEDS = re.compile(r"(^|\.)(feed_forward|ffn|mlp|channel_mix)\.")
+_PROJECTED = frozenset({"key", "value", "receptance"})
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 # Keys and values of these read another stack, whose width may be another.
 _CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention|EncDecAttention", re.IGNORECASE)
@@ -88,7 +90,9 @@ def infer_widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int
                 found[module] = given[0]
         elif _reads(module):
             readers.setdefault(module.rpartition(".")[2], set()).add(d_out)
-    if widest is not None and not streams and all(len(each) == 1 for each in readers.values()):
+    # One width for all, if there is nothing among them that may be the widest instead.
+    alone = all(map(_reads, d_outs)) and all(len(each) == 1 for each in readers.values())
+    if widest is not None and not streams and alone:
         streams.add(widest)
     if len(streams) == 1:
         (stream,) = streams
@@ -102,6 +106,8 @@ def infer_widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int
 
 
 def _reads(module: str) -> bool:
+    if _FEEDS.search(module) and module.rpartition(".")[2] in _PROJECTED:
+        return False  # RWKV's: its value reads what its key gives, as wide as that is
     crossed = _CROSS.search(module) and module.rpartition(".")[2] not in {"q_proj", "query", "q"}
     return not crossed and _READS.search(module) is not None
 
