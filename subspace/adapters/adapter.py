@@ -161,6 +161,8 @@ class Adapter(Mapping[str, LowRankUpdate]):
         The ranks are no longer those of training.
     reordered
         Modules whose rows are in the writer's own rotary order (`subspace.adapters.rotary`).
+    strict
+        Opened so that nothing is left out of a comparison with a note alone.
     prefix
         What the writer puts before every path and is no part of it, such as ``diffusion_model.``;
         its own format is written with it again.
@@ -179,6 +181,7 @@ class Adapter(Mapping[str, LowRankUpdate]):
     resized: bool = False
     reordered: frozenset[str] = frozenset()
     prefix: str = ""
+    strict: bool = False
     _read: Callable[[str], LowRankUpdate] = field(repr=False)
     _read_tensor: Callable[[str], torch.Tensor] | None = field(repr=False, default=None)
 

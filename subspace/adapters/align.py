@@ -21,6 +21,7 @@ from subspace.adapters.source import some
 from subspace.errors import ArgumentError, UnknownModuleError
 from subspace.modules.fused import list_in_diffusers, list_parts, sizes_of
 from subspace.modules.order import model_order
+from subspace.modules.renamed import renew
 from subspace.modules.underscored import models_of, spell_flat
 from subspace.modules.words import (
     DENOISERS,
@@ -128,7 +129,45 @@ def _match(adapters: Sequence[Adapter], asked: Mapping[str, str]) -> Aligned:
     for adapter in found:
         aligned.append(_named_after(known, adapter))
         known = {**aligned[-1].updates, **known}
-    return Aligned(aligned)
+    return Aligned(_without_misfits(aligned))
+
+
+def _without_misfits(adapters: list[Adapter]) -> list[Adapter]:
+    """Leave out modules of one name and several shapes, which are not the same module.
+
+    An input layer that a control image widens, say. Where half of the modules or more are so, the
+    adapters are of two models, and the measures refuse them; an adapter that was opened with
+    ``strict`` leaves nothing out.
+    """
+    shapes: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for n, adapter in enumerate(adapters):
+        for name, info in adapter.updates.items():
+            shapes[name][info.shape].append(n)
+    shared = [name for name, by_shape in shapes.items() if sum(map(len, by_shape.values())) > 1]
+    misfits = [name for name in shared if len(shapes[name]) > 1]
+    if not misfits or 2 * len(misfits) >= len(shared) or any(x.strict for x in adapters):
+        return adapters
+    left: dict[int, list[str]] = defaultdict(list)
+    for name in misfits:
+        groups = sorted(shapes[name].values(), key=len, reverse=True)
+        most = groups[0] if len(groups[0]) > max(len(groups[1]), 1) else []
+        for n in (n for group in groups for n in group if group is not most):
+            left[n].append(name)
+    return [_without(x, left[n]) if n in left else x for n, x in enumerate(adapters)]
+
+
+def _without(adapter: Adapter, names: Sequence[str]) -> Adapter:
+    kept = {name: info for name, info in adapter.updates.items() if name not in names}
+    note = (
+        f"left out, since another adapter has them in another shape: {some(names)}; "
+        "--strict refuses it"
+    )
+    return replace(
+        adapter,
+        updates=MappingProxyType(kept),
+        notes=(note, *adapter.notes),
+        partial=True,
+    )
 
 
 def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
@@ -194,6 +233,7 @@ def _keys(name: str, *, loose: bool = False) -> list[_Key]:
         paths = spell_flat(name) if loose else spell_flat(name)[:1]
     # Of the model's own name diffusers' too: which model's it is, the other adapter tells.
     paths += [own[0] for own in list_in_diffusers(name) if len(own) == 1]
+    paths += [renew(path) for path in paths]
     text = f"{TEXT_WRAPPER}_" if model.startswith("text_encoder") else ""
     flat = [path.replace(".", "_").removeprefix(text) for path in paths]
     if text and any(path.startswith(_OF_T5) for path in flat):

@@ -74,6 +74,8 @@ _OWN_SCALE: tuple[Format, ...] = (
     mlx_vlm,
 )
 
+_MOST_UNKNOWN = 1000  # tensors that are looked at for a module of theirs
+
 # Those whose files may hold several adapters, by names in those of the tensors.
 _NAMED: tuple[Format, ...] = (peft, peft_lycoris, peft_adalora, peft_vera, megatron)
 
@@ -146,7 +148,28 @@ def load(
         raise FormatError(
             f"{source.weights}: {len(unknown)} tensors are not understood: {some(unknown)}"
         )
-    return adapter
+    unsure = _find_unsure(adapter, unknown)
+    if unsure:
+        note = (
+            f"{some(unsure)}: a tensor of the module is not understood "
+            f"({some(unsure.values())}), so that its update may be another than is said here; "
+            "--strict refuses such a file"
+        )
+        adapter = replace(adapter, notes=(note, *adapter.notes))
+    return replace(adapter, strict=strict)
+
+
+def _find_unsure(adapter: Adapter, unknown: Iterable[str]) -> dict[str, str]:
+    """Map adapted modules to a tensor of theirs that is not understood."""
+    found: dict[str, str] = {}
+    for name in list(unknown)[:_MOST_UNKNOWN]:
+        parts = name.split(".")
+        for start in range(min(len(parts), 4)):  # what a writer puts in front
+            for stop in range(len(parts) - 1, start, -1):
+                module = ".".join(parts[start:stop])
+                if module in adapter:
+                    found.setdefault(module, name)
+    return found
 
 
 def _format_of(source: AdapterSource) -> Format | None:

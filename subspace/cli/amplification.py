@@ -165,7 +165,7 @@ def command(
     from subspace.measures.amplification.measure import amplifications
     from subspace.results import Amplifications
 
-    adapters = [reading.adapter(path) for path in paths]
+    adapters = [reading.adapter(path, among=paths) for path in paths]
     checkpoint = reading.open_base(base)
     total = len({name for adapter in adapters for name in adapter.select(modules)})
     with progress("projecting", total) as at:

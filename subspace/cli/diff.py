@@ -111,7 +111,7 @@ def _opened(path: Path) -> Pretrained | Adapter:
 
     if not path.is_dir():
         try:
-            explain(path, pattern=reading.pattern())
+            explain(path, pattern=reading.pattern(path))
         except (FormatError, MissingFileError):
             return open_pretrained(path)
         return reading.adapter(path)

@@ -51,14 +51,14 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
     failed = False
     for path in paths:
         try:
-            weights = find(path, reading.adapter_name()).weights
+            weights = find(path, reading.adapter_name(path)).weights
             if weights.suffix in TORCH_SUFFIXES:
                 click.echo(
                     f"{printable(weights)} is a torch pickle: reading it needs torch and takes "
                     "seconds",
                     err=True,
                 )
-            adapters.append(reading.adapter(path))
+            adapters.append(reading.adapter(path, among=paths))
         except SubspaceError as error:  # noqa: PERF203 - one that fails does not stop the others
             if len(paths) == 1:
                 raise
@@ -172,7 +172,7 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
             "why" if n == 0 else f"or {name}",
             reason + (", and is asked first" if n == 0 and len(reasons) > 1 else ""),
         )
-    given = reading.pattern()
+    given = None if adapter.path is None else reading.pattern(adapter.path)
     if given is not None:
         from subspace.adapters.formats.custom.fields import parse_pattern
 

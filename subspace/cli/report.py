@@ -99,7 +99,8 @@ def command(
     from subspace.files import refusing, replace_file
     from subspace.reports import report
 
-    adapters = [reading.adapter(path) for path in paths]
+    among = [*paths, *([] if control is None else [control])]
+    adapters = [reading.adapter(path, among=among) for path in paths]
     checkpoint = None if base is None else reading.open_base(base)
     sweep = None if runs is None else _table6(runs)
     with ExitStack() as stack:
@@ -107,7 +108,7 @@ def command(
             adapters,
             checkpoint,
             sweep=sweep,
-            control=None if control is None else reading.adapter(control),
+            control=None if control is None else reading.adapter(control, among=among),
             rename=reading.rename(),
             side=side,
             level=level,

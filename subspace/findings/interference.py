@@ -133,6 +133,9 @@ def _modules(result: Interference) -> str:
             f"{one.opposite} against each other; over the whole model their cosine is "
             f"{number(one.cosine)}, where chance gives 0 ± {one.null_std:.2g}"
         )
+        covered = one.coverage()
+        if covered:
+            said += f" (of {covered}; the rest meets nothing)"
     else:
         ordered = sorted(known, key=lambda pair: pair.cosine)
         said = (

@@ -92,7 +92,7 @@ def check_shapes(adapters: Sequence[Adapter], name: str, side: Side | None = Non
             raise ShapeError(
                 f"cannot compare {f'side {side} of ' if side else ''}{name!r}: it is "
                 f"{out_a} x {in_a} in {first.name!r} and {out_b} x {in_b} in {x.name!r}; "
-                "both must adapt the same base model"
+                "both must adapt the same base model (--modules PATTERN chooses those that fit)"
             )
     _check_rows(adapters, name, side)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from subspace.modules import flux, flux2, hunyuan_video, lumina, sd3, sdxl, wan
+from subspace.modules.renamed import renew
 from subspace.modules.words import NAMINGS, list_words, words_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def list_parts(name: str) -> list[list[str]]:
     native = [list(paths) for paths in list_in_diffusers(name) if len(paths) > 1]
     if native:
         return native
+    name = renew(name)
     parent, _, last = name.rpartition(".")
     if last in NAMINGS["gpt2"].fused:  # which loralib's MergedLinear cuts into blocks of equal size
         return [[f"{name}.{part}" for part in "qkv"]]

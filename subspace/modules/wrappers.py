@@ -6,6 +6,7 @@ both. Two paths that are then one name one module, if nothing else has that name
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from difflib import get_close_matches
 from itertools import islice
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from subspace.errors import UnknownModuleError, shorten
+from subspace.modules.renamed import is_stack, renew
 from subspace.modules.words import WRAPPERS, list_words
 
 if TYPE_CHECKING:
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 
 # What GPTQ and AWQ, and compressed-tensors, call a weight of packed integers.
 PACKED = (".qweight", ".weight_packed")
+# Where single-file checkpoints of pipelines keep their text encoders.
+_SINGLE_FILE = re.compile(
+    r"\A(?:cond_stage_model|conditioner\.embedders\.[0-9]+|text_encoders\.[^.]+)"
+    r"\.(?:transformer|model)\."
+)
+_ADAPTED = re.compile(r"\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)(?:\.|\Z)")
 _ENDINGS = (".weight", ".in_proj_weight", *PACKED)
 # Of peft's wrapping of a layer; and of models that transformers has wrapped again inside.
 _INSIDE = frozenset({"model", "base_layer"})
@@ -31,13 +39,37 @@ _MOST_SHOWN = 200
 
 
 def modules(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> Mapping[str, str]:
-    """Map module path to tensor name for every weight of two dimensions or more, empty ones out."""
-    found = {}
+    """Map module path to tensor name for every weight of two dimensions or more, empty ones out.
+
+    Of a stack each expert's matrix is a module, `expert_of` says which. Adapters that lie inside
+    are none.
+
+    >>> dict(modules([("mlp.experts.down_proj", (2, 8, 4)), ("q.weight", (8, 8))]))
+    {'mlp.experts.down_proj.0': 'mlp.experts.down_proj', \
+'mlp.experts.down_proj.1': 'mlp.experts.down_proj', 'q': 'q.weight'}
+    """
+    found: dict[str, str] = {}
     for name, shape in tensors:
+        if _ADAPTED.search(name):
+            continue
+        if is_stack(name, shape):
+            path = name.removesuffix(".weight")
+            found |= {f"{path}.{expert}": name for expert in range(shape[0])}
+            continue
         for ending in _ENDINGS:
             if name.endswith(ending) and len(shape) > 1 and 0 not in shape:
                 found[name.removesuffix(ending)] = name
     return MappingProxyType(found)
+
+
+def expert_of(module: str, tensor: str) -> int | None:
+    """Say which matrix of a stack a module is; None where its tensor is no stack.
+
+    >>> expert_of("experts.down_proj.3", "experts.down_proj"), expert_of("q", "q.weight")
+    (3, None)
+    """
+    stack = tensor.removesuffix(".weight")
+    return int(module.removeprefix(f"{stack}.")) if module.startswith(f"{stack}.") else None
 
 
 def bare_name(module: str) -> str:
@@ -48,7 +80,7 @@ def bare_name(module: str) -> str:
     >>> bare_name("language_model.model.layers.0.q_proj")
     'layers.0.q_proj'
     """
-    *front, last = module.split(".")
+    *front, last = _SINGLE_FILE.sub("", module).split(".")
     parts = [part for part in front if part not in _INSIDE]
     start = next((k for k, part in enumerate(parts) if part not in WRAPPERS), len(parts))
     return ".".join([*parts[start:], last])
@@ -60,7 +92,7 @@ def spell(module: str) -> list[str]:
     >>> spell("base_model.bert.pooler.dense")
     ['pooler.dense', 'bert.pooler.dense', 'base_model.bert.pooler.dense']
     """
-    parts = module.removesuffix(".base_layer").split(".")
+    parts = _SINGLE_FILE.sub("", module).removesuffix(".base_layer").split(".")
     found = [".".join(parts)]
     while len(parts) > 1 and parts[0] in WRAPPERS:
         del parts[0]
@@ -72,7 +104,9 @@ def group_by_bare_name(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """Group module paths by what is left of them without their wrappers."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[bare_name(name.removesuffix(".base_layer"))].append(name)
+        bare = bare_name(name.removesuffix(".base_layer"))
+        for key in dict.fromkeys((bare, renew(bare))):
+            groups[key].append(name)
     return MappingProxyType({key: tuple(group) for key, group in groups.items()})
 
 
@@ -92,7 +126,7 @@ def list_candidates(
     """
     if module in stored:
         return (module,)
-    candidates = groups.get(bare_name(module), ())
+    candidates = groups.get(bare_name(module)) or groups.get(renew(bare_name(module)), ())
     if not candidates and tied and bare_name(module) in HEADS:
         return tuple(name for name in stored if name.rsplit(".", 1)[-1] in _INPUTS)
     return candidates

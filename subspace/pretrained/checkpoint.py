@@ -12,6 +12,7 @@ from subspace.modules.fused import list_hosts, list_parts
 from subspace.modules.underscored import group_by_flat_name, list_dotted
 from subspace.modules.wrappers import (
     bare_name,
+    expert_of,
     group_by_bare_name,
     list_candidates,
     modules,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
     import torch
 
+# Models whose experts' parameters are (experts, d_in, d_out): transformers' modeling files.
+_TURNED = frozenset({"gpt_oss", "llama4", "llama4_text"})
 # In transformers' own order of preference.
 _WEIGHTS = (
     "model.safetensors",
@@ -74,6 +77,7 @@ class Pretrained:
     _modules: Mapping[str, str] = field(repr=False)
     _groups: Mapping[str, tuple[str, ...]] = field(repr=False)
     _conv1d: bool = field(repr=False)
+    _aliases: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     def __getitem__(self, module: str) -> Weight:
         return self.get(module)
@@ -99,7 +103,7 @@ class Pretrained:
             The weight is stored in a dtype that is not W as it stands, among others in a layout
             that is not known, or quantised in a way that does not add up.
         """
-        own = self.named(module)
+        own = self.named(self._aliases.get(module, module))
         if own != module:
             return replace(self.get(own, shape), name=module)
         wanted = None if shape is None else (int(shape[0]), int(shape[1]))
@@ -112,6 +116,10 @@ class Pretrained:
                 return weight
         key = take_only(module, found, self._modules, self.name)
         return self._whole(module, key, wanted)
+
+    def with_aliases(self, aliases: Mapping[str, str]) -> Pretrained:
+        """Return the same checkpoint, in which modules are found under further names."""
+        return replace(self, _aliases={**self._aliases, **aliases})
 
     def named(self, module: str) -> str:
         """Return the base's own name of a module whose name has ``_`` for every dot.
@@ -139,6 +147,9 @@ class Pretrained:
         source = f"{self._file(tensor)}: {short(tensor)}"
         packed = quantised(tensor, self.tensors, self.config, source)
         held, stored = packed or (header.shape, self._numbers(tensor, source))
+        expert = expert_of(key, tensor)
+        if expert is not None:
+            return self._expert(module, (tensor, expert), stored, wanted)
         # The name that was asked for: a tied head is stored as an embedding and is none. Quantisers
         # turn a Conv1D to a Linear before they pack it.
         conv1d = self._conv1d and packed is None
@@ -155,6 +166,39 @@ class Pretrained:
             dtype=header.dtype,
             _read=read,
             kernel=tuple(held[2:]),
+            tensors=(tensor,),
+        )
+
+    def _expert(
+        self,
+        module: str,
+        place: tuple[str, int],
+        stored: Callable[[], torch.Tensor],
+        wanted: tuple[int, int] | None,
+    ) -> Weight:
+        """Take one matrix out of a stack, (d_out, d_in) or, as some models have it, turned."""
+        tensor, expert = place
+        header = self.tensors.headers[tensor]
+        source = f"{self._file(tensor)}: {short(tensor)}, expert {expert}"
+        rows, columns = header.shape[1:]
+        turned = not tensor.endswith(".weight") and self.config.get("model_type") in _TURNED
+        shape = (columns, rows) if turned else (rows, columns)
+        if wanted is not None and wanted == shape[::-1] != shape:
+            shape, turned = wanted, not turned
+        if wanted not in (None, shape):
+            raise misfit(module, wanted, shape, source)
+
+        def read() -> torch.Tensor:
+            matrix = stored()[expert]
+            return matrix.T if turned else matrix
+
+        return Weight(
+            name=module,
+            source=source,
+            shape=shape,
+            stored_transposed=turned,
+            dtype=header.dtype,
+            _read=read,
             tensors=(tensor,),
         )
 
@@ -271,7 +315,10 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     config = read_json(beside) if beside.exists() else {}
     need_library(tensors, config)
     found = modules((name, header.shape) for name, header in tensors.headers.items())
-    if any(".lora_A" in name or ".lora_B" in name for name in tensors):
+    adapted = {name.split(".lora_A.")[0] for name in tensors if ".lora_A" in name}
+    adapted |= {name.split(".lora_B.")[0] for name in tensors if ".lora_B" in name}
+    # A model may ship adapters inside (Phi-4-multimodal): it has what they were made on, too.
+    if any(f"{m}.base_layer" not in found and m not in found for m in adapted):
         raise FormatError(f"{weights}: an adapter, not a base model; give the model it was made on")
     if not found:
         raise FormatError(f"{weights}: holds no weight matrix (a tensor named ….weight)")

@@ -223,6 +223,7 @@ class Amplification(Result, Sequence[ModuleAmplification]):
             key="modules",
         ),
     ]
+    notes: Annotated[tuple[str, ...], Field("What else a reader must know of the adapter")] = ()
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - an int or a slice
         return self.rows[index]
@@ -262,7 +263,7 @@ class Amplification(Result, Sequence[ModuleAmplification]):
 
     def remarks(self) -> Sequence[str]:
         """Say what is undefined in a module, and why."""
-        return module_notes({row.module: row for row in self.rows})
+        return [*self.notes, *module_notes({row.module: row for row in self.rows})]
 
     def directions(self) -> Table:
         """Return one row per direction; of several ranks the largest, which has the others'."""

@@ -12,6 +12,7 @@ from subspace.results.table import Column, Table, make_table
 
 Pair = tuple[str, str]
 WHOLE = "whole model"
+_ALL = 1 - 1e-9  # a share that rounding alone keeps from 1
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,27 @@ class WholePair(Part):
     opposite: Annotated[
         int, Field("Modules that are significant with a cosine below 0", explain=True, low=0)
     ]
+    compared: Annotated[
+        tuple[float, float],
+        Field(
+            "Of each adapter the share of |delta W|^2 in modules that both have",
+            low=0,
+            high=1,
+            undefined="where all of it is zero",
+        ),
+    ] = (1.0, 1.0)
+
+    def coverage(self) -> str:
+        """Say how much of the adapters is compared; nothing where it is all.
+
+        >>> whole = dict(adapters=("a", "b"), cosine=0.5, error=0.0, null_std=0.1, p=0.1, same=0)
+        >>> WholePair(**whole, opposite=0, modules=3, compared=(0.25, 1.0)).coverage()
+        '3 modules that both have, with 25 % and 100 % of their |dW|^2'
+        """
+        if not min(self.compared) < _ALL:
+            return ""
+        a, b = (f"{100 * share:.3g} %" for share in self.compared)
+        return f"{self.modules} modules that both have, with {a} and {b} of their |dW|^2"
 
 
 @dataclass(frozen=True)
@@ -401,8 +423,9 @@ class Interference(ByModule[ModuleInterference]):
         if len(self.adapters) == 2:
             (pair,) = self.pairs
             about = described(WholePair)
+            covered = pair.coverage()
             whole = [
-                WHOLE,
+                f"{WHOLE}: {covered}" if covered else WHOLE,
                 about["cosine"].field.text(pair.cosine),
                 f"±{number(pair.null_std, digits=2)}",
                 about["p"].field.text(pair.p),

@@ -186,6 +186,7 @@ class Profile(ByModule[ModuleProfile]):
     modules: Annotated[
         Mapping[str, ModuleProfile], Field("One entry per module, in the model's order")
     ]
+    notes: Annotated[tuple[str, ...], Field("What else a reader must know of the adapter")] = ()
 
     _lacks = ("has no profile here", "have")
 

@@ -104,7 +104,7 @@ def read_config(
     FormatError
         A field has a value of the wrong kind; file, field and value are named.
     """
-    if "peft_type" not in config:
+    if "peft_type" not in config and not {"r", "lora_alpha"} <= config.keys():
         raise FormatError(f"{where}: has no peft_type; it is not a config that PEFT wrote")
     if alpha is not None and config.get(alpha) is None:
         raise FormatError(f"{where}: has no {alpha}, so the scale is unknown; add it")
@@ -131,7 +131,8 @@ def read_config(
         base_model=base if isinstance(base, str) and base else None,
         base_changed=_base_changed(config),
         release=read_release(config),
-        notes=_notes(config, _UNDERSTOOD | also),
+        notes=_notes(config, _UNDERSTOOD | also)
+        + (() if "peft_type" in config else ("the config has no peft_type: taken for LORA",)),
     )
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from subspace.pretrained import Pretrained
 
 
+# What a pattern of one's own may begin with: its fields (`subspace.adapters.formats.custom`).
+_FIELDS = frozenset({"A", "B", "alpha", "scale", "layout", "layout_b", "rank", "name"})
+
+
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
     context.meta[f"subspace.{parameter.name}"] = value
 
@@ -30,24 +34,28 @@ _STRICT = click.option(
 )
 _ALPHA = click.option(
     "--alpha",
-    type=float,
+    multiple=True,
+    metavar="[PATH=]ALPHA",
     expose_value=False,
     callback=_keep,
-    help="Of adapters that do not store it, such as loralib's, or PEFT's without a config.",
+    help="Of adapters that do not store it, such as loralib's; PATH=16 is for that one alone.",
 )
 _PATTERN = click.option(
     "--pattern",
-    metavar="TEXT|TOML",
+    multiple=True,
+    metavar="[PATH=]TEXT|TOML",
     expose_value=False,
     callback=_keep,
-    help="A format of your own: 'A=x.{n}.w_a, B=x.{n}.w_b, alpha=16', or a file that says so.",
+    help="A format of your own: 'A=x.{n}.w_a, B=x.{n}.w_b, alpha=16', or a file that says so; "
+    "PATH=TEXT is for that adapter alone.",
 )
 _NAME = click.option(
     "--adapter-name",
-    metavar="NAME",
+    multiple=True,
+    metavar="[PATH=]NAME",
     expose_value=False,
     callback=_keep,
-    help="Which adapter, of files that hold several.",
+    help="Which adapter, of files that hold several; PATH=NAME is for that one alone.",
 )
 _RENAME = click.option(
     "--rename",
@@ -72,30 +80,104 @@ def reading(*, several: bool = True) -> Callable[[Any], Any]:
     return added
 
 
-def adapter(path: Path) -> Adapter:
-    """Open one adapter as the running verb's options say."""
+def adapter(path: Path, *, among: Iterable[Path] = ()) -> Adapter:
+    """Open one adapter as the running verb's options say.
+
+    Parameters
+    ----------
+    path
+        Its place.
+    among
+        All adapters that are opened, if there are several: an option that names none of them is
+        an error, and an alpha for all is used where a format leaves it open, nowhere else.
+    """
     from subspace.adapters import load
+    from subspace.errors import FormatError, MissingFileError
 
-    meta = click.get_current_context().meta
-    return load(
-        path,
-        adapter_name=adapter_name(),
-        alpha=meta.get("subspace.alpha"),
-        pattern=pattern(),
-        strict=meta.get("subspace.strict", False),
-    )
+    several = list(among)
+    for option in ("alpha", "pattern", "adapter_name"):
+        _check_places(option, several or [path])
+    strict = click.get_current_context().meta.get("subspace.strict", False)
+    how: dict[str, Any] = {
+        "adapter_name": adapter_name(path),
+        "pattern": pattern(path),
+        "strict": strict,
+    }
+    own, alpha = _alpha(path)
+    if alpha is None or own or len(several) < 2:
+        return load(path, alpha=alpha, **how)
+    try:
+        opened = load(path, **how)
+    except (FormatError, MissingFileError):
+        return load(path, alpha=alpha, **how)
+    note = f"--alpha {alpha:g} is not used: its format tells the scale (--alpha {path.name}=…)"
+    return replace(opened, notes=(*opened.notes, note))
 
 
-def adapter_name() -> str | None:
-    """Return the running verb's ``--adapter-name``."""
-    name: str | None = click.get_current_context().meta.get("subspace.adapter_name")
-    return name
+def adapter_name(path: Path) -> str | None:
+    """Return the running verb's ``--adapter-name`` for an adapter."""
+    return _option("adapter_name", path)[1]
 
 
-def pattern() -> str | None:
-    """Return the running verb's ``--pattern``."""
-    text: str | None = click.get_current_context().meta.get("subspace.pattern")
-    return text
+def pattern(path: Path) -> str | None:
+    """Return the running verb's ``--pattern`` for an adapter."""
+    return _option("pattern", path)[1]
+
+
+def _alpha(path: Path) -> tuple[bool, float | None]:
+    own, text = _option("alpha", path)
+    if text is None:
+        return False, None
+    try:
+        return own, float(text)
+    except ValueError:
+        raise ArgumentError(
+            f"--alpha {text!r}: write a number, or PATH=16 with an adapter's path or name"
+        ) from None
+
+
+def _option(name: str, path: Path) -> tuple[bool, str | None]:
+    """Return whether an option's value is this adapter's own, and the value."""
+    plain: str | None = None
+    for value in _values(name):
+        place, text = _split_place(value)
+        if place is None:
+            plain = text
+        elif place in _names(path):
+            return True, text
+    return False, plain
+
+
+def _values(name: str) -> tuple[str, ...]:
+    values: tuple[str, ...] = click.get_current_context().meta.get(f"subspace.{name}") or ()
+    return values
+
+
+def _split_place(value: str) -> tuple[str | None, str]:
+    """Split PATH=VALUE; a pattern begins with a field of its own, which is no path.
+
+    >>> _split_place("run/r8=16"), _split_place("A=x.{n}.w_a, B=x.{n}.w_b, alpha=1")[0]
+    (('run/r8', '16'), None)
+    """
+    place, equals, text = value.partition("=")
+    return (place, text) if equals and place.strip() not in _FIELDS else (None, value)
+
+
+def _names(path: Path) -> set[str]:
+    return {str(path), path.name, path.stem}
+
+
+def _check_places(option: str, paths: Iterable[Path]) -> None:
+    """Refuse an option for an adapter that is none of those given."""
+    known = set().union(*map(_names, paths))
+    for value in _values(option):
+        place, _ = _split_place(value)
+        if place is not None and place not in known:
+            flag = f"--{option.replace('_', '-')}"
+            raise ArgumentError(
+                f"{flag} {value!r}: no adapter {place!r} is given; those are "
+                f"{', '.join(sorted(path.name for path in paths))}"
+            )
 
 
 def reasons(adapter: Adapter) -> dict[str, str]:
@@ -105,7 +187,11 @@ def reasons(adapter: Adapter) -> dict[str, str]:
     return (
         {}
         if adapter.path is None
-        else explain(adapter.path, adapter_name=adapter_name(), pattern=pattern())
+        else explain(
+            adapter.path,
+            adapter_name=adapter_name(adapter.path),
+            pattern=pattern(adapter.path),
+        )
     )
 
 
@@ -113,7 +199,8 @@ def adapters(paths: Iterable[Path]) -> Aligned:
     """Open adapters of one base, their modules named alike."""
     from subspace.adapters import align
 
-    return align([adapter(path) for path in paths], rename())
+    places = list(paths)
+    return align([adapter(path, among=places) for path in places], rename())
 
 
 def rename() -> dict[str, str]:

@@ -140,7 +140,7 @@ def amplifications(
     options = AmplificationOptions(
         ranks=ranks, scaled=scaled, top=top, draws=draws, seed=seed, device=usable(device)
     )
-    base = open_base(base)
+    base = open_base(base, adapters)
     chosen = [fit_modules(adapter, base, modules) for adapter in adapters]
     for adapter in chosen:
         _check_ranks(adapter, ranks)
@@ -156,7 +156,7 @@ def amplifications(
         if progress is not None:
             progress(1)
     return tuple(
-        Amplification(adapter.name, base.name, scaled, seed, tuple(made))
+        Amplification(adapter.name, base.name, scaled, seed, tuple(made), adapter.notes)
         for adapter, made in zip(chosen, rows, strict=True)
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from subspace.adapters import align
@@ -29,11 +30,12 @@ from subspace.results import Interference, SharedInitial
 from subspace.spectra import over_chunks, solve, solve_sides, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
     from subspace.adapters import Adapter
+    from subspace.results import ModuleInterference
     from subspace.spectra import Solved
 
 
@@ -165,7 +167,10 @@ def interference(
         level=level,
         modules=results,
         pairs=tuple(
-            compare_whole(pair, labels, by, of_all, compared.values(), results.values())
+            replace(
+                compare_whole(pair, labels, by, of_all, compared.values(), results.values()),
+                compared=_share_compared(pair, labels, results, of_all[0].norms.tolist()),
+            )
             for pair in pairs
         ),
         norms=tuple(of_all[0].norms.tolist()),
@@ -179,6 +184,23 @@ def interference(
         else tuple(SharedInitial(pair, count) for pair, count in same_initial_a.items()),
         notes=interference_notes.of_all(adapters, labels, alone, len(shared), same_initial_a),
     )
+
+
+def _share_compared(
+    pair: tuple[int, int],
+    labels: Sequence[str],
+    modules: Mapping[str, ModuleInterference],
+    norms: Sequence[float],
+) -> tuple[float, float]:
+    """Return of two adapters the share of |delta W|^2 that lies in modules which both have."""
+
+    def share(n: int) -> float:
+        both = (m for m in modules.values() if {labels[k] for k in pair} <= set(m.adapters))
+        inside = math.fsum((m.norms[m.adapters.index(labels[n])] / norms[n]) ** 2 for m in both)
+        return min(1.0, inside)
+
+    first, second = (share(n) if norms[n] else math.nan for n in pair)
+    return first, second
 
 
 def _weights(adapters: Sequence[Adapter], weights: Sequence[float] | None) -> list[float]:

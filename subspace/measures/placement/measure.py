@@ -81,7 +81,7 @@ def placement(
     if k is not None and k < 1:
         raise ArgumentError(f"k is {k}; it is a number of directions, from 1 on")
     device = usable(device)
-    base = open_base(base)
+    base = open_base(base, [adapter])
     chosen = fit_modules(adapter, base, modules)
     leading = {}
     for name in chosen:

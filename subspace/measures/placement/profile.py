@@ -98,14 +98,14 @@ def profile(
     if side not in ("in", "out"):
         raise ArgumentError(f"side is {side!r}; W and delta W are compared on in or out")
     device = usable(device)
-    base = open_base(base)
+    base = open_base(base, [adapter])
     chosen = fit_modules(adapter, base, modules)
     results = {}
     for name in chosen:
         results[name] = _module(name, chosen[name], base, side, device)
         if progress is not None:
             progress(1)
-    return Profile(adapter.name, base.name, side, results)
+    return Profile(adapter.name, base.name, side, results, chosen.notes)
 
 
 def estimate_seconds(
