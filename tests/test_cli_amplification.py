@@ -104,11 +104,11 @@ def test_a_base_without_the_module_lists_the_nearest(pair, tmp_path):
     def rename(tensors):
         tensors["enc.0.query_2.weight"] = tensors.pop("enc.0.query.weight")
 
-    refused(
-        amplified(pair[0], base(tmp_path / "other", change=rename), code=2),
-        tmp_path,
-        "enc.0.query_2",
-    )
+    other = base(tmp_path / "other", change=rename)
+    refused(amplified(pair[0], other, "--strict", code=2), tmp_path, "enc.0.query_2")
+    shown = amplified(pair[0], other).stdout  # the other module is measured all the same
+    assert "left out, since the base does not have them so: enc.0.query" in shown
+    assert "value" in shown
 
 
 def test_nan_in_w(pair, tmp_path):

@@ -161,6 +161,9 @@ class Adapter(Mapping[str, LowRankUpdate]):
         The ranks are no longer those of training.
     reordered
         Modules whose rows are in the writer's own rotary order (`subspace.adapters.rotary`).
+    sources
+        Module -> the base's module that it is made on, where that is another: PEFT's copies of a
+        layer.
     strict
         Opened so that nothing is left out of a comparison with a note alone.
     prefix
@@ -182,6 +185,7 @@ class Adapter(Mapping[str, LowRankUpdate]):
     reordered: frozenset[str] = frozenset()
     prefix: str = ""
     strict: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
     _read: Callable[[str], LowRankUpdate] = field(repr=False)
     _read_tensor: Callable[[str], torch.Tensor] | None = field(repr=False, default=None)
 

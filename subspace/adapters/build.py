@@ -99,6 +99,7 @@ def build_adapter(
     notes: Iterable[str] = (),
     reordered: Iterable[str] = (),
     prefix: str = "",
+    sources: Mapping[str, str] | None = None,
     base_model: str | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> Adapter:
@@ -122,6 +123,8 @@ def build_adapter(
         Modules whose rows are in the writer's own rotary order.
     prefix
         What stands before every path and is no part of it.
+    sources
+        Of a module that is made on another one of the base's, that one's name.
     base_model
         What the files say that the base is.
     metadata
@@ -190,6 +193,7 @@ def build_adapter(
         initial=MappingProxyType(open_tensors(source.initial)) if source.initial else {},
         reordered=frozenset(reordered),
         prefix=prefix,
+        sources=MappingProxyType(dict(sources or {})),
         _read=read,
         _read_tensor=tensors.__getitem__,
     )

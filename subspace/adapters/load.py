@@ -74,6 +74,8 @@ _OWN_SCALE: tuple[Format, ...] = (
     mlx_vlm,
 )
 
+# Of a whole state dict: what the module had before, and what its update leaves as it is.
+_OF_BASE = frozenset({"weight", "bias", "base_layer.weight", "base_layer.bias"})
 _MOST_UNKNOWN = 1000  # tensors that are looked at for a module of theirs
 
 # Those whose files may hold several adapters, by names in those of the tensors.
@@ -167,7 +169,7 @@ def _find_unsure(adapter: Adapter, unknown: Iterable[str]) -> dict[str, str]:
         for start in range(min(len(parts), 4)):  # what a writer puts in front
             for stop in range(len(parts) - 1, start, -1):
                 module = ".".join(parts[start:stop])
-                if module in adapter:
+                if module in adapter and ".".join(parts[stop:]) not in _OF_BASE:
                     found.setdefault(module, name)
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,14 +20,11 @@ if TYPE_CHECKING:
 
     Base = Pretrained | str | os.PathLike[str]
 
-_LAYER = re.compile(r"(?P<front>(?:.*\.)?(?:layers|h|blocks|layer)\.)(?P<n>[0-9]+)(?P<rest>\..+)\Z")
-
 
 def open_base(base: Base, adapters: Sequence[Adapter] = ()) -> Pretrained:
     """Open a base that is given as a path, with the layers that adapters replicate of it."""
     opened = open_pretrained(base) if isinstance(base, str | os.PathLike) else base
-    aliases = {name: find_source(adapter, name) for adapter in adapters for name in adapter}
-    aliases = {name: source for name, source in aliases.items() if name != source}
+    aliases = {name: source for each in adapters for name, source in each.sources.items()}
     return opened.with_aliases(aliases) if aliases else opened
 
 
@@ -49,38 +45,19 @@ def fit_modules(adapter: Adapter, base: Pretrained, modules: str | None) -> Adap
     """
     chosen = adapter.select(modules)
     refuse_reordered(chosen, chosen, f"those of {base.name} in")
-    left: dict[str, str] = {}
+    left: dict[str, UnknownModuleError | ShapeError] = {}
     for name, info in chosen.updates.items():
         try:
             base.get(name, shape=info.shape)
         except (UnknownModuleError, ShapeError) as error:  # noqa: PERF203 - the others are held too
-            left[name] = str(error)
-            if adapter.strict or 2 * len(left) > len(chosen):
-                raise
+            left[name] = error
     if not left:
         return chosen
     first = next(iter(left.values()))
+    if adapter.strict or 2 * len(left) > len(chosen):
+        raise first
     note = f"left out, since the base does not have them so: {some(left)} ({first})"
     kept = {name: info for name, info in chosen.updates.items() if name not in left}
     return replace(
         chosen, updates=MappingProxyType(kept), partial=True, notes=(note, *chosen.notes)
     )
-
-
-def find_source(adapter: Adapter, module: str) -> str:
-    """Return the base's module that an adapter's is made on, where PEFT replicates layers.
-
-    ``layer_replication`` [[0, 4], [2, 5]] makes seven layers of the base's layers 0 to 3 and 2 to
-    4 (``tuners/tuners_utils.py`` of peft, ``replicate_layers``).
-    """
-    config = adapter.metadata.get("config")
-    ranges = config.get("layer_replication") if hasattr(config, "get") else None
-    layer = _LAYER.match(module) if ranges else None
-    if layer is None or not isinstance(ranges, list):
-        return module
-    try:
-        sources = [n for start, end in ranges for n in range(start, end)]
-    except (TypeError, ValueError):
-        return module
-    n = int(layer["n"])
-    return f"{layer['front']}{sources[n]}{layer['rest']}" if n < len(sources) else module

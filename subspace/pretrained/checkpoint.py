@@ -103,7 +103,10 @@ class Pretrained:
             The weight is stored in a dtype that is not W as it stands, among others in a layout
             that is not known, or quantised in a way that does not add up.
         """
-        own = self.named(self._aliases.get(module, module))
+        if module in self._aliases:
+            source = replace(self, _aliases={}).get(self._aliases[module], shape)
+            return replace(source, name=module)
+        own = self.named(module)
         if own != module:
             return replace(self.get(own, shape), name=module)
         wanted = None if shape is None else (int(shape[0]), int(shape[1]))

@@ -27,8 +27,12 @@ _MOST = 100_000
 
 def name_base_layers(
     source: AdapterSource, planned: Iterable[UpdateSpec], config: Mapping[str, Any]
-) -> tuple[list[UpdateSpec], list[str]]:
-    """Name modules by the base's layers, where no two copies of one layer are adapted; and a note.
+) -> tuple[list[UpdateSpec], list[str], dict[str, str]]:
+    """Name modules by the base's layers, where no two copies of one layer are adapted.
+
+    Returns
+    -------
+    The updates, a note, and of modules that keep PEFT's index the base's own name.
 
     Raises
     ------
@@ -37,19 +41,26 @@ def name_base_layers(
     """
     updates, ranges = list(planned), config.get("layer_replication")
     if not ranges:
-        return updates, []
+        return updates, [], {}
     origin = _origin(ranges, source.where)
     names = {update.module: _renamed(update.module, origin, source.where) for update in updates}
     if len(set(names.values())) == len(names):
         renamed = [replace(update, module=names[update.module]) for update in updates]
-        return renamed, [
-            f"layer_replication = {short(ranges)}: layers are named by the base's own index"
-        ]
-    moved = [f"{mine} is the base's {name}" for mine, name in names.items() if mine != name]
-    return updates, [
-        f"layer_replication = {short(ranges)}: several adapted layers share one base layer, so "
-        f"they keep PEFT's index, which is not the base's: {some(moved)}"
-    ]
+        return (
+            renamed,
+            [f"layer_replication = {short(ranges)}: layers are named by the base's own index"],
+            {},
+        )
+    sources = {mine: name for mine, name in names.items() if mine != name}
+    moved = [f"{mine} is the base's {name}" for mine, name in sources.items()]
+    return (
+        updates,
+        [
+            f"layer_replication = {short(ranges)}: several adapted layers share one base layer, so "
+            f"they keep PEFT's index, which is not the base's: {some(moved)}"
+        ],
+        sources,
+    )
 
 
 def _origin(ranges: object, where: str) -> list[int]:

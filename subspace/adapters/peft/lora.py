@@ -123,7 +123,7 @@ def read(source: AdapterSource) -> Adapter:
             f"no {CONFIG} beside: the scale is alpha / r with the alpha {asked:g} that was given, "
             "for every module; it would be another with rsLoRA or an alpha_pattern"
         )
-    planned, layer_notes = name_base_layers(source, [*linear, *experts], config)
+    planned, layer_notes, sources = name_base_layers(source, [*linear, *experts], config)
     if not planned:
         notes.append("no low-rank update is in this file")
     _check_initial(source, planned)
@@ -142,6 +142,7 @@ def read(source: AdapterSource) -> Adapter:
         notes=(*lora.notes, *notes, *expert_notes, *layer_notes),
         prefix=_find_prefix(key.name for key in mine if key.slot in {"A", "B"}),
         base_model=lora.base_model,
+        sources=sources,
         metadata={
             "stored_transposed": lora.fan_in_fan_out,
             "config": MappingProxyType(config if source.config is not None else {}),

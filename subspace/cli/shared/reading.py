@@ -35,7 +35,6 @@ _STRICT = click.option(
 _ALPHA = click.option(
     "--alpha",
     multiple=True,
-    metavar="[PATH=]ALPHA",
     expose_value=False,
     callback=_keep,
     help="Of adapters that do not store it, such as loralib's; PATH=16 is for that one alone.",
@@ -43,7 +42,7 @@ _ALPHA = click.option(
 _PATTERN = click.option(
     "--pattern",
     multiple=True,
-    metavar="[PATH=]TEXT|TOML",
+    metavar="TEXT|TOML",
     expose_value=False,
     callback=_keep,
     help="A format of your own: 'A=x.{n}.w_a, B=x.{n}.w_b, alpha=16', or a file that says so; "
@@ -52,7 +51,7 @@ _PATTERN = click.option(
 _NAME = click.option(
     "--adapter-name",
     multiple=True,
-    metavar="[PATH=]NAME",
+    metavar="NAME",
     expose_value=False,
     callback=_keep,
     help="Which adapter, of files that hold several; PATH=NAME is for that one alone.",
