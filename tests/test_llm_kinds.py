@@ -1,4 +1,8 @@
-"""Kinds of files that programs for language models write, each held to its writer's rule."""
+"""Kinds of files that programs for language models write, each held to its writer's rule.
+
+No writer installs here beside peft and gguf: the files are built here by the layout that the
+format's docstring cites, and the updates follow from its formula in float64.
+"""
 
 import json
 import zipfile

@@ -52,8 +52,8 @@ TENSOR_SUFFIXES = (
     ".lora_linear_layer.",
 )
 READS = (
-    "LoRA of a pipeline's parts in all of its namings, today's and before, alpha from the file's "
-    "metadata, from tensors, or r; DoRA by its BA part"
+    "LoRA of a pipeline's parts in all of its namings, today's and before, ComfyUI's and Black "
+    "Forest Labs' files; alpha from tensors, from the file's metadata, or r; DoRA by its BA part"
 )
 REFERENCE = "files of `diffusers`, older namings by renaming; what its models apply"
 TESTS = ("tests/test_diffusers_adapters.py",)

@@ -54,8 +54,8 @@ EXPECTS = "NAME.lora_down.weight (r, d_in), NAME.lora_up.weight (d_out, r) and N
 TENSOR_SUFFIXES = ("lora_down.", "lora_up.", ".lora_mid.", ".hada_w", ".lokr_w")
 READS = (
     "LoRA and LoCon of linear layers and convolutions, with a Tucker core; LoHa and LoKr as exact "
-    "factors; DoRA by its BA part; alpha 0 or missing as its writers take it; norms, biases and "
-    "full updates set aside"
+    "factors; A1111's `.scale`; DoRA by its BA part; alpha 0 or missing as its writers take it; "
+    "norms, biases and full updates set aside"
 )
 REFERENCE = "files of `lycoris`, its layers' forward; sd-scripts' by the documented rule"
 TESTS = ("tests/test_kohya_adapters.py",)

@@ -45,7 +45,8 @@ EXPECTS = "NAME.lora_A (r, d_in) and NAME.lora_B (d_out, r), without .weight"
 TENSOR_SUFFIXES = (".lora_A", ".lora_B")
 READS = (
     "linear layers, embeddings, MergedLinear block by block, convolutions where their weight is "
-    "beside; alpha is asked for; a state dict inside a training checkpoint"
+    "beside; litgpt's fused projections where a config beside tells their sizes; alpha is asked "
+    "for; a state dict inside a training checkpoint"
 )
 REFERENCE = "files and merge of `loralib`"
 TESTS = ("tests/test_loralib_adapters.py",)

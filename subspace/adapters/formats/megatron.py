@@ -35,7 +35,8 @@ NAME = "Megatron / NeMo"
 EXPECTS = "NAME.adapter.linear_in.weight (r, d_in) and NAME.adapter.linear_out.weight (d_out, r)"
 TENSOR_SUFFIXES = (".linear_in.weight", ".linear_out.weight")
 READS = (
-    "LoRA and canonical LoRA of one rank, by Megatron's own names and rows; alpha is asked for; "
+    "LoRA and canonical LoRA of one rank, NeMo 1's too, by Megatron's own names and rows; alpha is "
+    "asked for; "
     "DoRA by its BA part"
 )
 REFERENCE = "files and merge by the documented rule"
