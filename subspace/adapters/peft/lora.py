@@ -47,9 +47,9 @@ EXPECTS = (
 TENSOR_SUFFIXES = (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B")
 READS = (
     "LoRA with rsLoRA, rank and alpha patterns, `fan_in_fan_out`, embeddings, convolutions of 1 "
-    "to 3 dimensions, experts (`target_parameters`, Tinker's stacks), `enable_lora` of 0.1 and 0.2, "
-    "named and sharded adapters, by the rules of the release that wrote the config; DoRA by its BA "
-    "part; heads, biases, trained tokens set aside"
+    "to 3 dimensions, experts (`target_parameters`, Tinker's stacks), `enable_lora` of 0.1 and "
+    "0.2, named and sharded adapters, by the rules of the release that wrote the config; DoRA by "
+    "its BA part; heads, biases, trained tokens set aside"
 )
 REFERENCE = "files and merge of `peft`"
 TESTS = (

@@ -42,8 +42,8 @@ NAME = "PEFT LoHa and LoKr"
 EXPECTS = "NAME.hada_w1_a or NAME.lokr_w1 and their like, adapter_config.json beside"
 TENSOR_SUFFIXES = (".hada_", ".lokr_")
 READS = (
-    "as factors of their exact rank, of linear layers and convolutions, with a Tucker core too; LoKr "
-    "without a scale where PEFT before 0.14 wrote it"
+    "as factors of their exact rank, of linear layers and convolutions, with a Tucker core too; "
+    "LoKr without a scale where PEFT before 0.14 wrote it"
 )
 REFERENCE = "files and merge of `peft`"
 TESTS = ("tests/test_peft_lycoris_adapters.py",)
