@@ -14,8 +14,9 @@ from tests.support.memory import adapter, gaussian
 pytestmark = IN_BROWSER
 SWEEP = Table6(
     tuple(
-        SweepRow("icd10", method, targets, rank, 16.0, 4e-3, (0, 1), test, test, (0.9, 0.8),
-                 (0.05,), 9)
+        SweepRow(data="icd10", method=method, targets=targets, rank=rank, alpha=16.0,
+                 learning_rate=4e-3, seeds=(0, 1), test=test, validation=test, train=(0.9, 0.8),
+                 before=(0.05,), parameters=9)
         for method, targets, rank, test in (
             ("lora", "query", 1, (0.60, 0.62)), ("lora", "query", 8, (0.66, 0.70)),
             ("lora", "query+value", 1, (0.64, 0.65)), ("lora", "query+value", 4, (0.69, 0.71)),

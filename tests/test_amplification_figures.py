@@ -35,7 +35,7 @@ from tests.support.samples import ROOT
 LLAMA = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 LLAMA += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 UNET = [f"down.{n}.attentions.{k}.blocks.0.attn1.to_q" for n in range(2) for k in range(9)]
-EMPTY = Amplification("a", "b", True, 0, ())
+EMPTY = Amplification(adapter="a", base="b", scaled=True, seed=0, rows=())
 
 
 def llama(layers=32, kinds=7):

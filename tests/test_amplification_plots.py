@@ -62,14 +62,17 @@ def test_ticks_of_a_scale_over_many_decades_stay_apart():
 
 
 def test_an_undefined_direction_says_so_and_has_no_bar_that_is_unknown():
-    unsure = (DirectionGain(3.0, None, None, None), DirectionGain(3.0, 1e-9, None, None))
+    unsure = (
+        DirectionGain(sigma=3.0, w=None, ratio=None, gain=None),
+        DirectionGain(sigma=3.0, w=1e-9, ratio=None, gain=None),
+    )
     ax = gains(row(directions=unsure), ax=axes())
     assert_array_equal(widths(ax), [[np.nan, 1e-9], [3.0, 3.0], [np.nan, 3.0 + 1e-9]])
     assert [t.get_text() for t in ax.texts] == ["undefined", "undefined"]
 
 
 def test_large_gains_stay_short():
-    gain = [DirectionGain(1.0, 1.0, 1.0, g) for g in (1234.5, -2e7, 1.0)]
+    gain = [DirectionGain(sigma=1.0, w=1.0, ratio=1.0, gain=g) for g in (1234.5, -2e7, 1.0)]
     assert [effect(g) for g in gain] == ["amplified 1,234×", "reversed, 2.0e+07×", "amplified 1×"]
 
 
@@ -128,7 +131,7 @@ def test_only_words_that_occur_are_explained():
     assert note == "Beside the bars: |w_k + σ_k| / |w_k|."
     assert "Damped" not in explained(direction(5.0, -2.0))[1]
     assert "Reversed" not in explained(direction(1.0, -2.0))[1]
-    unsure = DirectionGain(3.0, None, None, None)
+    unsure = DirectionGain(sigma=3.0, w=None, ratio=None, gain=None)
     assert explained(unsure)[1] == ""
 
 
@@ -163,4 +166,4 @@ def test_what_gains_refuse(error, match, options):
 @pytest.mark.parametrize("draw", [gains_figure])
 def test_an_amplification_without_rows_is_refused(draw):
     with pytest.raises(UnknownModuleError, match="has no row"):
-        draw(Amplification("a", "b", True, 0, ()))
+        draw(Amplification(adapter="a", base="b", scaled=True, seed=0, rows=()))

@@ -106,13 +106,24 @@ def row7(factor, *, rank=8, inside=0.1, top=2.0, low=16.0, high=25.0, note=""):
 
 def table7(*factors, rank=8, name="r8", **options):
     rows = tuple(row7(factor, rank=rank, **options) for factor in factors)
-    return Amplification(name, "base", True, 0, rows)
+    return Amplification(adapter=name, base="base", scaled=True, seed=0, rows=rows)
 
 
 def row6(rank, *test, targets="query+value", method="lora", data="icd10", before=0.05):
     seeds = tuple(range(len(test)))
     return SweepRow(
-        data, method, targets, rank, 16.0, 1e-3, seeds, test, test, test, (before,) * len(test), 9
+        data=data,
+        method=method,
+        targets=targets,
+        rank=rank,
+        alpha=16.0,
+        learning_rate=1e-3,
+        seeds=seeds,
+        test=test,
+        validation=test,
+        train=test,
+        before=(before,) * len(test),
+        parameters=9,
     )
 
 
@@ -654,7 +665,13 @@ def test_it_is_not_the_top_of_w(shares, verdict):
 
 
 def test_what_table_7_leaves_open():
-    gone = Amplification("r8", "base", True, 0, (row7(NAN, inside=NAN, note="untrained"),))
+    gone = Amplification(
+        adapter="r8",
+        base="base",
+        scaled=True,
+        seed=0,
+        rows=(row7(NAN, inside=NAN, note="untrained"),),
+    )
     for claim in of_table7(gone, gone):
         assert claim.verdict == "open"
         assert claim.here.startswith("Undefined: no module has a ")
@@ -696,7 +713,9 @@ def test_hostile_names_stay_on_one_printable_line():
     control = compared(*modules, names=(HOSTILE, HOSTILE))
     named = compared(*modules, names=(HOSTILE, HOSTILE), control=control, initial=control)
     rows = [row6(r, 0.6, 0.7, targets=HOSTILE, data=HOSTILE) for r in (1, 64)]
-    gone = Amplification(HOSTILE, HOSTILE, True, 0, (row7(NAN, note=HOSTILE),))
+    gone = Amplification(
+        adapter=HOSTILE, base=HOSTILE, scaled=True, seed=0, rows=(row7(NAN, note=HOSTILE),)
+    )
     found = check_claims(table6(*rows), named, named, (placed(0.1), named), (gone,))
     check(found)
     assert "\\x1b[31mred" in "".join(c.here for c in found)
@@ -754,7 +773,9 @@ def amplifications(draw):
              top=draw(positive | st.just(0.0)), low=draw(positive), high=draw(positive))
         for _ in range(draw(st.integers(0, 4)))
     ]  # fmt: skip
-    return Amplification(draw(names), draw(names), draw(st.booleans()), 0, tuple(rows))
+    return Amplification(
+        adapter=draw(names), base=draw(names), scaled=draw(st.booleans()), seed=0, rows=tuple(rows)
+    )
 
 
 @given(

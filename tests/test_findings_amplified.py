@@ -20,7 +20,13 @@ def row(n, factor, *, chance=20.0, low=16.0, high=25.0):
 
 
 def table(*factors, name="r8"):
-    return Amplification(name, "base", True, 0, tuple(row(n, f) for n, f in enumerate(factors)))
+    return Amplification(
+        adapter=name,
+        base="base",
+        scaled=True,
+        seed=0,
+        rows=tuple(row(n, f) for n, f in enumerate(factors)),
+    )
 
 
 def test_within_chance():

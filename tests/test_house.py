@@ -1,9 +1,11 @@
 """The rooms of the house: who may import whom (the table in CONTRIBUTING), and what stays light."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 
 import pytest
 
@@ -306,6 +308,37 @@ def test_the_walker_sees_a_forbidden_import():
     assert imports("def f():\n    import torch", top_only=True) == []
     with pytest.raises(AssertionError, match="absolute"):
         imports("from . import x")
+
+
+# Classes whose first fields are positional: those that a reader knows by their order.
+POSITIONAL = {
+    "LowRankUpdate": ["name", "A", "B", "scale"],
+    "Field": ["meaning"],
+    "Column": ["path", "title"],
+}
+
+
+def dataclasses_of_the_package():
+    """Yield every dataclass of the package's files, each once."""
+    for path in FILES:
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        if parts[-1] == "__main__":  # it would run
+            continue
+        module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+        for made in vars(module).values():
+            if isinstance(made, type) and made.__module__ == module.__name__ and is_dataclass(made):
+                yield made
+
+
+def test_dataclasses_of_six_fields_and_more_are_keyword_only():
+    positional, classes = {}, set(dataclasses_of_the_package())
+    assert len(classes) > 100
+    for made in classes:
+        taken = [f for f in fields(made) if f.init]
+        by_place = [f.name for f in taken if not f.kw_only]
+        if len(taken) >= 6 and by_place:
+            positional[made.__name__] = by_place
+    assert positional == POSITIONAL
 
 
 def test_no_file_is_called_utils():

@@ -69,17 +69,33 @@ def shown(tmp_path_factory):
     generator = torch.Generator().manual_seed(0)
     save_file({f"{m}.weight": torch.randn(8, 9, generator=generator) for m in one}, file)
     row = SweepRow(
-        HOSTILE,
-        "lora",
-        "q",
-        2,
-        4.0,
-        1e-3,
-        (0, 1),
-        (0.5, 0.75),
-        *[(0.5, 0.6)] * 3,
-        9,
+        data=HOSTILE,
+        method="lora",
+        targets="q",
+        rank=2,
+        alpha=4.0,
+        learning_rate=1e-3,
+        seeds=(0, 1),
+        test=(0.5, 0.75),
+        validation=(0.5, 0.6),
+        train=(0.5, 0.6),
+        before=(0.5, 0.6),
+        parameters=9,
         failed=(HOSTILE,),
+    )
+    head = SweepRow(
+        data="d",
+        method="head",
+        targets="",
+        rank=None,
+        alpha=None,
+        learning_rate=1e-3,
+        seeds=(),
+        test=(),
+        validation=(),
+        train=(),
+        before=(),
+        parameters=None,
     )
     return {
         "Similarity": subspace.similarity(one, two),
@@ -88,7 +104,7 @@ def shown(tmp_path_factory):
         "Amplification": subspace.amplification(two, file),
         "Profile": subspace.profile(two, file),
         "Interference": subspace.interference([one, two]),
-        "Table6": Table6((row, SweepRow("d", "head", "", *[None] * 2, 1e-3, *[()] * 5, None)), ()),
+        "Table6": Table6((row, head), ()),
     }
 
 
@@ -167,5 +183,5 @@ def test_every_result_type_becomes_plain():
     )
     assert pair.to_dict()["rows"] == dict.fromkeys(("phi", "error", "null_mean", "p"))
     assert pair.to_dict()["adapters"] == ["a", "b"]
-    gain = results.DirectionGain(1.0, None, None, None)
+    gain = results.DirectionGain(sigma=1.0, w=None, ratio=None, gain=None)
     assert gain.to_dict() == {"sigma": 1.0, "w": None, "ratio": None, "gain": None}

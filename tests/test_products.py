@@ -28,7 +28,9 @@ def source_of(tensors):
     source = AdapterSource(
         name="run", path=Path("run"), weights=Path("w.safetensors"), config=None, where="w"
     )
-    source.__dict__["tensors"] = TensorFile(Path("w.safetensors"), headers, {}, tensors.__getitem__)
+    source.__dict__["tensors"] = TensorFile(
+        path=Path("w.safetensors"), headers=headers, metadata={}, _read=tensors.__getitem__
+    )
     return source
 
 

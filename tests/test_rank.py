@@ -446,9 +446,26 @@ def test_the_result_is_a_mapping_and_a_frame():
 def module(name="h.0.q", replicable=3, *, nominal=8, low=None, high=None, energy=4.0):
     spread = Spread(energy, energy, energy)
     low, high = (replicable if end is None else end for end in (low, high))
-    numbers = (replicable, low, high, *[spread] * 6)
     need = None if replicable is None else max(1, math.ceil(replicable))
-    return ModuleRank(name, 99, nominal, nominal, nominal, (replicable,) * 3, 3, *numbers, need)
+    return ModuleRank(
+        module=name,
+        d=99,
+        nominal=nominal,
+        numerical=nominal,
+        counted=nominal,
+        agreeing=(replicable,) * 3,
+        pairs=3,
+        replicable=replicable,
+        replicable_low=low,
+        replicable_high=high,
+        stable=spread,
+        entropy=spread,
+        participation=spread,
+        energy90=spread,
+        energy95=spread,
+        energy99=spread,
+        recommended=need,
+    )
 
 
 def of(*modules, recommended=3, adapters=("s0", "s1", "s2")):

@@ -466,7 +466,21 @@ def test_a_rate_at_the_end_of_what_was_tried_is_told(chosen, edge):
     from subspace.results import SweepRow, Table6
 
     tried = tuple((rate, 0.5) for rate in (1e-3, 2e-3, 4e-3))
-    row = SweepRow("d", "lora", "q", 8, 16.0, chosen, (0,), (0.5,), (), (), (), None, tried)
+    row = SweepRow(
+        data="d",
+        method="lora",
+        targets="q",
+        rank=8,
+        alpha=16.0,
+        learning_rate=chosen,
+        seeds=(0,),
+        test=(0.5,),
+        validation=(),
+        train=(),
+        before=(),
+        parameters=None,
+        searched=tried,
+    )
     assert is_at_edge(row) is edge
     assert describe_rates(Table6((row,), ())).endswith("d, q, r = 8.") is edge
     assert not is_at_edge(replace(row, searched=()))

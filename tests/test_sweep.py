@@ -167,14 +167,40 @@ def test_a_record_alone_is_enough_where_weights_are_not_wanted(swept, tmp_path):
 
 def row(rank, *test, targets="query"):
     seeds = tuple(range(len(test)))
-    return SweepRow("d", "lora", targets, rank, 16.0, 1e-3, seeds, test, test, test, test, 10)
+    return SweepRow(
+        data="d",
+        method="lora",
+        targets=targets,
+        rank=rank,
+        alpha=16.0,
+        learning_rate=1e-3,
+        seeds=seeds,
+        test=test,
+        validation=test,
+        train=test,
+        before=test,
+        parameters=10,
+    )
 
 
 def test_which_rank_is_enough_is_said_of_the_ranks_trained():
     def said(*ranks):
         accuracy = dict(zip(ranks, (0.6, 0.8, 0.7), strict=False))
         rows = tuple(
-            SweepRow("d", "lora", "q", r, 16.0, 1e-3, (0, 1), (a, a), (), (), (), None)
+            SweepRow(
+                data="d",
+                method="lora",
+                targets="q",
+                rank=r,
+                alpha=16.0,
+                learning_rate=1e-3,
+                seeds=(0, 1),
+                test=(a, a),
+                validation=(),
+                train=(),
+                before=(),
+                parameters=None,
+            )
             for r, a in accuracy.items()
         )
         found = find_nearly_enough(rows)

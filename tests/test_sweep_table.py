@@ -173,7 +173,20 @@ def test_a_report_says_what_its_table_counts():
 def test_runs_that_all_reached_the_same_tell_nothing_of_the_rank():
     def said(*tests):
         rows = tuple(
-            SweepRow("d", "lora", "q", rank, 16.0, 1e-3, (0, 1), (test, test), (), (), (), None)
+            SweepRow(
+                data="d",
+                method="lora",
+                targets="q",
+                rank=rank,
+                alpha=16.0,
+                learning_rate=1e-3,
+                seeds=(0, 1),
+                test=(test, test),
+                validation=(),
+                train=(),
+                before=(),
+                parameters=None,
+            )
             for rank, test in zip((1, 8), tests, strict=True)
         )
         return describe_enough(find_nearly_enough(rows), Table6(rows, ()))

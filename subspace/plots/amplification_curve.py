@@ -91,9 +91,14 @@ def curve_figure(
 
     Examples
     --------
+    >>> from dataclasses import fields
     >>> from subspace.results import Amplification, ModuleAmplification
-    >>> rows = [ModuleAmplification("q", k, (4, 4), *[1.0] * 11, True, 0.5, ()) for k in (1, 2)]
-    >>> figure = curve_figure(Amplification("r2", "toy", True, 0, tuple(rows)))
+    >>> ones = dict.fromkeys((f.name for f in fields(ModuleAmplification)), 1.0)
+    >>> ones |= {"module": "q", "shape": (4, 4), "directions": (), "note": ""}
+    >>> rows = [ModuleAmplification(**ones | {"rank": k}) for k in (1, 2)]
+    >>> table7 = Amplification(
+    ...     adapter="r2", base="toy", scaled=True, seed=0, rows=tuple(rows))
+    >>> figure = curve_figure(table7)
     >>> [ax.get_title() for ax in figure.axes]
     ['q']
     """
@@ -170,10 +175,14 @@ def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "fact
 
     Examples
     --------
+    >>> from dataclasses import fields
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import ModuleAmplification
-    >>> def row(k, *factors):  # the factor, that of chance, and its range
-    ...     return ModuleAmplification("q", k, (4, 4), *[1.0] * 7, *factors, True, 0.5, ())
+    >>> ones = dict.fromkeys((f.name for f in fields(ModuleAmplification)), 1.0)
+    >>> ones |= {"module": "q", "shape": (4, 4), "directions": (), "note": ""}
+    >>> names = "rank", "factor", "null_factor", "null_low", "null_high"
+    >>> def row(*numbers):
+    ...     return ModuleAmplification(**ones | dict(zip(names, numbers)))
     >>> ax = curve([row(1, 9.0, 20.0, 5.0, 80.0), row(2, 8.0, 15.0, 10.0, 20.0)],
     ...            ax=Figure().add_subplot())
     >>> chance, factor, outside, inside = ax.lines

@@ -80,9 +80,14 @@ def map_figure(result: Amplification, *, value: Value = "null_ratio", width: flo
 
     Examples
     --------
+    >>> from dataclasses import fields
     >>> from subspace.results import Amplification, ModuleAmplification
-    >>> row = ModuleAmplification("h.0.q", 1, (4, 4), *[1.0] * 11, True, 0.5, ())
-    >>> figure = map_figure(Amplification("r1", "toy", True, 0, (row,)), width=3.3)
+    >>> ones = dict.fromkeys((f.name for f in fields(ModuleAmplification)), 1.0)
+    >>> ones |= {"module": "h.0.q", "rank": 1, "shape": (4, 4), "directions": (), "note": ""}
+    >>> row = ModuleAmplification(**ones)
+    >>> table7 = Amplification(
+    ...     adapter="r1", base="toy", scaled=True, seed=0, rows=(row,))
+    >>> figure = map_figure(table7, width=3.3)
     >>> figure.axes[0].images[0].get_array().tolist(), figure.axes[-1].get_title(loc="left")
     ([[1.0]], 'meets less of W than chance')
     """
@@ -164,12 +169,16 @@ def amplification_map(
 
     Examples
     --------
+    >>> from dataclasses import fields
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import Amplification, ModuleAmplification
-    >>> nan = float("nan")  # ..., then the factor, that of chance, and its range
-    >>> numbers = [*[nan] * 7, 20.0, 60.0, 40.0, 90.0]
-    >>> row = ModuleAmplification("h.0.q", 1, (4, 4), *numbers, True, 0.5, ())
-    >>> ax = amplification_map(Amplification("r1", "toy", True, 0, (row,)), ax=Figure().subplots())
+    >>> values = dict.fromkeys((f.name for f in fields(ModuleAmplification)), float("nan"))
+    >>> values |= {"module": "h.0.q", "rank": 1, "shape": (4, 4), "directions": (), "note": ""}
+    >>> values |= {"factor": 20.0, "null_factor": 60.0, "null_low": 40.0, "null_high": 90.0}
+    >>> row = ModuleAmplification(**values)
+    >>> table7 = Amplification(
+    ...     adapter="r1", base="toy", scaled=True, seed=0, rows=(row,))
+    >>> ax = amplification_map(table7, ax=Figure().subplots())
     >>> ax.images[0].get_array().tolist(), ax.texts[0].get_text()
     ([[3.0]], '3.00')
     """

@@ -134,10 +134,13 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
 
     Examples
     --------
+    >>> from dataclasses import fields
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import DirectionGain, ModuleAmplification
     >>> nan, one = float("nan"), DirectionGain(sigma=19.0, w=1.0, ratio=19.0, gain=20.0)
-    >>> row = ModuleAmplification("q", 1, (4, 4), *[nan] * 11, False, 0.5, (one,))
+    >>> values = dict.fromkeys((f.name for f in fields(ModuleAmplification)), nan)
+    >>> values |= {"module": "q", "rank": 1, "shape": (4, 4), "null_drawn": False, "note": ""}
+    >>> row = ModuleAmplification(**values | {"null_w": 0.5, "directions": (one,)})
     >>> ax = gains(row, ax=Figure().add_subplot())
     >>> [float(bars[0].get_width()) for bars in ax.containers], ax.texts[0].get_text()
     ([1.0, 19.0, 20.0], 'amplified 20×')
@@ -188,7 +191,8 @@ def effect(direction: DirectionGain) -> str:
     """Say in words what the update does to W along one direction.
 
     >>> from subspace.results import DirectionGain
-    >>> [effect(DirectionGain(3.0, w, 3 / abs(w), 1 + 3 / w)) for w in (0.5, -0.5, -4.0)]
+    >>> [effect(DirectionGain(sigma=3.0, w=w, ratio=3 / abs(w), gain=1 + 3 / w))
+    ...  for w in (0.5, -0.5, -4.0)]
     ['amplified 7×', 'reversed, 5×', 'damped to 0.25×']
     """
     gain = direction.gain

@@ -150,9 +150,14 @@ def profile_curve(m: ModuleProfile, *, ax: Axes, over: Literal["all", "chance"] 
     --------
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import ModuleProfile, TopEnergy
-    >>> half, none = np.array([0.5, 1.0]), TopEnergy(1, *[float("nan")] * 6)
-    >>> m = ModuleProfile("q", "in", (2, 2), 2, 1, 2, half[::-1], half, half, 0 * half, \
-half, half, 1.0, none, none, 0.5, (1, 1), 1.0)
+    >>> half, nan = np.array([0.5, 1.0]), float("nan")
+    >>> none = TopEnergy(
+    ...     k=1, energy=nan, error=nan, null_mean=nan, null_low=nan, null_high=nan, p=nan)
+    >>> m = ModuleProfile(
+    ...     module="q", side="in", shape=(2, 2), d=2, rank=1, resolved=2, sigma=half[::-1],
+    ...     energy=half, cumulative=half, error=0 * half, null_low=half, null_high=half,
+    ...     concentration=1.0, top=none, tenth=none, median=0.5, median_between=(1, 1),
+    ...     median_p=1.0)
     >>> profile_curve(m, ax=Figure().add_subplot()).lines[0].get_ydata().tolist()
     [0.5, 1.0]
     """

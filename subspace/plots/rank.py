@@ -194,7 +194,11 @@ def rank_rows(
     --------
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import ModuleRank, Spread
-    >>> m = ModuleRank("q", 9, 8, 8, 8, (2, 3, 3), 3, 3, 2, 3, *[Spread(4.0, 4.0, 4.0)] * 6, 3)
+    >>> names = "stable entropy participation energy90 energy95 energy99".split()
+    >>> m = ModuleRank(
+    ...     module="q", d=9, nominal=8, numerical=8, counted=8, agreeing=(2, 3, 3), pairs=3,
+    ...     replicable=3, replicable_low=2, replicable_high=3, recommended=3,
+    ...     **dict.fromkeys(names, Spread(4.0, 4.0, 4.0)))
     >>> ax = rank_rows({0: m}, ax=Figure().add_subplot(), rows=["layer 0"])
     >>> {line.get_label(): [float(x) for x in line.get_xdata()] for line in ax.lines}["_replicable"]
     [3.0]

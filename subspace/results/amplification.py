@@ -13,7 +13,7 @@ from subspace.results.table import Column, Head, Table, make_table, module_notes
 _PAPER = "Hu et al. 2021, arXiv:2106.09685"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DirectionGain(Part):
     """One direction k of an update: what it adds, and what W does there. None: undefined."""
 
@@ -44,7 +44,7 @@ class DirectionGain(Part):
     ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ModuleAmplification(Part):
     """One row of Table 7 (Hu et al. 2021, section 7.3) at one rank. NaN: undefined, see `note`."""
 
@@ -204,7 +204,7 @@ class _OneDirection(DirectionGain):
     ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Amplification(Result, Sequence[ModuleAmplification]):
     """Table 7 of one adapter: rows in the model's order, ranks ascending within a module."""
 

@@ -13,7 +13,7 @@ from subspace.results.table import Column
 LEAST = 1e-4  # p-value shown: further out the Beta of two moments is off by several times
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TopEnergy(Part):
     """The share of an update's energy in W's leading k directions, beside chance. NaN: unknown."""
 
@@ -59,7 +59,7 @@ class TopEnergy(Part):
     ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ModuleProfile(Part):
     """One module's update spread over W's singular directions k = 1 ... d. NaN: see `note`."""
 

@@ -27,7 +27,7 @@ class Spread(Part):
         return {"": self.median, "low": self.low, "high": self.high}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ModuleRank(Part):
     """One module's ranks. Those of the spectrum are of delta W = scale * B A, run by run."""
 

@@ -11,7 +11,7 @@ from subspace.results.fields import Field
 from subspace.results.table import Column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepRow(Part):
     """One configuration over its seeds. Accuracies are fractions, in the order of `seeds`.
 

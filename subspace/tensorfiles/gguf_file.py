@@ -140,7 +140,12 @@ def open_gguf(path: Path) -> TensorFile:
             raw = raw.clone()
         return raw.view(dtype).reshape(header.shape)
 
-    return TensorFile(path, MappingProxyType(headers), MappingProxyType(metadata), read)
+    return TensorFile(
+        path=path,
+        headers=MappingProxyType(headers),
+        metadata=MappingProxyType(metadata),
+        _read=read,
+    )
 
 
 class _Cursor:

@@ -23,7 +23,7 @@ class TensorHeader:
     dtype: str  # torch's name without "torch."
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TensorFile(Mapping[str, "torch.Tensor"]):
     """A read-only mapping from tensor name to a CPU tensor in its stored dtype, read when asked.
 
@@ -34,7 +34,7 @@ class TensorFile(Mapping[str, "torch.Tensor"]):
     headers: Mapping[str, TensorHeader]
     metadata: Mapping[str, str]  # safetensors' ``__metadata__``; of a torch file, see `open_torch`
     _read: Callable[[str], torch.Tensor] = field(repr=False)
-    _number: Callable[[str], float | None] | None = field(repr=False, kw_only=True, default=None)
+    _number: Callable[[str], float | None] | None = field(repr=False, default=None)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self.headers:

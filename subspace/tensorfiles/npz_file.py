@@ -67,4 +67,9 @@ def open_npz(path: Path) -> TensorFile:
         with np.load(path, allow_pickle=False) as arrays:
             return torch.from_numpy(arrays[name])
 
-    return TensorFile(path, MappingProxyType(headers), MappingProxyType({}), read_array)
+    return TensorFile(
+        path=path,
+        headers=MappingProxyType(headers),
+        metadata=MappingProxyType({}),
+        _read=read_array,
+    )

@@ -135,7 +135,11 @@ def open_safetensors(path: Path) -> TensorFile:
         return float(struct.unpack(code, data.rjust(struct.calcsize(code), b"\0"))[0])
 
     return TensorFile(
-        path, MappingProxyType(headers), MappingProxyType(metadata), read, _number=number
+        path=path,
+        headers=MappingProxyType(headers),
+        metadata=MappingProxyType(metadata),
+        _read=read,
+        _number=number,
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ShardedFile(TensorFile):
     """The tensors of several files as one mapping, in the index's order.
 
@@ -79,11 +79,13 @@ def open_sharded(index: str | os.PathLike[str]) -> ShardedFile:
         return shards[weight_map[name]][name]
 
     return ShardedFile(
-        index,
-        MappingProxyType({name: shards[at].headers[name] for name, at in weight_map.items()}),
-        MappingProxyType({}),
-        read,
-        MappingProxyType({name: shards[at].path for name, at in weight_map.items()}),
+        path=index,
+        headers=MappingProxyType(
+            {name: shards[at].headers[name] for name, at in weight_map.items()}
+        ),
+        metadata=MappingProxyType({}),
+        _read=read,
+        files=MappingProxyType({name: shards[at].path for name, at in weight_map.items()}),
     )
 
 

@@ -54,7 +54,9 @@ def open_torch(path: Path) -> TensorFile:
         for name, t in tensors.items()
     }
     metadata = MappingProxyType({} if entry is None else {"entry": entry})
-    return TensorFile(path, MappingProxyType(headers), metadata, tensors.__getitem__)
+    return TensorFile(
+        path=path, headers=MappingProxyType(headers), metadata=metadata, _read=tensors.__getitem__
+    )
 
 
 def _look_before_loading(path: Path) -> None:

@@ -67,7 +67,7 @@ HOSTILE = ["$\\frac", "<script>", "a\nb\x1b[31m", "layers.0.$x$", "layers.1.\\al
 
 
 def direction(sigma, w):
-    return DirectionGain(sigma, w, sigma / abs(w), 1 + sigma / w)
+    return DirectionGain(sigma=sigma, w=w, ratio=sigma / abs(w), gain=1 + sigma / w)
 
 
 def row(module=BERT[0], rank=4, *, factor=10.0, chance=20.0, directions=None, note=""):
@@ -103,11 +103,29 @@ def undefined(module=BERT[0], rank=4):
 
 
 def table7(*rows, adapter="r8", scaled=True):
-    return Amplification(adapter, "minilm", scaled, 0, rows or tuple(row(m) for m in BERT))
+    return Amplification(
+        adapter=adapter,
+        base="minilm",
+        scaled=scaled,
+        seed=0,
+        rows=rows or tuple(row(m) for m in BERT),
+    )
 
 
 def row6(rank, test, targets="q+v", *, data="d", method="lora", train=None, before=(0.05,)):
     n = len(test)
     alpha = None if rank is None else 16.0
-    sets = tuple(test), tuple(test), tuple(train or (0.9,) * n), before
-    return SweepRow(data, method, targets, rank, alpha, 4e-3, tuple(range(n)), *sets, 9)
+    return SweepRow(
+        data=data,
+        method=method,
+        targets=targets,
+        rank=rank,
+        alpha=alpha,
+        learning_rate=4e-3,
+        seeds=tuple(range(n)),
+        test=tuple(test),
+        validation=tuple(test),
+        train=tuple(train or (0.9,) * n),
+        before=before,
+        parameters=9,
+    )

@@ -156,7 +156,14 @@ def amplifications(
         if progress is not None:
             progress(1)
     return tuple(
-        Amplification(adapter.name, base.name, scaled, seed, tuple(made), adapter.notes)
+        Amplification(
+            adapter=adapter.name,
+            base=base.name,
+            scaled=scaled,
+            seed=seed,
+            rows=tuple(made),
+            notes=adapter.notes,
+        )
         for adapter, made in zip(chosen, rows, strict=True)
     )
 

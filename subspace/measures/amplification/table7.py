@@ -200,10 +200,10 @@ class _Shared:
             sure = abs(w) > bound
             gains.append(
                 DirectionGain(
-                    sigma,
-                    w if sure else None,
-                    sigma / abs(w) if sure else None,
-                    1 + sigma / w if sure else None,
+                    sigma=sigma,
+                    w=w if sure else None,
+                    ratio=sigma / abs(w) if sure else None,
+                    gain=1 + sigma / w if sure else None,
                 )
             )
         return tuple(gains)

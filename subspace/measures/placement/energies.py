@@ -130,7 +130,13 @@ def leave_undefined(update: LowRankUpdate, side: Literal["in", "out"], note: str
 
     def none(k: int) -> TopEnergy:
         return TopEnergy(
-            k, math.nan, math.nan, chance.energy_mean(k, d), math.nan, math.nan, math.nan
+            k=k,
+            energy=math.nan,
+            error=math.nan,
+            null_mean=chance.energy_mean(k, d),
+            null_low=math.nan,
+            null_high=math.nan,
+            p=math.nan,
         )
 
     return ModuleProfile(

@@ -91,8 +91,11 @@ def accuracy_figure(table: Table6, *, width: float = 7.0) -> Figure:
     Examples
     --------
     >>> from subspace.results import SweepRow, Table6
-    >>> few = ((0.7, 0.8),) * 4  # two seeds
-    >>> rows = [SweepRow("d", "lora", "q+v", r, 16.0, 1e-3, (0, 1), *few, 9) for r in (1, 8)]
+    >>> two = dict.fromkeys(("test", "validation", "train", "before"), (0.7, 0.8))  # two seeds
+    >>> rows = [
+    ...     SweepRow(data="d", method="lora", targets="q+v", rank=r, alpha=16.0, learning_rate=1e-3,
+    ...              seeds=(0, 1), parameters=9, **two)
+    ...     for r in (1, 8)]
     >>> figure = accuracy_figure(Table6(tuple(rows), ()))
     >>> figure.axes[0].get_title(), figure.axes[0].get_xticks().tolist()
     ('d', [1, 8])
@@ -180,8 +183,10 @@ def accuracy(
     --------
     >>> from matplotlib.figure import Figure
     >>> from subspace.results import SweepRow
-    >>> seeds = (0, 1), (0.70, 0.74), (0.7, 0.7), (0.9, 0.9), (0.1, 0.1)
-    >>> row = SweepRow("d", "lora", "query", 8, 16.0, 1e-3, *seeds, 9)
+    >>> row = SweepRow(
+    ...     data="d", method="lora", targets="query", rank=8, alpha=16.0, learning_rate=1e-3,
+    ...     seeds=(0, 1), test=(0.70, 0.74), validation=(0.7, 0.7), train=(0.9, 0.9),
+    ...     before=(0.1, 0.1), parameters=9)
     >>> ax = accuracy([row], ax=Figure().add_subplot())
     >>> {line.get_label(): line.get_ydata().round(1).tolist() for line in ax.lines[:2]}
     {'_train': [90.0], '_test': [72.0]}

@@ -63,8 +63,10 @@ def counted_words(rows: Iterable[SweepRow]) -> str:
     """Say what is counted: texts that are told right, or that are written exactly.
 
     >>> from subspace.results import SweepRow
-    >>> told = ((0.5,),) * 4
-    >>> row = SweepRow("d", "lora", "q", 1, 1.0, 1e-3, (0,), *told, 9, metric="exact match")
+    >>> shares = dict.fromkeys(("test", "validation", "train", "before"), (0.5,))
+    >>> row = SweepRow(
+    ...     data="d", method="lora", targets="q", rank=1, alpha=1.0, learning_rate=1e-3, seeds=(0,),
+    ...     parameters=9, metric="exact match", **shares)
     >>> counted_words([row])
     'exact matches'
     """

@@ -52,9 +52,14 @@ def check_value(value: str) -> None:
 def ranks_drawn(result: Amplification) -> str:
     """Say which ranks the grid shows: of each module its largest.
 
+    >>> from dataclasses import fields
     >>> from subspace.results import Amplification, ModuleAmplification
-    >>> rows = [ModuleAmplification("q", k, (4, 4), *[1.0] * 11, True, 0.5, ()) for k in (1, 4)]
-    >>> ranks_drawn(Amplification("r4", "toy", True, 0, tuple(rows))).split()
+    >>> ones = dict.fromkeys((f.name for f in fields(ModuleAmplification)), 1.0)
+    >>> ones |= {"module": "q", "shape": (4, 4), "directions": (), "note": ""}
+    >>> rows = [ModuleAmplification(**ones | {"rank": k}) for k in (1, 4)]
+    >>> table7 = Amplification(
+    ...     adapter="r4", base="toy", scaled=True, seed=0, rows=tuple(rows))
+    >>> ranks_drawn(table7).split()
     ['rank', '4,', 'each', "module's", 'largest']
     """
     modules = rows_by_module(result)
