@@ -67,6 +67,13 @@ _REFUSED = {
 }
 
 
+# Whether PEFT merges it is not known either: of some methods merge_and_unload raises.
+_UNKNOWN = _Refused(
+    "unknown here",
+    "where PEFT can merge it into the base (merge_and_unload), run subspace diff BASE MERGED",
+)
+
+
 def check_peft_type(config: Mapping[str, Any], where: str) -> None:
     """Refuse a ``peft_type`` that no format reads, and say what could be done instead.
 
@@ -79,7 +86,7 @@ def check_peft_type(config: Mapping[str, Any], where: str) -> None:
     name = found if isinstance(found, str) else ""
     if name in METHODS:
         return
-    why, way_out, _ = _REFUSED.get(name, _Refused("unknown here"))
+    why, way_out, _ = _REFUSED.get(name, _UNKNOWN)
     raise FormatError(
         f"{where}: peft_type {short(found)} is {why}; {way_out}; what is read of PEFT's: "
         f"{', '.join(sorted(METHODS))}"
