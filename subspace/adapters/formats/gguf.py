@@ -63,7 +63,7 @@ _HUGGING_FACE = {
 }
 _OUTSIDE = {"token_embd": "model.embed_tokens", "output": "lm_head"}
 _MAPPED = ("llama", "qwen2", "qwen3")
-# llama.cpp of 2025, src/llama-model.cpp, llama_model_rope_type: architectures that rotate halves, as
+# llama.cpp (2025), src/llama-model.cpp, llama_model_rope_type: architectures that rotate halves, as
 # transformers does, so that the converter leaves the rows of q and k as they are. For the others it
 # reorders them (convert_hf_to_gguf.py: LlamaModel and what derives from it, such as Granite,
 # SmolLM3, Arcee; DeciModel, MiniCPMModel, …), or nothing says that it does not.
