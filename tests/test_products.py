@@ -166,7 +166,8 @@ LOKR = {"lokr_w1": (2, 3), "lokr_w2_a": (4, 2), "lokr_w2_b": (2, 5)}
     [
         (hadamard, LOHA | {"hada_w2_b": None}, "has no partner: module 'm' lacks hada_w2_b"),
         (hadamard, LOHA | {"hada_w2_a": (6, 3)}, r"'hada_w2_a' \(6, 3\) does not fit .* \(6, 2\)"),
-        (hadamard, LOHA | {"hada_w1_b": (2, 5, 1)}, "a shape that no factor has"),
+        (hadamard, LOHA | {"hada_w1_b": (2, 5, 1)}, "their kernels differ"),
+        (hadamard, LOHA | CORES | {"hada_w1_b": (2, 5, 1)}, "a shape that no factor has"),
         (hadamard, LOHA | {"hada_w1_b": (0, 5)}, "a shape that no factor has"),
         (hadamard, LOHA | CORES, "does not fit"),
         (hadamard, LOHA | {"hada_t1": (2, 2, 3, 3)}, "lacks hada_t2"),

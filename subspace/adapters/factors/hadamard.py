@@ -54,9 +54,16 @@ def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) ->
     """
     cores = _CORES if any(core in slots for core in _CORES) else ()
     require_factors(source, module, slots, *_FOUR, *cores)
-    stored = {slot: read_factor_shape(source, slots[slot], (2, 3, 4, 5)) for slot in _FOUR}
+    # With a core the kernel is the core's, and the factors are matrices.
+    dimensions = (2,) if cores else (2, 3, 4, 5)
+    stored = {slot: read_factor_shape(source, slots[slot], dimensions) for slot in _FOUR}
     shapes = {slot: (shape[0], math.prod(shape[1:])) for slot, shape in stored.items()}
     apart = stored["hada_w1_b"][2:]  # a kernel that was not laid flat
+    if stored["hada_w2_b"][2:] != apart:
+        raise FormatError(
+            f"{source.text(slots['hada_w2_b'])} does not fit {slots['hada_w1_b']!r} "
+            f"{stored['hada_w1_b']}: their kernels differ"
+        )
     kernels = [read_factor_shape(source, slots[core], (3, 4, 5)) for core in cores]
     if cores:  # (r, d_out) and (r, in)
         d_out, dim, d_in = shapes["hada_w1_a"][1], *shapes["hada_w1_b"]
