@@ -267,6 +267,22 @@ def test_a_single_files_text_encoders_and_denoiser(tmp_path):
         assert torch.equal(base[name].W, stored)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [("layers.7.q", (D, D), "no weight of module"), ("layers.0.q", (D, D + 1), "is this the")],
+)
+def test_convert_holds_dotted_names_against_the_base(tmp_path, base, name, shape, message):
+    good = lora(tmp_path / "good", {"layers.0.q": (D, D)})
+    out = tmp_path / "out.safetensors"
+    run("convert", good, out, "--to", "kohya", "--base", base)
+    bad = lora(tmp_path / "bad", {name: shape})
+    shown = run(
+        "convert", bad, tmp_path / "no.safetensors", "--to", "kohya", "--base", base, code=2
+    )
+    assert message in shown.stderr
+    assert not (tmp_path / "no.safetensors").exists()
+
+
 # What the whole model's numbers are of
 
 

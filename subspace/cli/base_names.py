@@ -22,7 +22,9 @@ _ALL = tuple(dict.fromkeys(model for models in FLAT_PREFIXES.values() for model 
 
 
 def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) -> dict[str, str]:
-    """Map each of `modules` that has such a name to the base's own; shapes are held against it.
+    """Map each of `modules` that has such a name to the base's own.
+
+    Every module, also one whose name has its dots, must be in the base in its shape.
 
     Of a pipeline's folder names begin with its part, as diffusers has them (``unet.``), and are for
     it alone; a path with dots that one of the parts has gets it too.
@@ -66,8 +68,9 @@ def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) ->
                 table[module] = f"{holding[0]}.{module}"
             continue
         own = model(part).named(module)
+        # A name that has its dots is held against the base too: it may be another model's.
+        model(part).get(own, shape=adapter.updates[module].shape)
         if own != module:
-            model(part).get(own, shape=adapter.updates[module].shape)
             table[module] = f"{part}.{own}" if part else own
     return table
 
