@@ -136,6 +136,15 @@ def test_a_config_that_does_not_tell_the_release_of_lokr(tmp_path):
     config = {"peft_type": "LOKR", "r": R, "alpha": 7}
     adapter = subspace.load(peft(tmp_path / "x", tensors, config))
     assert any("(scale 1)" in note and "2.33333" in note for note in adapter.notes)
+    old, new = (subspace.load(tmp_path / "x", peft_release=r) for r in ("0.13", "0.14.0"))
+    assert (old["model.layers.0.q"].scale, new["model.layers.0.q"].scale) == (1.0, 7 / R)
+    assert not any("does not tell" in note for note in (*old.notes, *new.notes))
+    shown = run("inspect", tmp_path / "x", "--peft-release", "0.13.2").stdout
+    assert "did not scale LoKr" in " ".join(shown.split())
+    for wrong in ("new", "13", "0.1.2.3"):
+        assert (
+            "is no release" in run("rank", tmp_path / "x", "--peft-release", wrong, code=2).stderr
+        )
     (tmp_path / "x" / "adapter_config.json").write_text(json.dumps({**config, "alpha": R}))
     assert not any("release" in note for note in subspace.load(tmp_path / "x").notes)
 

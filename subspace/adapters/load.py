@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +89,7 @@ def load(
     adapter_name: str | None = None,
     alpha: float | None = None,
     pattern: str | os.PathLike[str] | None = None,
+    peft_release: str | None = None,
     strict: bool = False,
 ) -> Adapter:
     """Open a trained adapter; its tensors are read when a module is first asked for.
@@ -107,8 +109,11 @@ def load(
     pattern
         A format of your own: ``"A=blocks.{n}.w_a, B=blocks.{n}.w_b, alpha=16"``, or the path of a
         TOML file with these fields; `subspace.adapters.formats.custom.read` lists them.
+    peft_release
+        The release of PEFT that trained it, such as ``"0.13"``, where the config does not tell:
+        LoKr's scale and the matching of patterns have changed (`subspace.adapters.peft.release`).
     strict
-        Refuse a file with tensors that are not understood.
+        Refuse a file with tensors that are not understood, and comparisons that leave out modules.
 
     Returns
     -------
@@ -120,13 +125,15 @@ def load(
     MissingFileError
         No such path, or the folder lacks the weights or the config.
     ArgumentError
-        `alpha` is not a finite number, or `pattern` makes no sense.
+        `alpha` is not a finite number, `peft_release` is no release, or `pattern` makes no sense.
     FormatError
         A file is damaged or hostile, its parts do not fit together, or its format is not read.
     """
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
         raise ArgumentError(f"{path}: alpha = {short(alpha)} is not a number")
     source = _source(Path(path), adapter_name, alpha, pattern)
+    if peft_release is not None:
+        source = _of_release(source, peft_release)
     format = _format_of(source)
     if format is None:
         raise FormatError(_unknown(source))
@@ -172,6 +179,14 @@ def _find_unsure(adapter: Adapter, unknown: Iterable[str]) -> dict[str, str]:
                 if module in adapter and ".".join(parts[stop:]) not in _OF_BASE:
                     found.setdefault(module, name)
     return found
+
+
+def _of_release(source: AdapterSource, release: str) -> AdapterSource:
+    """Take the release of PEFT from the user, in place of what the config says of it."""
+    if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}", release) is None:
+        raise ArgumentError(f"peft_release = {short(release)} is no release, such as 0.13")
+    config = None if source.config is None else {**source.config, "peft_version": release}
+    return replace(source, config=config)
 
 
 def _format_of(source: AdapterSource) -> Format | None:

@@ -152,7 +152,7 @@ def _note_scale(
         yield (
             "the config does not tell the release of PEFT that wrote it: before 0.14 PEFT did not "
             f"scale LoKr (scale 1); today's alpha / r is taken, {first.scale:g} for the first "
-            f"module (with a peft_version of 0.13 in {source.where} it would be 1)"
+            "module (--peft-release 0.13 takes 1)"
         )
 
 

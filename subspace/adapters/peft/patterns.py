@@ -71,7 +71,8 @@ def apply_patterns(
     if lora.release is None:
         notes.append(
             f"{some(differ)}: the config does not tell the release of PEFT that wrote it; before "
-            f"0.15 alpha_pattern and rank_pattern gave another alpha, {both}; today's is taken"
+            f"0.15 alpha_pattern and rank_pattern gave another alpha, {both}; today's is taken "
+            "(--peft-release 0.13 takes the other)"
         )
         return today, ranks, notes
     notes.append(

@@ -18,7 +18,7 @@ WORDS = "subspace.words"
 """Under which a context keeps the verb and all that was typed after it."""
 _READING = {
     "strict": "--strict", "rename": "--rename", "pattern": "--pattern", "alpha": "--alpha",
-    "adapter_name": "--adapter-name",
+    "adapter_name": "--adapter-name", "peft_release": "--peft-release",
 }  # fmt: skip
 
 

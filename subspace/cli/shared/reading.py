@@ -56,6 +56,13 @@ _NAME = click.option(
     callback=_keep,
     help="Which adapter, of files that hold several; PATH=NAME is for that one alone.",
 )
+_RELEASE = click.option(
+    "--peft-release",
+    metavar="0.13",
+    expose_value=False,
+    callback=_keep,
+    help="The release of PEFT that trained it, where adapter_config.json does not tell.",
+)
 _RENAME = click.option(
     "--rename",
     "--map",
@@ -72,7 +79,7 @@ def reading(*, several: bool = True) -> Callable[[Any], Any]:
     """Add the options of reading an adapter; ``--rename`` is for `several` of one base."""
 
     def added(command: Any) -> Any:  # noqa: ANN401 - click's decorators take and give anything
-        for option in (_STRICT, *([_RENAME] if several else []), _NAME, _PATTERN, _ALPHA):
+        for option in (_STRICT, *([_RENAME] if several else []), _RELEASE, _NAME, _PATTERN, _ALPHA):
             command = option(command)
         return command
 
@@ -100,6 +107,7 @@ def adapter(path: Path, *, among: Iterable[Path] = ()) -> Adapter:
     how: dict[str, Any] = {
         "adapter_name": adapter_name(path),
         "pattern": pattern(path),
+        "peft_release": click.get_current_context().meta.get("subspace.peft_release"),
         "strict": strict,
     }
     own, alpha = _alpha(path)
