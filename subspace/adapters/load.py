@@ -138,9 +138,10 @@ def load(
     if format is None:
         raise FormatError(_unknown(source))
     adapter = format.read(source)
-    rest = describe_rest(find(Path(path), adapter_name), Path(path))
+    place = find(Path(path), adapter_name)
+    rest = describe_rest(place, Path(path))
     if rest:
-        partial = adapter.partial or is_shard(find(Path(path), adapter_name))
+        partial = adapter.partial or is_shard(place)
         adapter = replace(adapter, notes=(*adapter.notes, *rest), partial=partial)
     if alpha is not None and format in _OWN_SCALE and adapter.metadata.get("asked_alpha") is None:
         note = f"alpha = {alpha:g} was given and is not used: {format.NAME} stores its own scale"
