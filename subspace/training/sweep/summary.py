@@ -92,8 +92,10 @@ def find_nearly_enough(rows: Sequence[SweepRow]) -> NearlyEnough | None:
     """Apply the rule to one target set's rows; None without a run.
 
     >>> def row(rank, *test):
+    ...     fields = dict(data="d", method="lora", targets="q", alpha=16.0, learning_rate=1e-3)
+    ...     none = dict(validation=(), train=(), before=(), parameters=None)
     ...     seeds = tuple(range(len(test)))
-    ...     return SweepRow("d", "lora", "q", rank, 16.0, 1e-3, seeds, test, (), (), (), None)
+    ...     return SweepRow(rank=rank, seeds=seeds, test=test, **fields, **none)
     >>> found = find_nearly_enough([row(1, 0.70, 0.69, 0.73), row(8, 0.71, 0.72, 0.72)])
     >>> found.rank, found.best
     (1, 8)
