@@ -56,9 +56,9 @@ class Cache:
         try:
             if path.stat().st_size > _LARGEST:
                 return None
-            held = json.loads(path.read_bytes())
-            entry = held["entry"]
-            sound = held["key"] == key and held["sha256"] == _checksum(entry)
+            stored = json.loads(path.read_bytes())
+            entry = stored["entry"]
+            sound = stored["key"] == key and stored["sha256"] == _checksum(entry)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return entry if sound and isinstance(entry, dict) else None

@@ -351,7 +351,7 @@ def test_the_quotient_has_chance_at_one():
     assert chance.get_ydata().tolist() == [1, 1, 1]
     assert_allclose(null_ratio.get_ydata(), 4 / 3)
     assert_allclose(list(band(ax).values()), [(1 / 1.2, 1 / 0.8)] * 3)
-    assert ax.get_ylabel() == "× chance (log scale)"
+    assert ax.get_ylabel() == "null ratio (log scale)"
 
 
 @pytest.mark.parametrize(

@@ -161,8 +161,8 @@ def test_gpt2_stores_its_weights_turned(tmp_path):
         exact = dense(base, tuned, f"{name}.weight", turned=True)
         assert result[name].shape == shape[::-1] == exact.shape
         assert np.linalg.norm(result.adapter[name].delta().numpy() - exact) < 1e-5
-    assert result.adapter.metadata["base_model"] == "openai/gpt2"
-    assert result.adapter.metadata["stored_transposed"]
+    assert result.adapter.base_model == "openai/gpt2"
+    assert result.adapter.layout.stored_transposed
 
 
 def test_kinds_are_told(tmp_path):
@@ -456,7 +456,7 @@ def test_the_adapter_says_what_it_is(tmp_path):
     assert (adapter.name, str(adapter.method)) == (
         "tuned", "full fine-tuning, its leading directions",
     )  # fmt: skip
-    assert adapter.metadata["base_model"] == "base"
+    assert adapter.base_model == "base"
     assert [(t.name, t.known) for t in adapter.set_aside] == [("model.norm.weight", True)]
     assert "the leading directions of tuned - base (rank 2)" in adapter.notes[0]
     assert "1 tensor that is no matrix changed too" in adapter.notes[1]

@@ -94,7 +94,7 @@ def test_what_the_writer_writes_is_read(tmp_path):
     ]
     assert adapter["lm_head"].scale == 7
     assert (adapter.format, str(adapter.method)) == ("GGUF (llama.cpp)", "LoRA")
-    assert adapter.metadata["base_model"] == "Someone's Model"
+    assert adapter.base_model == "Someone's Model"
     assert any("rsLoRA's or an alpha_pattern's is not stored" in note for note in adapter.notes)
     assert any(
         note.startswith("model.layers.0.self_attn.q_proj: the rows of q and k")

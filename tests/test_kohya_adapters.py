@@ -274,7 +274,7 @@ def test_a_file_of_sd_scripts(tmp_path, alpha, dtype, metadata):
     assert set(adapter) == set(SHAPES)
     assert not adapter.notes
     assert not adapter.set_aside
-    assert adapter.metadata["base_model"] == (metadata and "animefull.safetensors")
+    assert adapter.base_model == (metadata and "animefull.safetensors")
     for name, (d_out, d_in, kernel) in SHAPES.items():
         update = adapter[name]
         wanted = merged_by_sd_scripts(tensors, name, float(alpha) / update.rank)

@@ -111,7 +111,7 @@ def test_linear_embedding_and_experts(tmp_path):
     ]
     assert (adapter.name, adapter.format, str(adapter.method)) == ("run", "MLX-LM", "LoRA")
     assert (adapter.set_aside, adapter.notes) == ((), ())
-    assert adapter.metadata["base_model"] == "someone/model"
+    assert adapter.base_model == "someone/model"
     assert adapter["layers.0.q_proj"].shape == (10, 6)
     assert adapter["layers.0.embed"].shape == (7, 11)
     assert adapter["layers.0.experts.1"].scale == 4.5
@@ -225,7 +225,7 @@ def test_checkpoints_of_one_folder_have_names_of_their_own(tmp_path):
     early.write_bytes(last.read_bytes())
     assert subspace.load(early).name == "run/0000100_adapters"
     assert subspace.load(last).name == subspace.load(last.parent).name == "run"
-    assert subspace.load(last.parent).metadata["weights"] == str(last)
+    assert subspace.load(last.parent).weights == last
     assert subspace.load(early)["layers.0.q_proj"].scale == 4.5
 
 

@@ -72,7 +72,7 @@ def test_an_adapter_is_a_read_only_mapping(tmp_path):
     with pytest.raises(TypeError):
         adapter.updates["0"] = None
     with pytest.raises(TypeError):
-        adapter.metadata["config"]["r"] = 1
+        adapter.layout.config["r"] = 1
 
 
 def test_rslora_divides_by_the_root_of_the_rank(tmp_path):
@@ -123,7 +123,7 @@ def test_gpt2_stores_the_transpose_but_the_map_is_the_same(tmp_path):
     adapter = subspace.load(written(wrapped, tmp_path))
     assert adapter.updates["transformer.h.0.attn.c_attn"].shape == (36, 12)
     assert_same_update(adapter, merged_deltas(wrapped))
-    assert adapter.metadata["stored_transposed"] is True
+    assert adapter.layout.stored_transposed is True
 
 
 def test_embedding_maps_a_one_hot_of_the_vocabulary(tmp_path):

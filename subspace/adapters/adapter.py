@@ -13,6 +13,7 @@ from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from subspace.adapters.layout import Layout
 from subspace.adapters.method import Method
 from subspace.errors import UnknownModuleError
 
@@ -147,8 +148,14 @@ class Adapter(Mapping[str, LowRankUpdate]):
         What its updates are.
     updates
         Module path -> what the headers tell.
+    base_model
+        What the files say that the base is.
+    weights
+        The file that was read; None in memory.
+    layout
+        How the files lay it out, for who writes it again.
     metadata
-        What else the files say, such as ``base_model``; its keys depend on the format.
+        What else the files say, for a person: nothing here acts on it.
     set_aside
         The tensors that are in no update.
     notes
@@ -176,6 +183,9 @@ class Adapter(Mapping[str, LowRankUpdate]):
     format: str
     method: Method
     updates: Mapping[str, UpdateInfo]
+    base_model: str | None = None
+    weights: Path | None = None
+    layout: Layout = field(default_factory=Layout)
     metadata: Mapping[str, object] = field(default_factory=dict)
     set_aside: tuple[SetAside, ...] = ()
     notes: tuple[str, ...] = ()
@@ -194,12 +204,12 @@ class Adapter(Mapping[str, LowRankUpdate]):
         cls, updates: Mapping[str, LowRankUpdate], *, name: str = "adapter"
     ) -> Adapter:
         """Wrap updates that are already in memory, in the order given."""
-        held = dict(updates)
+        updates_by_name = dict(updates)
         infos = {
             key: UpdateInfo(
                 name=key, shape=u.shape, rank=u.rank, scale=u.scale, dtype=_dtype_name(u.A, u.B)
             )
-            for key, u in held.items()
+            for key, u in updates_by_name.items()
         }
         return cls(
             name=name,
@@ -207,7 +217,7 @@ class Adapter(Mapping[str, LowRankUpdate]):
             format="memory",
             method=Method.LORA,
             updates=MappingProxyType(infos),
-            _read=held.__getitem__,
+            _read=updates_by_name.__getitem__,
         )
 
     def __getitem__(self, module: str) -> LowRankUpdate:

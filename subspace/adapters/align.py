@@ -119,20 +119,22 @@ def _match(adapters: Sequence[Adapter], asked: Mapping[str, str]) -> Aligned:
     unknown = [old for old in asked if not any(old in adapter for adapter in adapters)]
     if unknown:
         raise UnknownModuleError(f"no adapter has a module {unknown[0]!r}, which is to be renamed")
-    found = [
-        _renamed(adapter, {old: new for old, new in asked.items() if old in adapter})
+    candidates = [
+        _rename_modules(adapter, {old: new for old, new in asked.items() if old in adapter})
         for adapter in adapters
     ]
-    found = [_split(adapter, [x for x in found if x is not adapter]) for adapter in found]
-    known: dict[str, UpdateInfo] = {}
+    candidates = [
+        _split(adapter, [x for x in candidates if x is not adapter]) for adapter in candidates
+    ]
+    reference: dict[str, UpdateInfo] = {}
     aligned = []
-    for adapter in found:
-        aligned.append(_named_after(known, adapter))
-        known = {**aligned[-1].updates, **known}
-    return Aligned(_without_misfits(aligned))
+    for adapter in candidates:
+        aligned.append(_rename_after(reference, adapter))
+        reference = {**aligned[-1].updates, **reference}
+    return Aligned(_leave_out_misfits(aligned))
 
 
-def _without_misfits(adapters: list[Adapter]) -> list[Adapter]:
+def _leave_out_misfits(adapters: list[Adapter]) -> list[Adapter]:
     """Leave out modules of one name and several shapes, which are not the same module.
 
     An input layer that a control image widens, say. Where half of the modules or more are so, the
@@ -153,10 +155,10 @@ def _without_misfits(adapters: list[Adapter]) -> list[Adapter]:
         most = groups[0] if len(groups[0]) > max(len(groups[1]), 1) else []
         for n in (n for group in groups for n in group if group is not most):
             left[n].append(name)
-    return [_without(x, left[n]) if n in left else x for n, x in enumerate(adapters)]
+    return [_leave_out(x, left[n]) if n in left else x for n, x in enumerate(adapters)]
 
 
-def _without(adapter: Adapter, names: Sequence[str]) -> Adapter:
+def _leave_out(adapter: Adapter, names: Sequence[str]) -> Adapter:
     kept = {name: info for name, info in adapter.updates.items() if name not in names}
     note = (
         f"left out, since another adapter has them in another shape: {some(names)}; "
@@ -170,16 +172,18 @@ def _without(adapter: Adapter, names: Sequence[str]) -> Adapter:
     )
 
 
-def _named_after(known: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
-    theirs = _index(name for name in known if name not in adapter)
+def _rename_after(reference: Mapping[str, UpdateInfo], adapter: Adapter) -> Adapter:
+    theirs = _index_modules(name for name in reference if name not in adapter)
     table = {}
-    for name in (name for name in adapter if name not in known):
-        others = _candidates(theirs, name)
-        if len(others) == 1 and known[others[0]].shape == adapter.updates[name].shape:
+    for name in (name for name in adapter if name not in reference):
+        others = _list_candidates(theirs, name)
+        if len(others) == 1 and reference[others[0]].shape == adapter.updates[name].shape:
             table[name] = others[0]
     # Two models' modules may have one path, and the first adapter may not say whose it is.
-    meant = list(table.values())
-    return _renamed(adapter, {old: new for old, new in table.items() if meant.count(new) == 1})
+    new_names = list(table.values())
+    return _rename_modules(
+        adapter, {old: new for old, new in table.items() if new_names.count(new) == 1}
+    )
 
 
 class _Index(NamedTuple):
@@ -189,39 +193,42 @@ class _Index(NamedTuple):
     loose: Mapping[_Key, Sequence[str]]
 
 
-def _index(names: Iterable[str]) -> _Index:
+def _index_modules(names: Iterable[str]) -> _Index:
     strict: dict[_Key, list[str]] = defaultdict(list)
     loose: dict[_Key, list[str]] = defaultdict(list)
     for name in names:
-        for table, keys in ((strict, _keys(name)), (loose, _keys(name, loose=True))):
+        for table, keys in ((strict, _list_keys(name)), (loose, _list_keys(name, loose=True))):
             for key in dict.fromkeys([*keys, *((_ANY, path) for _, path in keys)]):
                 table[key].append(name)
     return _Index(dict(strict), dict(loose))
 
 
-def _candidates(index: _Index, name: str) -> list[str]:
+def _list_candidates(index: _Index, name: str) -> list[str]:
     """List what a name may mean: of its model, of none, of any; as it stands before unwrapped."""
-    for table, keys in ((index.strict, _keys(name)), (index.loose, _keys(name, loose=True))):
+    for table, keys in (
+        (index.strict, _list_keys(name)),
+        (index.loose, _list_keys(name, loose=True)),
+    ):
         for asked in (
             keys,
             [("", path) for _, path in keys],
             [] if keys[0][0] else [(_ANY, path) for _, path in keys],
         ):
-            found = list(dict.fromkeys(other for key in asked for other in table.get(key, ())))
-            if found:
-                return found
+            others = list(dict.fromkeys(other for key in asked for other in table.get(key, ())))
+            if others:
+                return others
     return []
 
 
 @lru_cache(maxsize=65_536)
-def _keys(name: str, *, loose: bool = False) -> list[_Key]:
+def _list_keys(name: str, *, loose: bool = False) -> list[_Key]:
     """Return (which of a pipeline's models, path with underscores), alike for all writers.
 
     A path in a model's wrappers has one for every wrapper, for flat names may keep it.
 
-    >>> _keys("lora_unet_mid_block_conv1"), _keys("unet.mid_block.conv1")
+    >>> _list_keys("lora_unet_mid_block_conv1"), _list_keys("unet.mid_block.conv1")
     ([('unet', 'mid_block_conv1')], [('unet', 'mid_block_conv1')])
-    >>> _keys("model.layers.0.q_proj")
+    >>> _list_keys("model.layers.0.q_proj")
     [('', 'layers_0_q_proj'), ('', 'model_layers_0_q_proj')]
     """
     models = models_of(name)
@@ -255,13 +262,15 @@ def _take_model(name: str) -> tuple[str, str]:
 def _split(adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
     """Split the fused modules of which another adapter has parts and not the whole."""
     rows = {name: info.shape[0] for other in others for name, info in other.updates.items()}
-    theirs = _index(rows)
+    theirs = _index_modules(rows)
     parts: dict[str, _Rows] = {}
     for name, info in adapter.updates.items():
-        if _candidates(theirs, name):
+        if _list_candidates(theirs, name):
             continue
         for named in list_parts(name):
-            theirs_of = [{rows[other] for other in _candidates(theirs, part)} for part in named]
+            theirs_of = [
+                {rows[other] for other in _list_candidates(theirs, part)} for part in named
+            ]
             heights = [next(iter(sizes)) if len(sizes) == 1 else None for sizes in theirs_of]
             sizes = sizes_of(heights, info.shape[0]) if any(heights) else None
             if sizes is not None and not any(part in adapter for part in named):
@@ -322,7 +331,7 @@ def _rows_of(A: torch.Tensor, part: _Rows | None) -> torch.Tensor:
     return A if part is None or part.columns is None else A[list(part.columns)]
 
 
-def _renamed(adapter: Adapter, table: Mapping[str, str]) -> Adapter:
+def _rename_modules(adapter: Adapter, table: Mapping[str, str]) -> Adapter:
     """Give modules other names: old -> new."""
     if not table:
         return adapter

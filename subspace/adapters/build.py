@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from subspace.adapters.adapter import Adapter, LowRankUpdate, UpdateInfo
 from subspace.adapters.factors import magnitude
 from subspace.adapters.factors.kronecker import Kronecker
+from subspace.adapters.layout import Layout
 from subspace.adapters.method import Method
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import some
@@ -101,6 +102,7 @@ def build_adapter(
     prefix: str = "",
     sources: Mapping[str, str] | None = None,
     base_model: str | None = None,
+    layout: Layout | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> Adapter:
     """Make an `Adapter` whose tensors are read when a module is asked for.
@@ -127,8 +129,10 @@ def build_adapter(
         Of a module that is made on another one of the base's, that one's name.
     base_model
         What the files say that the base is.
+    layout
+        How the files lay it out, for who writes it again.
     metadata
-        What else the files say.
+        What else the files say, for a person.
 
     Raises
     ------
@@ -151,14 +155,14 @@ def build_adapter(
         if update.magnitude:
             reasons[update.magnitude] = magnitude.set_magnitude_aside(update, source)
     aside = tuple(
-        _aside(name, header, reasons.get(name))
+        _set_aside(name, header, reasons.get(name))
         for name, header in tensors.headers.items()
         if name not in used
     )
 
     def read(module: str) -> LowRankUpdate:
         update = updates[module]
-        made = update.factors(_computable(update, tensors))
+        made = update.factors(_can_compute(update, tensors))
         # Whoever puts the rows of B in another order leaves no product of blocks.
         stored, A = made.multiplied() if isinstance(made, Kronecker) else made
         B = update.rows(stored)
@@ -170,7 +174,7 @@ def build_adapter(
             B,
             update.scale,
             source=f"{source.weights} ({some(update.tensors, 4)})",
-            rounding=_rounding(update, source),
+            rounding=_measure_rounding(update, source),
             magnitude=magnitude.read_magnitude(update, tensors),
             blocks=(made.first, made.second)
             if isinstance(made, Kronecker) and B is stored
@@ -183,11 +187,12 @@ def build_adapter(
         format=format,
         method=method,
         updates=MappingProxyType(
-            {module: _info(update, source, uses) for module, update in updates.items()}
+            {module: _make_info(update, source, uses) for module, update in updates.items()}
         ),
-        metadata=MappingProxyType(
-            {"base_model": base_model, "weights": str(source.weights), **(metadata or {})}
-        ),
+        base_model=base_model,
+        weights=source.weights,
+        layout=layout or Layout(),
+        metadata=MappingProxyType(dict(metadata or {})),
         set_aside=aside,
         notes=tuple(dict.fromkeys(notes)),
         initial=MappingProxyType(open_tensors(source.initial)) if source.initial else {},
@@ -199,7 +204,7 @@ def build_adapter(
     )
 
 
-def _computable(update: UpdateSpec, tensors: TensorFile) -> Mapping[str, torch.Tensor]:
+def _can_compute(update: UpdateSpec, tensors: TensorFile) -> Mapping[str, torch.Tensor]:
     """Give an update's tensors as torch computes with them: float32 holds every float8."""
     if FLOAT8.keys().isdisjoint(tensors.headers[name].dtype for name in update.tensors):
         return tensors
@@ -209,13 +214,15 @@ def _computable(update: UpdateSpec, tensors: TensorFile) -> Mapping[str, torch.T
     }
 
 
-def _aside(name: str, header: TensorHeader, reason: SetAsideReason | SetAside | None) -> SetAside:
+def _set_aside(
+    name: str, header: TensorHeader, reason: SetAsideReason | SetAside | None
+) -> SetAside:
     if isinstance(reason, SetAside):
         return reason
     return SetAside.of(name, header, reason or SetAsideReason.NOT_UNDERSTOOD)
 
 
-def _info(update: UpdateSpec, source: AdapterSource, uses: Mapping[str, int]) -> UpdateInfo:
+def _make_info(update: UpdateSpec, source: AdapterSource, uses: Mapping[str, int]) -> UpdateInfo:
     headers = source.tensors.headers
     dtypes = (headers[name].dtype for name in update.tensors)
     # What several modules share, such as VeRA's projections, is of none of them.
@@ -234,7 +241,7 @@ def _info(update: UpdateSpec, source: AdapterSource, uses: Mapping[str, int]) ->
     )
 
 
-def _rounding(update: UpdateSpec, source: AdapterSource) -> float:
+def _measure_rounding(update: UpdateSpec, source: AdapterSource) -> float:
     """Bound what storing rounded off a product, or quantising a factor, relative to its norm."""
     dtypes = {source.tensors.headers[name].dtype for name in update.tensors}
     if not dtypes.isdisjoint(QUANTISED):

@@ -80,8 +80,8 @@ def find(path: Path, adapter_name: str | None = None) -> AdapterFiles:
                 f"{path}: not a weights file; give the adapter's folder or a file that ends in "
                 f"{', '.join(SUFFIXES)}"
             )
-        found = _beside(_name_of_file(path), path.parent, path)
-        return found._replace(adapter_name=adapter_name)
+        files = _beside(_name_of_file(path), path.parent, path)
+        return files._replace(adapter_name=adapter_name)
     if not os.access(path, os.R_OK | os.X_OK):
         raise MissingFileError(f"{path}: cannot be read, permission denied")
     name = _name(path)
@@ -134,21 +134,23 @@ def _in_folder(name: str, folder: Path) -> AdapterFiles:
         raise MissingFileError(
             f"{folder}: has {CONFIG} but no weights; {' or '.join(WEIGHTS)} should be beside it"
         )
-    found = f"; it holds {', '.join(p.name for p in others[:4])}" if others else ""
+    contents = f"; it holds {', '.join(p.name for p in others[:4])}" if others else ""
     whole = " (a whole model is no adapter)" if (folder / "config.json").exists() else ""
-    raise MissingFileError(f"{folder}: no adapter here: no {CONFIG}, no {WEIGHTS[0]}{found}{whole}")
+    raise MissingFileError(
+        f"{folder}: no adapter here: no {CONFIG}, no {WEIGHTS[0]}{contents}{whole}"
+    )
 
 
 def _find_index(folder: Path) -> Path | None:
     """Find the index of an adapter in several files: beside a config, or one that names factors."""
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(INDEX_SUFFIXES))
-    if len(found) != 1:
+    indexes = sorted(p for p in folder.iterdir() if p.name.endswith(INDEX_SUFFIXES))
+    if len(indexes) != 1:
         return None
     if (folder / CONFIG).exists():
-        return found[0]
-    names = read_json(found[0]).get("weight_map")
+        return indexes[0]
+    names = read_json(indexes[0]).get("weight_map")
     trained = isinstance(names, dict) and any(".lora_A." in str(name) for name in names)
-    return found[0] if trained else None
+    return indexes[0] if trained else None
 
 
 def describe_rest(place: AdapterFiles, path: Path) -> list[str]:

@@ -143,7 +143,7 @@ def load(
     if rest:
         partial = adapter.partial or is_shard(place)
         adapter = replace(adapter, notes=(*adapter.notes, *rest), partial=partial)
-    if alpha is not None and format in _OWN_SCALE and adapter.metadata.get("asked_alpha") is None:
+    if alpha is not None and format in _OWN_SCALE and adapter.layout.asked_alpha is None:
         note = f"alpha = {alpha:g} was given and is not used: {format.NAME} stores its own scale"
         adapter = replace(adapter, notes=(*adapter.notes, note))
     if source.adapter_name is not None and format not in _NAMED:
@@ -171,15 +171,15 @@ def load(
 
 def _find_unsure(adapter: Adapter, unknown: Iterable[str]) -> dict[str, str]:
     """Map adapted modules to a tensor of theirs that is not understood."""
-    found: dict[str, str] = {}
+    unsure: dict[str, str] = {}
     for name in list(unknown)[:_MOST_UNKNOWN]:
         parts = name.split(".")
         for start in range(min(len(parts), 4)):  # what a writer puts in front
             for stop in range(len(parts) - 1, start, -1):
                 module = ".".join(parts[start:stop])
                 if module in adapter and ".".join(parts[stop:]) not in _OF_BASE:
-                    found.setdefault(module, name)
-    return found
+                    unsure.setdefault(module, name)
+    return unsure
 
 
 def _of_release(source: AdapterSource, release: str) -> AdapterSource:
@@ -214,10 +214,10 @@ def explain(
     source = _source(Path(path), adapter_name, pattern=pattern)
     first = _format_of(source)
     asked = FORMATS if first is None else (first, *(f for f in FORMATS if f is not first))
-    found = {format.NAME: why for format in asked if (why := format.matches(source))}
-    if not found:
+    reasons = {format.NAME: why for format in asked if (why := format.matches(source))}
+    if not reasons:
         raise FormatError(_unknown(source))
-    return found
+    return reasons
 
 
 def _source(

@@ -120,9 +120,9 @@ def refuse_reordered(adapter: Adapter, modules: Iterable[str], what: str) -> Non
     FormatError
         Names them, `what` has another order, and the way out.
     """
-    found = list_reordered(adapter, modules)
-    if found:
+    reordered = list_reordered(adapter, modules)
+    if reordered:
         raise FormatError(
-            f"{adapter.path or adapter.name}: the rows of {some(found)} are in the rotary order of "
-            f"{adapter.format}, and {what} transformers'; {WAY_OUT}"
+            f"{adapter.path or adapter.name}: the rows of {some(reordered)} are in the rotary "
+            f"order of {adapter.format}, and {what} transformers'; {WAY_OUT}"
         )

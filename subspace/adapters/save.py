@@ -125,7 +125,7 @@ def save(
             f"{adapter.path or adapter.name}: has numbers in place of its modules' paths, and no "
             "other format could say which they are"
         )
-    changed = adapter.metadata.get("base_changed")
+    changed = adapter.layout.base_changed
     if changed and adapter.format != writer.NAME and not updates_only:
         raise FormatError(
             f"{adapter.path or adapter.name}: {changed} changed the base weights before training, "
@@ -216,8 +216,7 @@ def _provenance(adapter: Adapter, content: Content) -> dict[str, str]:
     except PackageNotFoundError:  # run from a checkout
         ours = "unknown"
     # The file's name alone: a path tells of the machine that it lay on.
-    weights = adapter.metadata.get("weights")
-    source = Path(str(weights)).name if weights else "memory"
+    source = adapter.weights.name if adapter.weights else "memory"
     return {
         "format": "pt",
         "written_by": f"lora-subspace {ours}",

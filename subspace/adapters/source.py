@@ -64,10 +64,10 @@ class AdapterSource:
 
     def only(self, names: Iterable[str]) -> AdapterSource:
         """Return the same with these tensors alone."""
-        held = self.tensors
-        kept = {name: held.headers[name] for name in names}
+        tensors = self.tensors
+        kept = {name: tensors.headers[name] for name in names}
         other = replace(self)
-        other.__dict__["tensors"] = replace(held, headers=MappingProxyType(kept))
+        other.__dict__["tensors"] = replace(tensors, headers=MappingProxyType(kept))
         return other
 
     def text(self, name: str) -> str:
@@ -131,7 +131,7 @@ def group_by_module(
     FormatError
         Two tensors are the same slot of one module and differ, or a name is too long.
     """
-    found: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for name in source.tensors:
         if len(name) > LONGEST_NAME:
             raise FormatError(f"{source.weights}: tensor name {name[:40]!r}… is too long")
@@ -139,7 +139,7 @@ def group_by_module(
         if parsed is None:
             continue
         module, slot = parsed
-        slots = found.setdefault(module, {})
+        slots = groups.setdefault(module, {})
         if slot not in slots:
             slots[slot] = name
         elif copies is not None and _are_equal(source, slots[slot], name):
@@ -149,7 +149,7 @@ def group_by_module(
                 f"{source.weights}: {slots[slot]!r} and {name!r} are the same factor of "
                 f"module {module!r}, and not equal; leave out the one that is not meant"
             )
-    return found
+    return groups
 
 
 def _are_equal(source: AdapterSource, one: str, other: str) -> bool:
@@ -228,5 +228,7 @@ def some(names: Iterable[str], most: int = 3) -> str:
     >>> some(["a", "b", "c", "d"])
     'a, b, c and 1 more'
     """
-    held = list(names)
-    return ", ".join(held[:most]) + (f" and {len(held) - most} more" if len(held) > most else "")
+    listed = list(names)
+    return ", ".join(listed[:most]) + (
+        f" and {len(listed) - most} more" if len(listed) > most else ""
+    )

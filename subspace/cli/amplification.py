@@ -147,7 +147,7 @@ def command(
     """How much of W lies in the directions of delta W? Table 7 of the LoRA paper, against chance.
 
     The factor is |delta W| / |U^T W V|, U and V the singular vectors of delta W. A large one alone
-    proves nothing, since a random delta W has a larger one still: "x chance" says how many times
+    proves nothing, since a random delta W has a larger one still: "null ratio" says how many times
     more of W the update meets than a random one, and a star marks it where it is outside the
     central 95 % of chance. Several adapters of one base share one pass over it.
 

@@ -21,7 +21,9 @@ _INDEX = "model_index.json"  # of a pipeline's folder, which has a folder for ea
 _ALL = tuple(dict.fromkeys(model for models in FLAT_PREFIXES.values() for model in models))
 
 
-def names_of(adapter: Adapter, base: str, modules: Iterable[str], *, to: str) -> dict[str, str]:
+def match_base_names(
+    adapter: Adapter, base: str, modules: Iterable[str], *, to: str
+) -> dict[str, str]:
     """Map each of `modules` that has such a name to the base's own.
 
     Every module, also one whose name has its dots, must be in the base in its shape.

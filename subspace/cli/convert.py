@@ -10,9 +10,11 @@ import click
 
 from subspace.cli.shared import options, output, reading
 from subspace.cli.shared.places import check_place
-from subspace.cli.shared.printing import echo_table, say
+from subspace.cli.shared.printing import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from subspace.adapters import Adapter, UpdateInfo
     from subspace.adapters.save import Written
     from subspace.cli.shared.options import Writing
@@ -93,29 +95,36 @@ def _result(adapter: Adapter, written: Written) -> Conversion:
 def _named(adapter: Adapter, base: str | None, to: str) -> Adapter:
     """Give modules the names that the user, or the base, has for them."""
     from subspace.adapters import align
-    from subspace.cli.base_names import names_of, with_kernels
+    from subspace.cli.base_names import match_base_names, with_kernels
 
     table = reading.rename()
     if base is not None:
         rest = [module for module in adapter if module not in table]
-        table |= names_of(adapter, base, rest, to=to)
+        table |= match_base_names(adapter, base, rest, to=to)
     (named,) = align([adapter], table)
     return named if base is None else with_kernels(named, base)
 
 
 def show(result: Conversion) -> None:
     """Print what was written, and what a reader of it must know."""
-    values = [
-        [str(rank) for rank in sorted({m.rank for m in result.values()})],
-        [f"{scale:.6g}" for scale in sorted({m.scale for m in result.values()})],
-        list(dict.fromkeys(m.dtype for m in result.values())),
-    ]
-    shown = [", ".join(found[:4]) + (", …" if len(found) > 4 else "") for found in values]
-    header = ["from", "to", "modules", "rank", "scale", "dtype"]
-    row = [result.source_format, result.format, str(len(result)), *shown]
-    echo_table(header, [row], left=2)
+    from subspace.findings.numbers import modules
+    from subspace.results import InspectedModule
+    from subspace.results.fields import described
+
+    scale = described(InspectedModule)["scale"].field.text
+    say(
+        f"{result.source_format} to {result.format}: {modules(len(result))}, "
+        f"rank {_some(str(rank) for rank in sorted({m.rank for m in result.values()}))}, "
+        f"scale {_some(scale(value) for value in sorted({m.scale for m in result.values()}))}, "
+        f"{_some(m.dtype for m in result.values())}"
+    )
     for note in result.notes:
         say(f"note: {note}")
+
+
+def _some(words: Iterable[str], most: int = 4) -> str:
+    distinct = list(dict.fromkeys(words))
+    return ", ".join(distinct[:most]) + ", …" * (len(distinct) > most)
 
 
 def _written_dtype(info: UpdateInfo) -> str:

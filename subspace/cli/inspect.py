@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from subspace.adapters import Adapter, SetAside, UpdateInfo
     from subspace.cli.shared.output import Output
     from subspace.results import Inspected, InspectedModule
+    from subspace.results.table import Table
 
 
 @click.command()
@@ -95,7 +96,7 @@ def inspect_adapter(adapter: Adapter) -> Inspected:
     """Return what an adapter's headers say."""
     from subspace.results import Inspected, SetAsideTensor
 
-    base = adapter.metadata.get("base_model")
+    base = adapter.base_model
     return Inspected(
         name=adapter.name,
         path=str(adapter.path),
@@ -181,7 +182,7 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
         for n, line in enumerate(pattern.toml().splitlines() if reasons else ()):
             say("" if n else "as TOML", line)
     say("method", adapter.method)
-    say("base model", adapter.metadata.get("base_model") or "not named")
+    say("base model", adapter.base_model or "not named")
     say(
         "updates",
         f"{_count(len(infos), 'module')}, {sum(i.parameters for i in infos):,} parameters"
@@ -189,23 +190,8 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
     )
     say("values", "not read; subspace rank tells whether they are finite and trained")
     if infos:
-        kinds = any(info.kind != "linear" for info in infos)
-        header = ["module", "count", "d_out x d_in", "rank", "scale", "dtype"]
-        rows = []
-        for group in _groups(infos):
-            first = group[0]
-            rows.append(
-                [
-                    _pattern([info.name for info in group]),
-                    str(len(group)),
-                    f"{first.shape[0]} x {first.shape[1]}",
-                    str(first.rank),
-                    f"{first.scale:.6g}",
-                    first.dtype,
-                    *([first.kind] if kinds else []),
-                ]
-            )
-        echo_table([*header, "kind"] if kinds else header, rows)
+        table = _tabulate(_groups(infos))
+        echo_table(table.header, table.rows)  # whole names, to be copied
     for note in adapter.notes:
         say("note", note, "yellow")
     for reason, tensors in _by_reason(adapter.set_aside).items():
@@ -214,6 +200,24 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
     unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
     if unknown:
         say("UNKNOWN", _unknown(unknown), "bold red")
+
+
+def _tabulate(groups: Sequence[Sequence[UpdateInfo]]) -> Table:
+    """Make a table with one row per group of modules that are alike but for their numbers."""
+    from subspace.results import InspectedModule
+    from subspace.results.table import Column, make_table
+
+    columns = [
+        Column("module", text=lambda group: _pattern([info.name for info in group])),
+        Column("module", "count", value=len),
+        Column("shape", "d_out x d_in", text=lambda group: "{} x {}".format(*group[0].shape)),
+        Column("rank", value=lambda group: group[0].rank),
+        Column("scale", value=lambda group: group[0].scale),
+        Column("dtype", value=lambda group: group[0].dtype),
+    ]
+    if any(group[0].kind != "linear" for group in groups):
+        columns.append(Column("kind", value=lambda group: group[0].kind))
+    return make_table(InspectedModule, columns, groups)
 
 
 def _groups(infos: Sequence[UpdateInfo]) -> list[list[UpdateInfo]]:

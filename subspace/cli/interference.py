@@ -27,7 +27,7 @@ LISTED = 6  # modules of lowest energy that are printed of more than two adapter
     "paths", metavar="ADAPTER…", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--weights", metavar="W,W…", help="Of the sum, one an adapter; 1 each by default.")
-@click.option("--level", default=0.01, show_default=True, help="At which a cosine is a finding.")
+@options.level("At which a cosine is significant.")
 @options.MODULE
 @click.option("--all", "each", is_flag=True, help="Of more than two: one line a module and pair.")
 @output.output(

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("path", metavar="ADAPTER", type=click.Path(path_type=Path))
 @options.BASE
-@click.option(
-    "--side",
-    type=click.Choice(("in", "out")),
-    default="in",
-    show_default=True,
-    help="Right or left singular vectors, of W and of delta W.",
-)
+@options.side("in", of=("in", "out"), help="Right or left singular vectors, of W and of delta W.")
 @click.option("--k", type=int, help="W's leading directions.  [default: min(64, d/10)]")
 @options.MODULE
 @click.option(

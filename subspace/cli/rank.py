@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options, output, reading
-from subspace.cli.shared.options import SIDES
 from subspace.cli.shared.printing import say, show_notes, show_table
 from subspace.cli.shared.progress import progress
 
@@ -22,14 +21,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--side",
-    type=click.Choice(SIDES),
-    default="in",
-    show_default=True,
-    help="Whose directions: of A, of B, of delta W (in, out), or of A minus its start.",
-)
-@click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
+@options.side("in")
+@options.level()
 @options.MODULE
 @output.output("json", "csv", "markdown", "latex", figure="Draw every module's ranks")
 @reading.reading()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options, output, reading
-from subspace.cli.shared.options import SIDES
 from subspace.cli.shared.output import document
 from subspace.cli.shared.places import check_file
 from subspace.cli.shared.printing import say
@@ -46,14 +45,8 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="An adapter trained on shuffled labels: the first one is held against it too.",
 )
-@click.option(
-    "--side",
-    type=click.Choice(SIDES),
-    default="A",
-    show_default=True,
-    help="Whose directions, as in similarity.",
-)
-@click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
+@options.side(help="Whose directions, as in similarity.")
+@options.level()
 @options.MODULE
 @click.option(
     "--top/--no-top", default=True, help="Leave out W's own values, dear where W is large."
@@ -104,7 +97,7 @@ def command(
     checkpoint = None if base is None else reading.open_base(base)
     sweep = None if runs is None else _table6(runs)
     with ExitStack() as stack:
-        found = report(
+        result = report(
             adapters,
             checkpoint,
             sweep=sweep,
@@ -120,12 +113,12 @@ def command(
             progress=_stages(stack, _count(adapters[0], modules)),
         )
     if target is None:
-        click.echo(_text(found, output.form), nl=False)
+        click.echo(_text(result, output.form), nl=False)
         return
-    data = _text(found, output.form).encode()
+    data = _text(result, output.form).encode()
     with refusing(target):
         replace_file(data, target)
-    for sentence in found.findings:
+    for sentence in result.findings:
         say(sentence)
     hints.conclude(target)
 
@@ -135,10 +128,10 @@ def _count(adapter: Adapter, modules: str | None) -> int:
     return sum(modules is None or fnmatchcase(name, modules) for name in adapter)
 
 
-def _text(found: Report, form: Form) -> str:
+def _text(result: Report, form: Form) -> str:
     from subspace.reports import html
 
-    return html(found) if form == "table" else document(found, form)
+    return html(result) if form == "table" else document(result, form)
 
 
 def _table6(runs: Path) -> Table6:

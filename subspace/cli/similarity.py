@@ -1,4 +1,4 @@
-"""``subspace similarity A B…``: phi(i, j), what chance gives, and Figure 3; of more, a matrix."""
+"""``subspace similarity A B…``: phi(i, j), its null, and Figure 3; of more, a matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from subspace.cli.shared import hints, options, output, reading
-from subspace.cli.shared.options import SIDES
 from subspace.cli.shared.phi_figures import draw, figure_option
 from subspace.cli.shared.progress import progress
 from subspace.cli.similarity_matrix import Pairs, compare_all
@@ -21,13 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", metavar="A B…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--side",
-    type=click.Choice(SIDES),
-    default="A",
-    show_default=True,
-    help="Whose directions: of A, of B, of delta W (in, out), or of A minus its start.",
-)
+@options.side()
 @options.MODULE
 @click.option(
     "--control",
@@ -38,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--angles", is_flag=True, help="Also principal angles; all of them and distances in JSON."
 )
-@click.option("--level", default=0.01, show_default=True, help="At which directions agree.")
+@options.level()
 @options.group(
     "pairs",
     Pairs,
@@ -83,7 +76,7 @@ if TYPE_CHECKING:
             help="--out draws a contour where p is this; 0 draws none.",
         ),
         click.option(
-            "--above-chance", is_flag=True, help="--out draws phi minus what chance gives."
+            "--above-chance", is_flag=True, help="--out draws phi minus its null mean."
         ),
         click.option(
             "--initial", is_flag=True, help="--out draws the initial A beside, where stored."

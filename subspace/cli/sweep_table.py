@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from subspace.cli.shared.printing import echo_csv, echo_table, say
+from subspace.cli.shared.printing import echo_csv, echo_table, say, show_table
 from subspace.findings.table6 import describe_enough, set_beside_paper
 from subspace.results.numbers import percent
 from subspace.results.render import latex_table, markdown_table
+from subspace.results.table import Column, make_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,38 +42,21 @@ def _completes(cells: Sequence[SweepRun]) -> Callable[[SweepRun], bool]:
 
 
 def _show_kind(cells: Sequence[SweepRun], writes: bool) -> None:
-    from subspace.training.sweep.run import read_last_accuracy
+    from subspace.results import RunRow
 
-    header = ["run", "rank", "alpha", "seed", "lr", "steps"]
-    if writes:
-        header += ["train tokens", "validation tokens", "exact before", "exact after"]
-        header += ["loss before", "loss after", "seconds"]
-    else:
-        header += ["train", "validation", "test before", "after", "seconds"]
-    rows = []
-    for cell in cells:
-        config, record = cell.config, cell.record
-        lora = config.method == "lora"
-        numbers = [
-            str(config.rank) if lora else config.method,
-            f"{config.lora_alpha:g}" if lora else "-",
-            str(config.seed),
-            f"{config.learning_rate:g}",
-            str(config.steps),
-        ]
-        if record is None:
-            rows.append([str(cell.folder), *numbers, *["-"] * (6 if writes else 4), "failed"])
-            continue
-        shown = [
-            percent(read_last_accuracy(record, "train")),
-            percent(read_last_accuracy(record, "validation")),
-            percent(record["before"]["accuracy"]),
-            percent(record["after"]["accuracy"]),
-            *(f"{record[when]['loss']:.3f}" for when in ("before", "after") if writes),
-        ]
-        how = "reused" if cell.reused else f"{record['seconds']:.0f}"
-        rows.append([str(cell.folder), *numbers, *shown, how])
-    echo_table(header, rows)
+    def rank(row: RunRow) -> str:
+        return row.method if row.rank is None else str(row.rank)
+
+    def seconds(row: RunRow) -> str:
+        return "failed" if row.error else "reused" if row.reused else f"{row.seconds:.0f}"
+
+    columns = [
+        Column("folder"),
+        Column("rank", text=rank),
+        *map(Column, ("alpha", "seed", "learning_rate", "steps", *_counted(writes))),
+        Column("seconds", text=seconds),
+    ]
+    show_table(make_table(RunRow, columns, [cell.to_row() for cell in cells]))
     if writes:
         counts = {(cell.record or {}).get("after", {}).get("generated") for cell in cells} - {None}
         among = f", among {' or '.join(map(str, sorted(counts)))} of them" if counts else ""
@@ -81,42 +65,31 @@ def _show_kind(cells: Sequence[SweepRun], writes: bool) -> None:
 
 
 def echo_cells_csv(cells: Sequence[SweepRun]) -> None:
-    """Write one line a run; what is counted is in the name of its column."""
-    from subspace.training.sweep.run import read_last_accuracy
-
+    """Write one line a run, without the columns of a kind of task that is not there."""
     of_cell = _completes(cells)
-    kinds = [kind for kind in (False, True) if kind in set(map(of_cell, cells))]
-    numbers = list(dict.fromkeys(name for kind in kinds for name in _counted(kind)))
-    rows: list[list[object]] = []
-    for cell in cells:
-        config, record = cell.config, cell.record or {}
-        lora = config.method == "lora"
-        targets = config.targets if isinstance(config.targets, str) else "+".join(config.targets)
-        before, after = (record.get(when, {}) for when in ("before", "after"))
-        looks = [read_last_accuracy(record, split) for split in ("train", "validation")]
-        tests = [look.get(what, "") for what in ("accuracy", "loss") for look in (before, after)]
-        found = dict(zip(_counted(of_cell(cell)), [*looks, *tests], strict=True))
-        rows.append(
-            [
-                str(cell.folder), config.data, config.method, targets if lora else "",
-                config.rank if lora else "", config.lora_alpha if lora else "", config.seed,
-                config.learning_rate, cell.searched,
-                *("" if (value := found.get(name, "")) != value else value for name in numbers),
-                cell.error,
-            ]
-        )  # fmt: skip
-    echo_csv(
-        ("folder", "data", "method", "targets", "rank", "alpha", "seed", "learning_rate",
-         "searched", *numbers, "error"),
-        rows,
-    )  # fmt: skip
+    counted = {name for kind in (False, True) for name in _counted(kind)}
+    kept = {name for kind in set(map(of_cell, cells)) for name in _counted(kind)}
+    left_out = counted - kept - {"test_loss_before", "test_loss_after"}
+    rows = [
+        {
+            name: "" if value is None or value != value else value
+            for name, value in cell.to_row().to_row().items()
+            if name not in left_out
+        }
+        for cell in cells
+    ]
+    echo_csv(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _counted(writes: bool) -> tuple[str, ...]:
-    looked, tested = ("token_accuracy", "exact_match") if writes else ("accuracy", "accuracy")
+    """Name the fields that a kind of task counts, in the table's order."""
+    if not writes:
+        return (
+            "train_accuracy", "validation_accuracy", "test_accuracy_before", "test_accuracy_after",
+        )  # fmt: skip
     return (
-        f"train_{looked}", f"validation_{looked}", f"test_{tested}_before",
-        f"test_{tested}_after", "test_loss_before", "test_loss_after",
+        "train_token_accuracy", "validation_token_accuracy", "test_exact_match_before",
+        "test_exact_match_after", "test_loss_before", "test_loss_after",
     )  # fmt: skip
 
 
@@ -133,8 +106,8 @@ def echo_table6(table: Table6, style: Literal["text", "markdown", "latex"]) -> N
     what = "test texts" if counted else "test accuracy in percent"
     say(f"{what}, mean ± standard deviation over seeds (Table 6)")
     echo_table(header, rows, left=left)
-    for found in table.nearly_enough:
-        say(describe_enough(found, table))
+    for nearly in table.nearly_enough:
+        say(describe_enough(nearly, table))
     say(
         "nearly enough: the smallest rank whose mean is within one standard error of the best, "
         "paired over seeds"

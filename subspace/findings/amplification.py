@@ -75,9 +75,9 @@ class Outside:
     @classmethod
     def of(cls, result: Amplification) -> Outside:
         """Count them."""
-        found = [row for row in result if row.finding is not None]
-        outside = [row.null_ratio for row in found if row.finding]
-        return cls(found, sum(q > 1 for q in outside), sum(q < 1 for q in outside))
+        rows = [row for row in result if row.finding is not None]
+        outside = [row.null_ratio for row in rows if row.finding]
+        return cls(rows, sum(q > 1 for q in outside), sum(q < 1 for q in outside))
 
 
 def _one(result: Amplification) -> tuple[str, str]:

@@ -27,9 +27,9 @@ def defined(similarity: Similarity) -> list[ModuleSimilarity]:
     return [m for m in similarity.values() if m.agreeing is not None]
 
 
-def counts(found: Iterable[ModuleSimilarity]) -> list[int]:
+def counts(compared: Iterable[ModuleSimilarity]) -> list[int]:
     """Return how many leading directions agree, of each."""
-    return [m.agreeing for m in found if m.agreeing is not None]
+    return [m.agreeing for m in compared if m.agreeing is not None]
 
 
 def names(similarity: Similarity) -> tuple[str, str]:
@@ -38,20 +38,20 @@ def names(similarity: Similarity) -> tuple[str, str]:
     return a, b
 
 
-def near(similarity: Similarity, found: Sequence[ModuleSimilarity]) -> int:
+def near(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> int:
     """Count the modules whose phi(1, 1) alone is above chance, by Bonferroni over modules.
 
     Two first directions may lean together far above chance, 1/d, and still lie too little within
     all of the other's, r/d, to count as agreeing.
     """
-    return sum(bool(m.pvalue[0, 0] <= similarity.level / len(found)) for m in found)
+    return sum(bool(m.pvalue[0, 0] <= similarity.level / len(compared)) for m in compared)
 
 
-def first(found: Sequence[ModuleSimilarity]) -> str:
+def first(compared: Sequence[ModuleSimilarity]) -> str:
     """Say what the median phi(1, 1) is."""
-    phi = Middle.of(m.phi[0, 0] for m in found)
-    chance = Middle.of(m.null_mean[0, 0] for m in found)
-    p = Middle.of(m.pvalue[0, 0] for m in found).value
+    phi = Middle.of(m.phi[0, 0] for m in compared)
+    chance = Middle.of(m.null_mean[0, 0] for m in compared)
+    p = Middle.of(m.pvalue[0, 0] for m in compared).value
     tail = "" if math.isnan(p) else f" (median p {pvalue(p)})"
     return f"the median φ(1,1) is {phi}, where chance gives {chance}{tail}"
 
@@ -61,21 +61,21 @@ def end(m: ModuleSimilarity) -> tuple[int, int]:
     return m.numerical_rank_a - 1, m.numerical_rank_b - 1
 
 
-def whole(similarity: Similarity, found: Sequence[ModuleSimilarity]) -> str:
+def whole(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
     """Say how all of the first adapter's directions agree with all of the second's."""
-    phi = Middle.of(m.phi[end(m)] for m in found)
-    chance = Middle.of(m.null_mean[end(m)] for m in found)
-    above = sum(bool(m.pvalue[end(m)] <= similarity.level) for m in found)
+    phi = Middle.of(m.phi[end(m)] for m in compared)
+    chance = Middle.of(m.null_mean[end(m)] for m in compared)
+    above = sum(bool(m.pvalue[end(m)] <= similarity.level) for m in compared)
     return (
         f"all against all, the median φ is {phi}, where chance gives {chance} "
-        f"(p ≤ {similarity.level:g} in {above} of {modules(len(found) - phi.missing)})"
+        f"(p ≤ {similarity.level:g} in {above} of {modules(len(compared) - phi.missing)})"
     )
 
 
-def spread(found: Sequence[ModuleSimilarity]) -> str:
+def spread(compared: Sequence[ModuleSimilarity]) -> str:
     """Say how many leading directions agree: median and range."""
-    agreeing = counts(found)
-    sizes = [min(m.numerical_rank_a, m.numerical_rank_b) for m in found]
+    agreeing = counts(compared)
+    sizes = [min(m.numerical_rank_a, m.numerical_rank_b) for m in compared]
     of = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
     return f"a median of {median(agreeing):g} of {of} (range {min(agreeing)} to {max(agreeing)})"
 
@@ -89,15 +89,15 @@ class Rest:
     full: int  # modules with none left over
 
     @classmethod
-    def of(cls, found: Sequence[ModuleSimilarity]) -> Rest:
+    def of(cls, compared: Sequence[ModuleSimilarity]) -> Rest:
         """Take what is left over in each module."""
         shares, chances = [], []
-        for m in found:
+        for m in compared:
             further = [float(e) for e in m.overlap_a[m.agreeing : m.numerical_rank_a]]
             if further:
                 shares.append(sum(further) / len(further))
                 chances.append(m.numerical_rank_b / m.d)
-        return cls(shares, chances, len(found) - len(shares))
+        return cls(shares, chances, len(compared) - len(shares))
 
     @property
     def excesses(self) -> list[float]:
@@ -115,16 +115,16 @@ def control(similarity: Similarity) -> str:
     if similarity.control is None:
         return ""
     name = names(similarity.control)[1]
-    found = defined(similarity.control)
-    if not found:
+    compared = defined(similarity.control)
+    if not compared:
         return f"; the control {name} is undefined"
-    return f"; with the control {name} the count is {spread(found)}, and {first(found)}"
+    return f"; with the control {name} the count is {spread(compared)}, and {first(compared)}"
 
 
 def count_same_initial(similarity: Similarity) -> tuple[int, int]:
     """Count the modules where both had one initial A, and all whose initial A are stored."""
-    found = [] if similarity.initial is None else defined(similarity.initial)
-    return sum(_closest(m) >= SAME_INITIAL for m in found), len(found)
+    compared = [] if similarity.initial is None else defined(similarity.initial)
+    return sum(_find_closest(m) >= SAME_INITIAL for m in compared), len(compared)
 
 
 def describe_initial(similarity: Similarity) -> str:
@@ -143,10 +143,10 @@ def describe_initial(similarity: Similarity) -> str:
     return f"; between the initial A the median φ(1,1) was {phi}"
 
 
-def _closest(m: ModuleSimilarity) -> float:
+def _find_closest(m: ModuleSimilarity) -> float:
     # An A made of another (cut, padded, rotated) agrees as a whole where (1, 1) need not.
-    found = [excess(m.phi[c], m.null_mean[c]) for c in ((0, 0), end(m))]
-    return max((x for x in found if math.isfinite(x)), default=0.0)
+    excesses = [excess(m.phi[c], m.null_mean[c]) for c in ((0, 0), end(m))]
+    return max((x for x in excesses if math.isfinite(x)), default=0.0)
 
 
 def undefined(similarity: Similarity) -> str:
@@ -159,7 +159,7 @@ def undefined(similarity: Similarity) -> str:
     return f"Undefined: none of {modules(len(similarity))} has directions in both {a} and {b}{why}."
 
 
-def left_out(similarity: Similarity, found: Sequence[ModuleSimilarity]) -> str:
+def left_out(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
     """Count the modules of which nothing is said."""
-    out = len(similarity) - len(found)
+    out = len(similarity) - len(compared)
     return f"; left out as undefined: {out} of {modules(len(similarity))}" if out else ""

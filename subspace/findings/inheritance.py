@@ -27,8 +27,8 @@ BySide = Mapping[Side, Similarity]
 def summarise_pair(runs: tuple[str, str], pair: BySide) -> SharedByRuns:
     """Return what two runs share on each side, and what their initial A share."""
     initial = next((each.initial for each in pair.values() if each.initial is not None), None)
-    sides = {side: _summarise(result) for side, result in pair.items()}
-    return SharedByRuns(runs, sides, None if initial is None else _summarise(initial))
+    sides = {side: _summarise_modules(result) for side, result in pair.items()}
+    return SharedByRuns(runs, sides, None if initial is None else _summarise_modules(initial))
 
 
 def describe_inheritance(
@@ -59,30 +59,38 @@ def describe_inheritance(
     One sentence for each comparison that is there; names in them are not printed.
     """
     sentences = [
-        f"Of two ranks the directions that agree are a median of {_agreeing(ranks['A'])} on side A "
-        f"and {_agreeing(ranks['delta-A'])} with initial A taken out, of two seeds "
-        f"{_agreeing(seeds['A'])} and {_agreeing(seeds['delta-A'])}: what A keeps of initial A is "
+        f"Of two ranks the directions that agree are a median of {_count_agreeing(ranks['A'])} "
+        "on side A "
+        f"and {_count_agreeing(ranks['delta-A'])} with initial A taken out, of two seeds "
+        f"{_count_agreeing(seeds['A'])} and {_count_agreeing(seeds['delta-A'])}: what A keeps "
+        "of initial A is "
         "shared with no other run, and side A counts it as unshared."
     ]
     initial = None if one_seed is None else one_seed["A"].initial
     if one_seed is not None and initial is not None:
         sentences.append(
-            f"Two ranks of one seed are at φ(1,1) {_first(one_seed['A'])} where two seeds are at "
-            f"{_first(ranks['A'])}, and their initial A at {_first(initial)}: what one seed gives "
+            f"Two ranks of one seed are at φ(1,1) {_find_first(one_seed['A'])} where two seeds "
+            "are at "
+            f"{_find_first(ranks['A'])}, and their initial A at {_find_first(initial)}: what "
+            "one seed gives "
             "beside initial A, such as the order of the texts, is in the directions too."
         )
     if shuffled is not None:
         sentences.append(
-            f"Two seeds on shuffled labels share {_agreeing(shuffled['delta-A'])} on side delta-A, "
-            f"two of the task {_agreeing(seeds['delta-A'])}: runs of one training find the same "
+            f"Two seeds on shuffled labels share {_count_agreeing(shuffled['delta-A'])} on side "
+            "delta-A, "
+            f"two of the task {_count_agreeing(seeds['delta-A'])}: runs of one training find "
+            "the same "
             "directions, whatever it has to teach, so that the rank recommended above is not owed "
             "to the task alone."
         )
     if crossed is not None:
         sentences.append(
-            f"A run of the task and one on shuffled labels share {_agreeing(crossed['delta-A'])}, "
-            f"at φ(1,1) {_first(crossed['A'])} on side A where two of the task are at "
-            f"{_first(seeds['A'])}: so much is owed to the texts and the model alone, and what is "
+            "A run of the task and one on shuffled labels share "
+            f"{_count_agreeing(crossed['delta-A'])}, "
+            f"at φ(1,1) {_find_first(crossed['A'])} on side A where two of the task are at "
+            f"{_find_first(seeds['A'])}: so much is owed to the texts and the model alone, and "
+            "what is "
             "beyond it to the labels."
         )
     return tuple(sentences)
@@ -108,7 +116,7 @@ def describe_movement(name: str, distances: Sequence[float], from_initial: Simil
     )
 
 
-def _summarise(result: Similarity) -> Shared:
+def _summarise_modules(result: Similarity) -> Shared:
     phi = [float(m.phi[0, 0]) for m in result.values() if m.phi[0, 0] == m.phi[0, 0]]
     agreeing = [m.agreeing for m in result.values() if m.agreeing is not None]
     return Shared(
@@ -118,12 +126,12 @@ def _summarise(result: Similarity) -> Shared:
     )
 
 
-def _first(result: Similarity) -> str:
-    phi = _summarise(result).phi
+def _find_first(result: Similarity) -> str:
+    phi = _summarise_modules(result).phi
     return f"{phi:.3f}" if phi == phi else "undefined"
 
 
-def _agreeing(result: Similarity) -> str:
+def _count_agreeing(result: Similarity) -> str:
     agreeing = [m.agreeing for m in result.values() if m.agreeing is not None]
     most = max((min(m.rank_a, m.rank_b) for m in result.values()), default=0)
     return f"{median(agreeing):g} of {most}" if agreeing else "an undefined number"

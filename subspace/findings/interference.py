@@ -54,8 +54,8 @@ def describe_interference(result: Interference) -> tuple[str, str, str]:
     >>> describe_interference(one)[0]
     'Undefined: every update is exactly zero, so that nothing is merged.'
     """
-    said = (_merge(result), _modules(result), _open(result))
-    return printable(said[0]), printable(said[1]), printable(said[2])
+    sentences = (_merge(result), _modules(result), _open(result))
+    return printable(sentences[0]), printable(sentences[1]), printable(sentences[2])
 
 
 class Effect(Enum):
@@ -122,29 +122,29 @@ def _loud(result: Interference) -> str:
 
 
 def _modules(result: Interference) -> str:
-    known = [pair for pair in result.pairs if pair.modules]
-    if not known:
+    pairs = [pair for pair in result.pairs if pair.modules]
+    if not pairs:
         why = "; ".join(sorted({m.note for m in result.values() if m.note})) or "none is shared"
         return f"Undefined: no cosine in any of {modules(len(result))} ({why})."
-    if len(known) == 1:
-        one = known[0]
-        said = (
+    if len(pairs) == 1:
+        one = pairs[0]
+        sentence = (
             f"In {one.same} of {modules(one.modules)} the two significantly point the same way, in "
             f"{one.opposite} against each other; over the whole model their cosine is "
             f"{number(one.cosine)}, where chance gives 0 ± {one.null_std:.2g}"
         )
         covered = one.coverage()
         if covered:
-            said += f" (of {covered}; the rest meets nothing)"
+            sentence += f" (of {covered}; the rest meets nothing)"
     else:
-        ordered = sorted(known, key=lambda pair: pair.cosine)
-        said = (
-            f"Of {len(known)} pairs {_named(ordered[0])} have the lowest cosine and "
-            f"{_named(ordered[-1])} the highest; of {sum(p.modules for p in known)} meetings in a "
-            f"module {sum(p.same for p in known)} significantly point the same way and "
-            f"{sum(p.opposite for p in known)} against each other"
+        ordered = sorted(pairs, key=lambda pair: pair.cosine)
+        sentence = (
+            f"Of {len(pairs)} pairs {_named(ordered[0])} have the lowest cosine and "
+            f"{_named(ordered[-1])} the highest; of {sum(p.modules for p in pairs)} meetings in a "
+            f"module {sum(p.same for p in pairs)} significantly point the same way and "
+            f"{sum(p.opposite for p in pairs)} against each other"
         )
-    said += f" (level {result.level:g}, Benjamini-Hochberg over modules)"
+    sentence += f" (level {result.level:g}, Benjamini-Hochberg over modules)"
     energies = sorted((m.energy, name) for name, m in result.items() if m.energy == m.energy)
     low, high = energies[0], energies[-1]
     cancelling = sum(classify_effect(e) is Effect.CANCELS for e, _ in energies)
@@ -157,7 +157,7 @@ def _modules(result: Interference) -> str:
         energy += f", from {number(low[0])} ({low[1]}) to {number(high[0])} ({high[1]})"
     out = sum(all(math.isnan(pair.cosine) for pair in m.pairs) for m in result.values())
     left = f"left out as undefined: {out} of {modules(len(result))}" if out else ""
-    return write_sentences(said, energy, left)
+    return write_sentences(sentence, energy, left)
 
 
 def _named(pair: WholePair) -> str:
@@ -168,13 +168,13 @@ def _named(pair: WholePair) -> str:
 def _open(result: Interference) -> str:
     meetings = [p for m in result.values() for p in m.pairs]
     sides = {"row": [p.rows for p in meetings], "column": [p.columns for p in meetings]}
-    known = {word: [s for s in spaces if s.phi == s.phi] for word, spaces in sides.items()}
+    defined_spaces = {word: [s for s in spaces if s.phi == s.phi] for word, spaces in sides.items()}
     overlap = ""
-    if all(known.values()):
+    if all(defined_spaces.values()):
         phi = "; of ".join(
             f"{word} spaces {number(median(s.phi for s in spaces))}, chance "
             f"{number(median(s.null_mean for s in spaces))}"
-            for word, spaces in known.items()
+            for word, spaces in defined_spaces.items()
         )
         overlap = (
             ": two updates of cosine 0 may still read the same inputs or write the same outputs "
@@ -183,7 +183,7 @@ def _open(result: Interference) -> str:
     same = sum(bool(pair.modules) for pair in result.same_initial or ())
     caution = (
         f"; caution: {same} of {len(result.pairs)} pair{'' if len(result.pairs) == 1 else 's'} "
-        "had the same initial A, which widens what chance gives"
+        "had the same initial A, which widens the null"
         if same
         else ""
     )

@@ -1,4 +1,4 @@
-"""How a number is said: middles over modules, small values, counts beside what chance gives."""
+"""How a number is said: middles over modules, small values, counts beside the null."""
 
 from __future__ import annotations
 

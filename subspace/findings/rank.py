@@ -48,42 +48,43 @@ def describe_rank(result: Rank) -> tuple[str, str]:
     >>> describe_rank(Rank(**fields, recommended=None))[0]
     'Undefined: there is no module.'
     """
-    first, second = _result(result), _open(result)
+    first, second = _describe_result(result), _open(result)
     return printable(first), printable(second)
 
 
-def _result(result: Rank) -> str:
+def _describe_result(result: Rank) -> str:
     if not result:
         return "Undefined: there is no module."
     if not result.pairs:
-        return f"No replicable rank from one run, only its spectrum: {_spectrum(result.values())}."
-    known = [m for m in result.values() if m.replicable is not None]
-    if not known:
+        spectrum = _describe_spectrum(result.values())
+        return f"No replicable rank from one run, only its spectrum: {spectrum}."
+    ranked = [m for m in result.values() if m.replicable is not None]
+    if not ranked:
         why = "; ".join(sorted({m.note for m in result.values() if m.note}))
         return f"Undefined: no replicable rank in any of {modules(len(result))} ({why})."
-    counts = [float(m.replicable or 0) for m in known]
+    counts = [float(m.replicable or 0) for m in ranked]
     some = sum(count > 0 for count in counts)
     runs = f"{len(result.adapters)} runs"
     at = f"side {result.side}, level {result.level:g}"
     if not some:
-        said = (
-            f"In none of {modules(len(known))} do {runs} share a leading direction above chance "
-            f"({at}), though {_spectrum(known)}: nothing here speaks for a rank above 1"
+        sentence = (
+            f"In none of {modules(len(ranked))} do {runs} share a leading direction above chance "
+            f"({at}), though {_describe_spectrum(ranked)}: nothing here speaks for a rank above 1"
         )
     else:
-        only = "Only in" if some < MOST * len(known) else "In"
-        said = (
-            f"{only} {some} of {modules(len(known))} {runs} share leading directions above "
+        only = "Only in" if some < MOST * len(ranked) else "In"
+        sentence = (
+            f"{only} {some} of {modules(len(ranked))} {runs} share leading directions above "
             f"chance: a median of {median(counts):g} (range {min(counts):g} to {max(counts):g}; "
-            f"{at}), while {_spectrum(known)}"
+            f"{at}), while {_describe_spectrum(ranked)}"
         )
-    out = len(result) - len(known)
+    out = len(result) - len(ranked)
     left = f"left out as undefined: {out} of {modules(len(result))}" if out else ""
-    return write_sentences(said, _recommended(result, known) if some else "", left)
+    return write_sentences(sentence, _describe_recommended(result, ranked) if some else "", left)
 
 
-def _spectrum(known: Iterable[ModuleRank]) -> str:
-    trained = [m for m in known if m.numerical]
+def _describe_spectrum(ranked: Iterable[ModuleRank]) -> str:
+    trained = [m for m in ranked if m.numerical]
     if not trained:
         return "there is none, for nothing was trained"
     sizes = [m.energy90.median for m in trained]
@@ -95,24 +96,24 @@ def _spectrum(known: Iterable[ModuleRank]) -> str:
     )
 
 
-def _recommended(result: Rank, known: Sequence[ModuleRank]) -> str:
+def _describe_recommended(result: Rank, ranked: Sequence[ModuleRank]) -> str:
     whole = result.recommended or 1
-    beyond = [m for m in known if (m.recommended or 0) > whole]
-    said = f"rank {whole} is enough for what they share in "
+    beyond = [m for m in ranked if (m.recommended or 0) > whole]
+    sentence = f"rank {whole} is enough for what they share in "
     if not beyond:
-        said += f"all {len(known)}" if len(known) > 1 else "it"
+        sentence += f"all {len(ranked)}" if len(ranked) > 1 else "it"
     else:
         named = sorted(beyond, key=lambda m: -(m.recommended or 0))[:NAMED]
         more = f" and {len(beyond) - NAMED} more" if len(beyond) > NAMED else ""
         which = ", ".join(f"{m.module} {m.recommended}" for m in named)
-        said += f"{len(known) - len(beyond)} of them (not in {which}{more})"
-    full = sum(m.full for m in known)
+        sentence += f"{len(ranked) - len(beyond)} of them (not in {which}{more})"
+    full = sum(m.full for m in ranked)
     if full:
-        said += (
+        sentence += (
             f"; in {modules(full)} all directions are shared, so that the count ends at the rank "
             "trained: a larger one may hold more"
         )
-    return said
+    return sentence
 
 
 def _open(result: Rank) -> str:

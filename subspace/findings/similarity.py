@@ -1,7 +1,7 @@
 """Three findings on what two comparisons show, chosen from the numbers by stated thresholds.
 
 The comparisons are those of section 7.2 of Hu et al. 2021, arXiv:2106.09685: two ranks (Figure 3)
-and two seeds of one rank (Figure 4). Every number stands beside what chance gives.
+and two seeds of one rank (Figure 4). Every number stands beside the null.
 """
 
 from __future__ import annotations
@@ -71,43 +71,47 @@ def describe_similarity(ranks: Similarity, seeds: Similarity) -> tuple[str, str,
     >>> describe_similarity(nothing, nothing)[0]
     "Undefined: 'r8' and 'r64' have no module in common."
     """
-    return _shared(ranks), _rest(ranks), _seeds(seeds, ranks)
+    return _describe_shared(ranks), _describe_rest(ranks), _describe_seeds(seeds, ranks)
 
 
-def _shared(ranks: Similarity) -> str:
-    found = defined(ranks)
-    if not found:
+def _describe_shared(ranks: Similarity) -> str:
+    compared = defined(ranks)
+    if not compared:
         return undefined(ranks)
     a, b = names(ranks)
-    some = sum(count > 0 for count in counts(found))
-    if not some and (lean := near(ranks, found)):
-        said = (
-            f"In none of {modules(len(found))} do {a} and {b} share a whole leading direction "
+    some = sum(count > 0 for count in counts(compared))
+    if not some and (lean := near(ranks, compared)):
+        sentence = (
+            f"In none of {modules(len(compared))} do {a} and {b} share a whole leading direction "
             f"(level {ranks.level:g}), though the first ones lean together above chance in {lean}"
         )
     elif not some:
-        said = (
-            f"Nothing above chance: in none of {modules(len(found))} do {a} and {b} share a "
+        sentence = (
+            f"Nothing above chance: in none of {modules(len(compared))} do {a} and {b} share a "
             f"leading direction (level {ranks.level:g})"
         )
     else:
-        only = "Only in" if some < MOST * len(found) else "In"
-        said = (
-            f"{only} {some} of {modules(len(found))} {a} and {b} share leading directions "
-            f"above chance (level {ranks.level:g}): {spread(found)}"
+        only = "Only in" if some < MOST * len(compared) else "In"
+        sentence = (
+            f"{only} {some} of {modules(len(compared))} {a} and {b} share leading directions "
+            f"above chance (level {ranks.level:g}): {spread(compared)}"
         )
     return write_sentences(
-        said, first(found), control(ranks), describe_initial(ranks), left_out(ranks, found)
+        sentence,
+        first(compared),
+        control(ranks),
+        describe_initial(ranks),
+        left_out(ranks, compared),
     )
 
 
-def _rest(ranks: Similarity) -> str:
-    found = defined(ranks)
-    if not found:
+def _describe_rest(ranks: Similarity) -> str:
+    compared = defined(ranks)
+    if not compared:
         return "Undefined: without directions to compare there is no rest that could agree."
     a, b = names(ranks)
-    after = whole(ranks, found), left_out(ranks, found)
-    rest = Rest.of(found)
+    after = whole(ranks, compared), left_out(ranks, compared)
+    rest = Rest.of(compared)
     if not rest.shares:
         return write_sentences(
             f"no direction of {a} is left over: all of them agree with {b}", *after
@@ -123,35 +127,41 @@ def _rest(ranks: Similarity) -> str:
         verdict = "agree in part"
     else:
         verdict = "agree too"
-    which = "Beyond those" if any(counts(found)) else "Taken one by one"
-    said = f"{which} the directions of {a} {verdict}: the share of one that lies within {b} {rest}"
-    return write_sentences(said, *after)
+    which = "Beyond those" if any(counts(compared)) else "Taken one by one"
+    sentence = (
+        f"{which} the directions of {a} {verdict}: the share of one that lies within {b} {rest}"
+    )
+    return write_sentences(sentence, *after)
 
 
-def _seeds(seeds: Similarity, ranks: Similarity) -> str:
-    found = defined(seeds)
-    if not found:
+def _describe_seeds(seeds: Similarity, ranks: Similarity) -> str:
+    compared = defined(seeds)
+    if not compared:
         return undefined(seeds)
     a, b = names(seeds)
-    sizes = {rank for m in found for rank in (m.rank_a, m.rank_b)}
+    sizes = {rank for m in compared for rank in (m.rank_a, m.rank_b)}
     at = f"at rank {sizes.pop()}" if len(sizes) == 1 else "of several ranks"
-    some = sum(map(bool, counts(found)))
-    said = f"Two seeds {at} ({a} and {b}) agree "
+    some = sum(map(bool, counts(compared)))
+    sentence = f"Two seeds {at} ({a} and {b}) agree "
     if not some:
-        close = near(seeds, found)
+        close = near(seeds, compared)
         lean = f", though the first ones lean together above chance in {close}" if close else ""
         how = "in a whole direction" if close else "above chance"
-        said += f"{how} in none of {modules(len(found))}{lean}"
+        sentence += f"{how} in none of {modules(len(compared))}{lean}"
     else:
-        only = "only in" if some < MOST * len(found) else "in"
-        said += f"above chance {only} {some} of {modules(len(found))}: {spread(found)}"
-    said += _relation(found, defined(ranks))
+        only = "only in" if some < MOST * len(compared) else "in"
+        sentence += f"above chance {only} {some} of {modules(len(compared))}: {spread(compared)}"
+    sentence += _name_relation(compared, defined(ranks))
     return write_sentences(
-        said, first(found), control(seeds), describe_initial(seeds), left_out(seeds, found)
+        sentence,
+        first(compared),
+        control(seeds),
+        describe_initial(seeds),
+        left_out(seeds, compared),
     )
 
 
-def _relation(seeds: Sequence[ModuleSimilarity], ranks: Sequence[ModuleSimilarity]) -> str:
+def _name_relation(seeds: Sequence[ModuleSimilarity], ranks: Sequence[ModuleSimilarity]) -> str:
     """Compare the two counts on the modules that both comparisons define."""
     both = {m.module for m in seeds} & {m.module for m in ranks}
     if not both:

@@ -79,7 +79,7 @@ def set_beside_paper(table: Table6, *, counted: bool = False) -> tuple[list[str]
     for row in table:
         name = row.targets if row.rank is not None else f"{row.method} (reference)"
         at = ranks.index(row.rank) if row.rank is not None else width - 1
-        for what, cell in _counts(row) if counted else [("", _spread(row))]:
+        for what, cell in _list_counts(row) if counted else [("", _format_spread(row))]:
             key = (row.data, name, *([what] if counted else []))
             lines.setdefault(key, ["-"] * width)[at] = cell
     rows = [[*key, *line] for key, line in lines.items()]
@@ -97,15 +97,15 @@ def set_beside_paper(table: Table6, *, counted: bool = False) -> tuple[list[str]
     return header, rows
 
 
-def _counts(row: SweepRow) -> list[tuple[str, str]]:
-    found = [(f"{row.metric} (%)", _spread(row))]
+def _list_counts(row: SweepRow) -> list[tuple[str, str]]:
+    counts = [(f"{row.metric} (%)", _format_spread(row))]
     if row.metric != "accuracy" and row.loss:
         many = f" ± {stdev(row.loss):.3f}" if len(row.loss) > 1 else ""
-        found.append(("token loss (nats)", f"{mean(row.loss):.3f}{many}"))
-    return found
+        counts.append(("token loss (nats)", f"{mean(row.loss):.3f}{many}"))
+    return counts
 
 
-def _spread(row: SweepRow) -> str:
+def _format_spread(row: SweepRow) -> str:
     if not row.test:
         return "failed"
     many = f" ± {100 * row.std:.1f}" if len(row.test) > 1 else ""

@@ -46,11 +46,11 @@ def write_page(
 ) -> None:
     """Write README.md into `out`."""
     findings = results.findings
-    writes = _writes(trained)
+    writes = _writes_texts(trained)
     shared_by_seed = "the order of texts" if writes else "the initial head and the order of texts"
     pages = (
-        _head(trained, runs, commands),
-        _section(
+        _write_head(trained, runs, commands),
+        _write_section(
             "Beside the paper",
             "What Hu et al. 2021 ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) found on "
             "GPT-3, and what these runs show. The verdict follows from the numbers by fixed rules "
@@ -62,24 +62,28 @@ def write_page(
                 left=4,
             ),
         ),
-        _rank(results, trained),
-        _figures(drawn, "table6.png"),
-        _section("Which directions do two ranks share? (Figures 3 and 6)", _list(findings.ranks)),
-        _figures(drawn, "figure3.png", "figure6.png"),
-        _section("Which do two seeds share? (Figures 4 and 7)", _list(findings.seeds)),
-        _figures(drawn, "figure4.png", "figure7.png", "rank.png"),
-        _section(
+        _find_rank(results, trained),
+        _write_figures(drawn, "table6.png"),
+        _write_section(
+            "Which directions do two ranks share? (Figures 3 and 6)", _list(findings.ranks)
+        ),
+        _write_figures(drawn, "figure3.png", "figure6.png"),
+        _write_section("Which do two seeds share? (Figures 4 and 7)", _list(findings.seeds)),
+        _write_figures(drawn, "figure4.png", "figure7.png", "rank.png"),
+        _write_section(
             "Learned or inherited?",
             "Medians over modules of φ(1, 1) and of the leading directions that agree above "
             f"chance. Runs of one seed share {shared_by_seed}"
             + ("; runs on shuffled labels saw the texts, not the task." if runs.controls else "."),
-            markdown_table(*_shared(results.shared)),
+            markdown_table(*_write_shared(results.shared)),
             markdown_text(findings.shared),
             markdown_text(findings.moved),
         ),
-        _section("What does the update amplify? (Table 7, Figure 8)", _list(findings.amplified)),
-        (_table7(result) for result in results.table7),
-        _figures(drawn, *(name for name in drawn if name not in _EARLIER)),
+        _write_section(
+            "What does the update amplify? (Table 7, Figure 8)", _list(findings.amplified)
+        ),
+        (_write_table7(result) for result in results.table7),
+        _write_figures(drawn, *(name for name in drawn if name not in _EARLIER)),
     )
     parts = [part for page in pages for part in page]
     text = "\n\n".join(parts) + "\n"
@@ -89,7 +93,7 @@ def write_page(
 _EARLIER = ("table6.png", "figure3.png", "figure6.png", "figure4.png", "figure7.png", "rank.png")
 
 
-def _section(title: str, *parts: str) -> Iterator[str]:
+def _write_section(title: str, *parts: str) -> Iterator[str]:
     yield f"## {title}"
     yield from parts
 
@@ -98,7 +102,7 @@ def _list(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
 
 
-def _figures(drawn: Mapping[str, Drawing], *names: str) -> Iterator[str]:
+def _write_figures(drawn: Mapping[str, Drawing], *names: str) -> Iterator[str]:
     for name in names:
         figure = drawn[name]
         yield f"![{name}]({name})"
@@ -106,7 +110,9 @@ def _figures(drawn: Mapping[str, Drawing], *names: str) -> Iterator[str]:
         yield f"    {figure.command}"
 
 
-def _head(trained: Sequence[SweepRun], runs: ComparedAdapters, commands: Commands) -> Iterator[str]:
+def _write_head(
+    trained: Sequence[SweepRun], runs: ComparedAdapters, commands: Commands
+) -> Iterator[str]:
     from subspace.training.tasks.load import strip_folder
 
     records = [run.record for run in trained if run.record is not None]
@@ -115,21 +121,23 @@ def _head(trained: Sequence[SweepRun], runs: ComparedAdapters, commands: Command
     tasks = dict.fromkeys(
         f"{strip_folder(run.config.data)} in {run.config.steps} steps" for run in trained
     )
-    threads = _said(record.get("threads") for record in records)
+    threads = _list_distinct(record.get("threads") for record in records)
     made = (
-        f"{_said(record['model']['name'] for record in records)}, task {' and '.join(tasks)}, "
+        f"{_list_distinct(record['model']['name'] for record in records)}, task "
+        f"{' and '.join(tasks)}, "
         f"seeds {', '.join(map(str, sorted({run.config.seed for run in trained})))}, on "
-        f"{_said(record.get('device') for record in records)} with {threads} "
+        f"{_list_distinct(record.get('device') for record in records)} with {threads} "
         f"thread{'' if threads == '1' else 's'} a run, torch "
-        f"{_said((record.get('versions') or {}).get('torch') for record in records)}"
+        f"{_list_distinct((record.get('versions') or {}).get('torch') for record in records)}"
     )
-    known = dict.fromkeys(_TASKS.get(run.config.data.partition(":")[0]) for run in trained)
-    about = "; ".join(text for text in known if text)
+    task_texts = dict.fromkeys(_TASKS.get(run.config.data.partition(":")[0]) for run in trained)
+    about = "; ".join(text for text in task_texts if text)
     yield (
         f"wrote this page and every file beside it: {markdown_text(made)}. "
         f"Run again, it trains nothing that is there. The figures compare "
         f"{markdown_text(_names([runs.small, *runs.same_rank]))} "
-        f"({markdown_text(f'{runs.task}, {runs.targets}')}){_controls(runs)}; the command under "
+        f"({markdown_text(f'{runs.task}, {runs.targets}')}){_write_controls(runs)}; the command "
+        "under "
         "each but `table6.png` draws it alone, where this one ran."
     )
     if about:
@@ -147,17 +155,17 @@ def _names(adapters: Sequence[Adapter]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _controls(runs: ComparedAdapters) -> str:
+def _write_controls(runs: ComparedAdapters) -> str:
     if not runs.controls:
         return ""
     return f" and, on shuffled labels, {markdown_text(_names(runs.controls))}"
 
 
-def _said(values: Iterable[Any]) -> str:
+def _list_distinct(values: Iterable[Any]) -> str:
     return " or ".join(str(v) for v in dict.fromkeys(values) if v is not None) or "unknown"
 
 
-def _rank(results: GalleryResults, trained: Sequence[SweepRun]) -> Iterator[str]:
+def _find_rank(results: GalleryResults, trained: Sequence[SweepRun]) -> Iterator[str]:
     from subspace.findings.table6 import set_beside_paper
 
     yield "## How much rank does the task need? (Table 6)"
@@ -165,11 +173,12 @@ def _rank(results: GalleryResults, trained: Sequence[SweepRun]) -> Iterator[str]
     yield markdown_table(*set_beside_paper(results.table))
     yield (
         f"{_metric(trained)} in percent, mean ± standard deviation over seeds; alpha is "
-        f"{_alpha(trained)}{_only_rate(trained)}. Nearly enough is the smallest rank whose mean is "
+        f"{_find_alpha(trained)}{_only_rate(trained)}. Nearly enough is the smallest rank whose "
+        "mean is "
         "within one standard error of the best, paired over seeds. The paper's figures are of "
         "GPT-3 on other tasks: what can be compared is how little the rows depend on r."
     )
-    rates = _rates(results)
+    rates = _list_rates(results)
     if rates is not None:
         yield (
             "Where several learning rates were tried: accuracy on validation texts with the first "
@@ -180,7 +189,7 @@ def _rank(results: GalleryResults, trained: Sequence[SweepRun]) -> Iterator[str]
             yield markdown_text(results.findings.rates)
 
 
-def _writes(trained: Sequence[SweepRun]) -> bool:
+def _writes_texts(trained: Sequence[SweepRun]) -> bool:
     """Whether the task is to write a text, and accuracy the share that is written exactly."""
     from subspace.training.sweep.run import writes_texts
 
@@ -188,9 +197,9 @@ def _writes(trained: Sequence[SweepRun]) -> bool:
 
 
 def _metric(trained: Sequence[SweepRun]) -> str:
-    if not _writes(trained):
+    if not _writes_texts(trained):
         return "Test accuracy"
-    texts = _said((run.record or {}).get("after", {}).get("generated") for run in trained)
+    texts = _list_distinct((run.record or {}).get("after", {}).get("generated") for run in trained)
     losses = [
         f"r = {run.config.rank}, seed {run.config.seed}: {run.record['after']['loss']:.3f}"
         for run in trained
@@ -205,7 +214,7 @@ def _only_rate(trained: Sequence[SweepRun]) -> str:
     return f", the learning rate {rates.pop():g}" if len(rates) == 1 else ""
 
 
-def _alpha(trained: Sequence[SweepRun]) -> str:
+def _find_alpha(trained: Sequence[SweepRun]) -> str:
     lora = sorted(
         {(c.config.rank, c.config.lora_alpha) for c in trained if c.config.method == "lora"}
     )
@@ -214,7 +223,7 @@ def _alpha(trained: Sequence[SweepRun]) -> str:
     return ", ".join(f"{alpha:g} at r = {rank}" for rank, alpha in lora)
 
 
-def _rates(results: GalleryResults) -> tuple[list[str], list[list[str]]] | None:
+def _list_rates(results: GalleryResults) -> tuple[list[str], list[list[str]]] | None:
     rows = [row for row in results.table if row.searched]
     if not rows:
         return None
@@ -234,23 +243,27 @@ def _rates(results: GalleryResults) -> tuple[list[str], list[list[str]]] | None:
     return header, lines
 
 
-def _shared(pairs: Sequence[SharedByRuns]) -> tuple[list[str], list[list[str]]]:
+def _write_shared(pairs: Sequence[SharedByRuns]) -> tuple[list[str], list[list[str]]]:
     """Return the header and a row for each pair of runs."""
     header = ["runs", *(f"side {side}" for side in SIDES), "initial A"]
     rows = [
-        [" and ".join(p.runs), *(_words(p.sides[side]) for side in SIDES), _words(p.initial)]
+        [
+            " and ".join(p.runs),
+            *(_write_words(p.sides[side]) for side in SIDES),
+            _write_words(p.initial),
+        ]
         for p in pairs
     ]
     return header, rows
 
 
-def _words(shared: Shared | None) -> str:
+def _write_words(shared: Shared | None) -> str:
     if shared is None:
         return "-"
     first = f"{shared.phi:.3f}" if shared.phi == shared.phi else "undefined"
     return first + (f"; {shared.agreeing:g}" if shared.agreeing == shared.agreeing else "")
 
 
-def _table7(result: Amplification) -> str:
+def _write_table7(result: Amplification) -> str:
     name = markdown_text(f"{result.adapter} of {result.base}")
     return f"{name}:\n\n{result.to_markdown()}"

@@ -150,13 +150,15 @@ def orthogonalise(tall: Tensor, method: QRMethod) -> Orthogonal:
         result = _cholesky_qr2(scaled)
     else:
         Q, R = torch.linalg.qr(scaled)
-        result = _explicit(
+        result = _solve_explicitly(
             Q, R, torch.full_like(scale, torch.nan), scale == scale, "householder_qr"
         )
     return replace(result, scale=scale)
 
 
-def _explicit(Q: Tensor, R: Tensor, kappa: Tensor, sound: Tensor, method: QRMethod) -> Orthogonal:
+def _solve_explicitly(
+    Q: Tensor, R: Tensor, kappa: Tensor, sound: Tensor, method: QRMethod
+) -> Orthogonal:
     eye = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
     eye = eye.expand(*Q.shape[:-2], *eye.shape)
     return Orthogonal(
@@ -178,7 +180,7 @@ def _cholesky_qr2(tall: Tensor) -> Orthogonal:
     # `from_gram` marks as unsound what Cholesky refused: kappa is 1-like there only by stand-in.
     refused = ~first.sound & (EPS * first.kappa.square() <= GRAM_BOUND)
     sound = ~refused & second.sound & (first.kappa < CHOLESKY_QR2_KAPPA)
-    return _explicit(
+    return _solve_explicitly(
         once @ second.transform, second.R @ first.R, first.kappa, sound, "cholesky_qr2"
     )
 

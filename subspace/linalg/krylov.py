@@ -116,25 +116,25 @@ def leading(
     with highest_precision():
         most = d // _SHARE
         if d <= GRAM_TO or most < k + 1 + 2 * _BLOCK:
-            return _scaled(_by_gram(tall, norm, vectors, device), norm)
+            return _scale_back(_by_gram(tall, norm, vectors, device), norm)
         normed = _Normed(tall.to(device), norm)
         narrow = tall.dtype != torch.float64
         dtype = torch.float32 if narrow else torch.float64
         if rough:
             start = _gaussian(d, _GLANCE, 0, device)
             V = _krylov(normed, start, min(k, _GLANCE), tolerance, 2 * _GLANCE, dtype)
-            return _scaled(_checked(normed, V, vectors, "rough", dtype), norm)
+            return _scale_back(_check_values(normed, V, vectors, "rough", dtype), norm)
         # One more than is wanted: how far the last one is from those behind it.
         first = max(tolerance, _FIRST) if narrow else tolerance
         start = _gaussian(d, _BLOCK, 0, device)
         V = _krylov(normed, start, k + 1, first, most, dtype)
-        found = _checked(normed, V, vectors, "krylov", torch.float64)
-        if not _sure(found, k, tolerance, vectors) and narrow:
+        result = _check_values(normed, V, vectors, "krylov", torch.float64)
+        if not _is_certain(result, k, tolerance, vectors) and narrow:
             V = _krylov(normed, V, k + 1, tolerance, most, torch.float64)
-            found = _checked(normed, V, vectors, "krylov", torch.float64)
-        if not _sure(found, k, tolerance, vectors):
-            found = _by_gram(tall, norm, vectors, device)
-        return _scaled(found, norm)
+            result = _check_values(normed, V, vectors, "krylov", torch.float64)
+        if not _is_certain(result, k, tolerance, vectors):
+            result = _by_gram(tall, norm, vectors, device)
+        return _scale_back(result, norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +148,18 @@ class _Normed:
         return gram_times(self.tall, X, dtype, norm=self.norm)
 
 
-def _scaled(found: Leading, norm: float) -> Leading:
-    return replace(found, S=found.S * norm, error=found.error * norm)
+def _scale_back(result: Leading, norm: float) -> Leading:
+    return replace(result, S=result.S * norm, error=result.error * norm)
 
 
-def _sure(found: Leading, k: int, tolerance: float, vectors: bool) -> bool:
+def _is_certain(result: Leading, k: int, tolerance: float, vectors: bool) -> bool:
     """Whether the first k values are: directions by their residuals alone."""
-    S, error = found.S[:k], found.error[:k]
+    S, error = result.S[:k], result.error[:k]
     # Nothing in float64 resolves a square below the rounding of the largest one.
     wanted = torch.maximum(tolerance * S, 8 * EPS * S[0] ** 2 / S.clamp(min=1e-150))
-    gap = (S[-1] - found.S[k]).clamp(min=1e-300)
-    known = error if vectors else torch.minimum(error, error.square() / gap)
-    return bool((known <= wanted).all())
+    gap = (S[-1] - result.S[k]).clamp(min=1e-300)
+    bound = error if vectors else torch.minimum(error, error.square() / gap)
+    return bool((bound <= wanted).all())
 
 
 def _gaussian(d: int, count: int, seed: int, device: Device) -> Tensor:
@@ -196,7 +196,7 @@ def _krylov(
     floor = 4 * _EPS32 if dtype == torch.float32 else 4 * EPS
     basis = torch.empty(most + width, d, dtype=torch.float64, device=start.device).T
     projected = basis.new_zeros(most + width, most + width)  # basis.T @ W.T @ W @ basis
-    block, look, size = torch.linalg.qr(start).Q, max(2 * k, k + width), 0
+    block, check_at, size = torch.linalg.qr(start).Q, max(2 * k, k + width), 0
     while True:
         basis[:, size : size + width] = block
         size += width
@@ -204,28 +204,28 @@ def _krylov(
         # What an exact recurrence has is in the last two blocks; a second round, over the whole
         # basis, takes out what rounding has let in.
         for since in (max(0, size - 2 * width), 0):
-            known = basis[:, since:size]
-            part = known.T @ image
-            image.addmm_(known, part, alpha=-1)
+            latest = basis[:, since:size]
+            part = latest.T @ image
+            image.addmm_(latest, part, alpha=-1)
             projected[since:size, size - width : size] += part
         block, last = torch.linalg.qr(image)
         if float(last.diagonal().abs().min()) < _SPENT * float(projected[0, 0]):
             # Nothing new came (W has no more rank, or equal values): go on with what is orthogonal.
-            block = torch.linalg.qr(block - known @ (known.T @ block)).Q
-        if size < look and size + width <= most:
+            block = torch.linalg.qr(block - latest @ (latest.T @ block)).Q
+        if size < check_at and size + width <= most:
             continue
-        look = max(size + width, int(_GROWTH * size))
+        check_at = max(size + width, int(_GROWTH * size))
         upper = projected[:size, :size].triu()
         values, mix = torch.linalg.eigh(upper + upper.triu(1).T)
         top = values.flip(0)[:k].clamp(min=0)
         residual = torch.linalg.vector_norm(last @ mix.flip(1)[-width:, :k], dim=0)
         enough = torch.maximum(tolerance * top, floor * top[:1])
         if size + width > most or bool((residual <= enough).all()):
-            vectors: Tensor = torch.linalg.qr(known @ mix.flip(1)[:, :k]).Q
+            vectors: Tensor = torch.linalg.qr(latest @ mix.flip(1)[:, :k]).Q
             return vectors
 
 
-def _checked(
+def _check_values(
     W: _Normed, V: Tensor, vectors: bool, method: Literal["krylov", "rough"], dtype: torch.dtype
 ) -> Leading:
     """Rayleigh-Ritz in the span of V with the residuals, products in `dtype`; W is read once more.

@@ -48,7 +48,7 @@ class Overlaps:
             Numerical; 0 for an update that is exactly zero.
         """
         real = squares[: ranks[0], : ranks[1]]
-        alone = [_resolvable(bound, rank) for bound, rank in zip(bounds, ranks, strict=True)]
+        alone = [_find_resolvable(bound, rank) for bound, rank in zip(bounds, ranks, strict=True)]
         energies = [np.zeros(len(bound)) for bound in bounds]
         energies[0][: ranks[0]] = real.sum(axis=1)
         energies[1][: ranks[1]] = real.sum(axis=0)
@@ -56,7 +56,7 @@ class Overlaps:
         return cls(d, *ranks, a, b)
 
 
-def _resolvable(bounds: Array, rank: int) -> NDArray[np.bool_]:
+def _find_resolvable(bounds: Array, rank: int) -> NDArray[np.bool_]:
     """Tell which directions are real, and surely apart from the one before and the one after."""
     sure = bounds <= CELL_BOUND
     alone: NDArray[np.bool_] = sure & np.concatenate([[True], sure[:-1]])
@@ -74,10 +74,10 @@ def count_agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[in
     the M modules where it is, Benjamini-Hochberg (1995) selects R by their first directions, and
     the directions of those are tested at level * R / M.
     """
-    tails = [_tails(m) for m in modules]
+    tails = [_find_tails(m) for m in modules]
     first = [max(in_b[0], in_a[0]) for in_b, in_a in filter(None, tails)]
     bar = chance.fdr_threshold(first, level)
-    return [None if pair is None else min(_leading(p <= bar) for p in pair) for pair in tails]
+    return [None if pair is None else min(_count_leading(p <= bar) for p in pair) for pair in tails]
 
 
 def fill_agreeing(
@@ -92,7 +92,7 @@ def fill_agreeing(
     return [replace(m, agreeing=count) for m, count in zip(modules, counts, strict=True)]
 
 
-def _tails(m: Overlaps) -> tuple[Array, Array] | None:
+def _find_tails(m: Overlaps) -> tuple[Array, Array] | None:
     """Give p of each direction, a in b and b in a, times the number of directions (Bonferroni)."""
     ra, rb = m.rank_a, m.rank_b
     if not ra or not rb or np.isnan(m.a[0]) or np.isnan(m.b[0]):
@@ -103,5 +103,5 @@ def _tails(m: Overlaps) -> tuple[Array, Array] | None:
     )
 
 
-def _leading(passes: NDArray[np.bool_]) -> int:
+def _count_leading(passes: NDArray[np.bool_]) -> int:
     return len(passes) if passes.all() else int(np.argmin(passes))

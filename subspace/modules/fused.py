@@ -94,7 +94,7 @@ def is_fused(last: str) -> bool:
     return last in _HOSTS or last in {"gate_up_proj", "in_proj_weight"}
 
 
-def sizes_of(known: Sequence[int | None], total: int) -> list[int] | None:
+def sizes_of(heights: Sequence[int | None], total: int) -> list[int] | None:
     """Return the rows of every part: keys have as many as values, gate as many as up.
 
     Parameters
@@ -111,17 +111,17 @@ def sizes_of(known: Sequence[int | None], total: int) -> list[int] | None:
     >>> sizes_of([None, 2, None], 10), sizes_of([9, None, None], 10)
     ([6, 2, 2], None)
     """
-    if len(known) == 2:
+    if len(heights) == 2:
         sizes: list[int] = [total // 2] * 2
-    elif len(known) == 4:  # Flux's linear1: q, k and v are as wide as the stream
-        *heads, mlp = known
+    elif len(heights) == 4:  # Flux's linear1: q, k and v are as wide as the stream
+        *heads, mlp = heights
         width = max(n or 0 for n in heads) or (total - (mlp or 0)) // 3
         sizes = [width, width, width, total - 3 * width]
     else:
-        q, k, v = known
+        q, k, v = heights
         side = k or v or (None if q is None else (total - q) // 2)
         if side is None:
             return None
         sizes = [total - 2 * side, side, side]
-    fits = all(a is None or a == b for a, b in zip(known, sizes, strict=True))
+    fits = all(a is None or a == b for a, b in zip(heights, sizes, strict=True))
     return sizes if fits and sum(sizes) == total and min(sizes) > 0 else None

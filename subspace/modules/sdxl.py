@@ -47,11 +47,11 @@ def in_diffusers(name: str) -> tuple[str, ...]:
     outer = _OUTER.match(name)
     if outer is not None and (around := _AROUND.get(outer["rest"].replace(".", "_"))):
         return (around,)
-    found = _BLOCK.match(name)
-    if found is None:
+    match = _BLOCK.match(name)
+    if match is None:
         return ()
-    place = _place(found["way"], int(found["n"]), found["part"], found["rest"])
-    rest = found["rest"].replace(".", "_")
+    place = _place(match["way"], int(match["n"]), match["part"], match["rest"])
+    rest = match["rest"].replace(".", "_")
     if place is None:
         return ()
     if "_resnets_" in place:

@@ -44,8 +44,8 @@ def models_of(module: str) -> tuple[str, ...] | None:
     >>> models_of("lora_unet_conv_in"), models_of("lycoris_conv_in"), models_of("unet.conv_in")
     (('unet', 'transformer'), (), None)
     """
-    found = _FLAT.match(module)
-    return None if found is None else FLAT_PREFIXES.get(found["prefix"] or "", ())
+    match = _FLAT.match(module)
+    return None if match is None else FLAT_PREFIXES.get(match["prefix"] or "", ())
 
 
 def _strip_repeated(path: str) -> str:
@@ -63,10 +63,10 @@ def spell_flat(module: str) -> list[str]:
     >>> spell_flat("lycoris_model_layers_0_q_proj")
     ['model_layers_0_q_proj', 'layers_0_q_proj']
     """
-    found = _FLAT.match(module)
-    if found is None:
+    match = _FLAT.match(module)
+    if match is None:
         return []
-    path = _strip_repeated(found["path"].replace(".", "_").rstrip("_"))
+    path = _strip_repeated(match["path"].replace(".", "_").rstrip("_"))
     paths = [path]
     if any(model.startswith("text_encoder") for model in models_of(module) or ()):
         path = path.removeprefix(f"{TEXT_WRAPPER}_")

@@ -406,9 +406,9 @@ def find_roles(words: Sequence[str]) -> tuple[Role, ...] | None:
     (('query', 'output'), None)
     """
     together = {
-        tuple(roles[0] for roles in found)
+        tuple(roles[0] for roles in matching)
         for naming in NAMINGS.values()
-        if all(found := [_roles(word, [naming]) for word in words])
+        if all(matching := [_roles(word, [naming]) for word in words])
     }
     if len(together) == 1:
         return together.pop()

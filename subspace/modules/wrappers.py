@@ -48,18 +48,18 @@ def modules(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> Mapping[str, str]
     {'mlp.experts.down_proj.0': 'mlp.experts.down_proj', \
 'mlp.experts.down_proj.1': 'mlp.experts.down_proj', 'q': 'q.weight'}
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, shape in tensors:
         if _ADAPTED.search(name):
             continue
         if is_stack(name, shape):
             path = name.removesuffix(".weight")
-            found |= {f"{path}.{expert}": name for expert in range(shape[0])}
+            names |= {f"{path}.{expert}": name for expert in range(shape[0])}
             continue
         for ending in _ENDINGS:
             if name.endswith(ending) and len(shape) > 1 and 0 not in shape:
-                found[name.removesuffix(ending)] = name
-    return MappingProxyType(found)
+                names[name.removesuffix(ending)] = name
+    return MappingProxyType(names)
 
 
 def expert_of(module: str, tensor: str) -> int | None:
@@ -93,11 +93,11 @@ def spell(module: str) -> list[str]:
     ['pooler.dense', 'bert.pooler.dense', 'base_model.bert.pooler.dense']
     """
     parts = _SINGLE_FILE.sub("", module).removesuffix(".base_layer").split(".")
-    found = [".".join(parts)]
+    spellings = [".".join(parts)]
     while len(parts) > 1 and parts[0] in WRAPPERS:
         del parts[0]
-        found.insert(0, ".".join(parts))
-    return list(dict.fromkeys([bare_name(found[-1]), *found]))
+        spellings.insert(0, ".".join(parts))
+    return list(dict.fromkeys([bare_name(spellings[-1]), *spellings]))
 
 
 def group_by_bare_name(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""How the amplification factor falls with the rank k, beside what chance gives at every k."""
+"""How the amplification factor falls with the rank k, beside the null at every k."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def curve_figure(
     fits = characters(width - 0.2, HEAD_SIZE)
     first = wrap(f"{TITLES[value]}; {_LEADING}", fits)
     note = "\n".join(
-        [*(said for name in names for said in _notes(have[name])), _WORDS[value], _ALONE]
+        [*(remark for name in names for remark in _notes(have[name])), _WORDS[value], _ALONE]
     )
     lines = sum(math.ceil(len(line) / characters(width - 0.3, 6.5)) for line in note.splitlines())
     figure = new_figure(width, down * (tall + 0.2) + 0.8 + 0.12 * lines)
@@ -140,12 +140,12 @@ def curve_figure(
             ax.tick_params(labelleft=False)
         if n + across < len(names):
             ax.set_xlabel("")
-    add_legend_below(figure, _handles(), note=note, columns=1 if width < NARROW else 4)
+    add_legend_below(figure, _make_handles(), note=note, columns=1 if width < NARROW else 4)
     return figure
 
 
 def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "factor") -> Axes:
-    """Draw factor(k) of one module over its ranks, what chance gives, and its central 95 %.
+    """Draw factor(k) of one module over its ranks, the null, and its central 95 %.
 
     With the update truncated to its leading k directions on both sides, factor(k) is
     |delta W_k|_F / |U_k^T W V_k|_F (Hu et al. 2021, arXiv:2106.09685, section 7.3, Table 7).
@@ -216,7 +216,7 @@ def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "fact
             **_marker(outside),
         )
     _scales(ax, have, value)
-    label = "factor (log scale)" if value == "factor" else "× chance (log scale)"
+    label = "factor (log scale)" if value == "factor" else "null ratio (log scale)"
     ax.set_xlabel("rank k", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     ax.set_ylabel(label, fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     style_axes(ax)
@@ -241,7 +241,7 @@ def _marker(outside: bool) -> dict[str, Any]:
     }
 
 
-def _handles() -> list[Artist]:
+def _make_handles() -> list[Artist]:
     return [
         Line2D([], [], label="update, outside the band", markersize=3.8, **_marker(True)),
         Line2D([], [], label="update, inside it", markersize=3.8, **_marker(False)),
@@ -260,11 +260,11 @@ def _notes(rows: Sequence[ModuleAmplification]) -> list[str]:
         return []  # the panel itself says why
     name = module_label(rows[0].module, 30)
     notes = dict.fromkeys(row.note for row in rows if row.note)
-    said = [f"{name}: {literal(note, 160)}" for note in notes]
+    lines = [f"{name}: {literal(note, 160)}" for note in notes]
     out = [str(row.rank) for row in rows if not _defined(row)]
     if out:
-        said.append(f"{name}: no factor at k = {', '.join(out)}, left out")
-    return said
+        lines.append(f"{name}: no factor at k = {', '.join(out)}, left out")
+    return lines
 
 
 def _scales(ax: Axes, rows: Sequence[ModuleAmplification], value: Value) -> None:

@@ -106,7 +106,7 @@ def map_figure(result: Amplification, *, value: Value = "null_ratio", width: flo
     )
     fits = characters(width - 0.2, HEAD_SIZE)
     first = wrap(f"{TITLES[value]}; {ranks_drawn(result)}", fits)
-    title, handles = f"{first}\n{describe_source(result, fits)}", _handles(grid, cell)
+    title, handles = f"{first}\n{describe_source(result, fits)}", _make_handles(grid, cell)
     lines = title.count("\n") + 4 + (len(handles) if width < NARROW else 1)
     heads = inches(grid.columns) if upright(grid.columns, cell[0]) else 0.1
     figure = new_figure(width, a_block * cell[1] + heads + 0.14 * lines + 0.4)
@@ -233,7 +233,7 @@ def _bar(image: AxesImage, ax: Axes, value: Value, wide: float) -> None:
     ax.set_title(more, loc="right", fontsize=TICK_SIZE, pad=2.5, usetex=False)
 
 
-def _handles(grid: NumberGrid, cell: tuple[float, float]) -> list[Artist]:
+def _make_handles(grid: NumberGrid, cell: tuple[float, float]) -> list[Artist]:
     handles: list[Artist] = []
     if grid.finding.any():
         mark = "outlined, bold" if grid.fitting(cell, written) else "outlined"

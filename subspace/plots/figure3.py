@@ -102,5 +102,5 @@ def heading(similarity: Similarity, title: str | None, width: float) -> str:
     if title is None and len(first) > fits:
         first = f"φ(i, j), with i of {a}\nand j of {b}"
     words = BASE_WORDS if similarity.of_base else SIDE_WORDS
-    held = words[similarity.side].replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
-    return f"{first}\nside {similarity.side}: {held}"
+    label = words[similarity.side].replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return f"{first}\nside {similarity.side}: {label}"

@@ -84,7 +84,7 @@ def gains_figure(
     have = rows_by_module(result)
     row = have[chosen(have, module, most=1)[0]][-1]
     count = min(most, len(row.directions))
-    note = "\n".join(filter(None, (_explained(row.directions[:count]), literal(row.note, 200))))
+    note = "\n".join(filter(None, (_explain(row.directions[:count]), literal(row.note, 200))))
     lines = wrap(note, characters(width - 0.3, TICK_SIZE)).count("\n") + 1
     figure = new_figure(width, 1.25 + 0.4 * max(2, count) + 0.12 * (lines + 3 * (width < NARROW)))
     ax = gains(row, ax=figure.add_subplot(), most=most)
@@ -182,7 +182,7 @@ def gains(row: ModuleAmplification, *, ax: Axes, most: int = 8) -> Axes:
     ax.set_yticks(range(1, count + 1))
     ax.set_ylabel("direction k of ΔW", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     scale = " (log scale)" if ax.get_xscale() == "log" else ""
-    ax.set_xlabel(f"size along u_k, v_k{scale}", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
+    ax.set_xlabel(f"projection on u_k, v_k{scale}", fontsize=LABEL_SIZE, labelpad=2, usetex=False)
     style_axes(ax)
     return ax
 
@@ -210,19 +210,19 @@ def _against(direction: DirectionGain) -> bool:
     return direction.w is not None and direction.w < 0
 
 
-def _explained(directions: Sequence[DirectionGain]) -> str:
+def _explain(directions: Sequence[DirectionGain]) -> str:
     """Say what the words beside the bars mean, as far as they occur."""
     factors = [direction.gain for direction in directions if direction.gain is not None]
-    said = ["Beside the bars: |w_k + σ_k| / |w_k|."] if factors else []
+    sentences = ["Beside the bars: |w_k + σ_k| / |w_k|."] if factors else []
     if any(gain < 0 for gain in factors):
-        said.append(
+        sentences.append(
             "Reversed: w_k and σ_k have opposite signs and σ_k is the larger; W + ΔW has ΔW's sign."
         )
     if any(0 <= gain < 1 for gain in factors):
-        said.append("Damped: opposite signs, and w_k is the larger.")
+        sentences.append("Damped: opposite signs, and w_k is the larger.")
     if any(abs(gain) < _CANCELLED for gain in factors):
-        said.append("Near 0×: W and ΔW cancel.")
-    return "\n".join(said)
+        sentences.append("Near 0×: W and ΔW cancel.")
+    return "\n".join(sentences)
 
 
 def _sizes(direction: DirectionGain) -> tuple[float, float, float]:

@@ -153,7 +153,7 @@ def _read(
         raise ShapeError(f"expected a grid (r_a, r_b) of phi, got shape {values.shape}")
     if above_chance:
         raise ArgumentError(
-            "above_chance needs what chance gives: pass the ModuleSimilarity, not its phi alone"
+            "above_chance needs the null mean: pass the ModuleSimilarity, not its phi alone"
         )
     return values, np.zeros(values.shape, dtype=bool), ~np.isfinite(values)
 

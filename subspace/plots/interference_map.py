@@ -100,7 +100,7 @@ def interference_figure(result: Interference, *, width: float = 7.0) -> Figure:
     pairs = pairs or [result.pairs[0].adapters]
     grids = [_grid(result, pair, width) for pair in pairs]
     norm = _norm(grids)
-    across = 1 if grids[0].layers == "x" else _across(grids, width)
+    across = 1 if grids[0].layers == "x" else _measure_width(grids, width)
     down = math.ceil(len(grids) / across)
     rows = max(len(grid.rows) for grid in grids)
     columns = max(len(grid.columns) for grid in grids)
@@ -110,7 +110,7 @@ def interference_figure(result: Interference, *, width: float = 7.0) -> Figure:
         min(_CELL[1], _TALLEST / rows / down),
     )
     heads = max(inches(g.columns) if upright(g.columns, cell[0]) else 0.1 for g in grids)
-    title, handles = _title(result, len(pairs), width), _handles(result, grids, cell)
+    title, handles = _write_title(result, len(pairs), width), _make_handles(result, grids, cell)
     end = norm.vmax or 1.0
     note = f"The colours end at ±{end:.2g}, not at ±1." if end < 0.995 else ""
     lines = title.count("\n") + 4 + (len(handles) if width < NARROW else 1) + bool(note)
@@ -196,7 +196,7 @@ def _draw(grid: NumberGrid, ax: Axes, norm: Normalize, cell: tuple[float, float]
     within = _within(grid)
     if digits := grid.fitting(cell, _widest):
         numbers = zip(grid.numbers, within[np.isfinite(grid.values)], strict=True)
-        number_cells(grid, image, [_written(x, digits, inside=bool(w)) for x, w in numbers])
+        number_cells(grid, image, [_format_value(x, digits, inside=bool(w)) for x, w in numbers])
     elif within.any():
         y, x = np.nonzero(within)
         ax.plot(x + 1, y + 1, ".", color=_DOT, markersize=min(4.0, 30 * min(cell)), linewidth=0)
@@ -208,10 +208,10 @@ def _within(grid: NumberGrid) -> NDArray[np.bool_]:
     return inside
 
 
-def _written(cosine: float, digits: int, *, inside: bool) -> str:
+def _format_value(cosine: float, digits: int, *, inside: bool) -> str:
     """Return a cosine for a cell, so many digits after the point less one.
 
-    >>> _written(-0.1234, 3, inside=False), _written(0.004, 3, inside=True)
+    >>> _format_value(-0.1234, 3, inside=False), _format_value(0.004, 3, inside=True)
     ('−0.12', '(0.00)')
     """
     word = f"{abs(cosine):.{digits - 1}f}"
@@ -220,16 +220,16 @@ def _written(cosine: float, digits: int, *, inside: bool) -> str:
 
 
 def _widest(cosine: float, digits: int) -> str:
-    return _written(-abs(cosine), digits, inside=True)
+    return _format_value(-abs(cosine), digits, inside=True)
 
 
-def _across(grids: Sequence[NumberGrid], width: float) -> int:
+def _measure_width(grids: Sequence[NumberGrid], width: float) -> int:
     """Return how many maps whose layers run downwards fit side by side."""
     wide = max(inches(grid.rows) + 0.35 + 0.3 * len(grid.columns) for grid in grids)
     return max(1, min(len(grids), int((width - 0.1) / wide)))
 
 
-def _title(result: Interference, drawn: int, width: float) -> str:
+def _write_title(result: Interference, drawn: int, width: float) -> str:
     fits = characters(width - 0.2, HEAD_SIZE)
     names = [literal(name, max(8, fits // 3)) for name in result.adapters]
     if drawn < len(result.pairs):
@@ -267,7 +267,7 @@ def _bar(image: AxesImage, ax: Axes, wide: float) -> None:
     ax.set_title("the same way", loc="right", fontsize=TICK_SIZE, pad=2.5, usetex=False)
 
 
-def _handles(
+def _make_handles(
     result: Interference, grids: Sequence[NumberGrid], cell: tuple[float, float]
 ) -> list[Artist]:
     level = f"(level {result.level:g}, Benjamini-Hochberg)"

@@ -114,9 +114,9 @@ def matrix_figure(
     names = _names(result, characters(room, TICK_SIZE), clustered=clustered)
     heads = inches(names) if upright(names, cell) else 0.1
     used = min(width, max(3.0, n * cell + around))
-    title = wrap(_title(result), characters(width - 0.2, HEAD_SIZE))
+    title = wrap(_write_title(result), characters(width - 0.2, HEAD_SIZE))
     fits = characters(width - 0.5, TICK_SIZE)
-    handles = _handles(result, cell, fits)
+    handles = _make_handles(result, cell, fits)
     labels = [str(handle.get_label()) for handle in handles]
     across = 2 if sum(map(len, labels)) + 12 < fits else 1
     below = sum(label.count("\n") + 1 for label in labels) if across == 1 else 1
@@ -185,8 +185,8 @@ def matrix_map(
     image = paint(grid, ax, cmap=f"{PHI_MAP}{reverse}", norm=_norm(result), cell=(cell, cell))
     ax.set_xlabel("")
     within = np.isfinite(grid.values) & ~grid.finding
-    if digits := _digits(result, cell):
-        number_cells(grid, image, _words(result, grid, digits))
+    if digits := _count_digits(result, cell):
+        number_cells(grid, image, _list_findings(result, grid, digits))
     elif within.any():
         y, x = np.nonzero(within)
         ax.plot(x + 1, y + 1, markersize=min(2.5, 20 * cell), **_DOT)
@@ -227,21 +227,21 @@ def _norm(result: SimilarityMatrix) -> Normalize:
     return Normalize(0, 1 if result.by == "distance" else max(1.0, largest))
 
 
-def _digits(result: SimilarityMatrix, cell: float) -> int:
+def _count_digits(result: SimilarityMatrix, cell: float) -> int:
     """Return how many digits, 3 or 2, of every number fit; 0: none."""
     grid = _grid(result, clustered=True)
-    fits = (n for n in (3, 2) if inches(_words(result, grid, n)) <= 0.95 * cell)
+    fits = (n for n in (3, 2) if inches(_list_findings(result, grid, n)) <= 0.95 * cell)
     return next(fits, 0) if cell >= NUMBER[1] else 0
 
 
-def _words(result: SimilarityMatrix, grid: NumberGrid, digits: int) -> list[str]:
+def _list_findings(result: SimilarityMatrix, grid: NumberGrid, digits: int) -> list[str]:
     """Return the numbers row by row.
 
     Two digits leave the nought before the point out: .12; 1.0 is as long.
     """
-    found = grid.finding[np.isfinite(grid.values)]
+    findings = grid.finding[np.isfinite(grid.values)]
     words = []
-    for value, beyond in zip(grid.numbers, found, strict=True):
+    for value, beyond in zip(grid.numbers, findings, strict=True):
         word = f"{value:g}" if result.by == "agreeing" else f"{value:.2f}"
         if digits == 2 and result.by != "agreeing":
             word = word[1:] if word.startswith("0") else word[:3]
@@ -249,7 +249,7 @@ def _words(result: SimilarityMatrix, grid: NumberGrid, digits: int) -> list[str]
     return words
 
 
-def _title(result: SimilarityMatrix) -> str:
+def _write_title(result: SimilarityMatrix) -> str:
     what = {
         "phi": f"φ({result.k}, {result.k})",
         "distance": f"projection distance of the leading {result.k} directions",
@@ -281,19 +281,19 @@ def _bar(result: SimilarityMatrix, image: AxesImage, ax: Axes) -> None:
     bar.set_label(words.get(result.by, "agreeing directions"), fontsize=LABEL_SIZE, usetex=False)
 
 
-def _handles(result: SimilarityMatrix, cell: float, fits: int) -> list[Artist]:
+def _make_handles(result: SimilarityMatrix, cell: float, fits: int) -> list[Artist]:
     level = f"(level {result.level:g}, Benjamini-Hochberg)"
-    numbers, style = bool(_digits(result, cell)), dict[str, Any](linewidth=0)
+    numbers, style = bool(_count_digits(result, cell)), dict[str, Any](linewidth=0)
     handles: list[Artist] = []
-    known = [pair for pair in result.pairs if pair.finding is not None]
-    if known:
-        within = any(not pair.finding for pair in known)
+    pairs = [pair for pair in result.pairs if pair.finding is not None]
+    if pairs:
+        within = any(not pair.finding for pair in pairs)
         label = f"every pair is significant in some module {level}"
         if within:
             label = f"{'in brackets: ' * numbers}no module significant {level}"
             style = style if numbers else _DOT | {"markersize": 2.5}
         handles.append(Line2D([], [], label=wrap(label, fits), **style))
-    if len(known) < len(result.pairs):
+    if len(pairs) < len(result.pairs):
         handles.append(
             Patch(
                 facecolor=UNDEFINED,

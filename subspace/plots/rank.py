@@ -114,9 +114,9 @@ def rank_figure(
     down = math.ceil(len(panels) / across)
     across = math.ceil(len(panels) / down)
     row = min(_ROW, _TALLEST / down / len(rows))
-    title = _title(result, width)
+    title = _write_title(result, width)
     notes = wrap(_NOTE, characters(width - 0.3, TICK_SIZE))
-    handles = _handles(result, [m for _, held in panels for m in held.values()])
+    handles = _make_handles(result, [m for _, panel_rows in panels for m in panel_rows.values()])
     columns = 1 if width < NARROW else 2
     lines = title.count("\n") + notes.count("\n") + math.ceil(len(handles) / columns)
     tall = max(0.5, row * len(rows))
@@ -124,15 +124,15 @@ def rank_figure(
     figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
     axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
     fits = characters((width - margin) / across - 0.1, TITLE_SIZE)
-    most = max(_most(m) for _, held in panels for m in held.values())
+    most = max(_most(m) for _, panel_rows in panels for m in panel_rows.values())
     most_ticks = max(3, int((width - margin) / across / 0.26))
     for n, ax in enumerate(axes):
         if n >= len(panels):
             ax.set_axis_off()
             continue
-        head, held = panels[n]
+        head, panel_rows = panels[n]
         rank_rows(
-            held,
+            panel_rows,
             ax=ax,
             rows=rows,
             most=most,
@@ -219,7 +219,7 @@ def rank_rows(
         points = [
             (value, ys[at] + _SHIFTS.get(name, 0.0))
             for at, m in modules.items()
-            if (value := _value(m, name)) is not None
+            if (value := _format_value(m, name)) is not None
         ]
         if points:  # an empty line would upset the layout
             size = style["markersize"] * shrink
@@ -242,7 +242,7 @@ def rank_rows(
     return ax
 
 
-def _value(m: ModuleRank, name: str) -> float | None:
+def _format_value(m: ModuleRank, name: str) -> float | None:
     """Return what is drawn of a module, None where it is undefined."""
     value = getattr(m, name)
     value = getattr(value, "median", value)
@@ -251,7 +251,7 @@ def _value(m: ModuleRank, name: str) -> float | None:
 
 def _most(m: ModuleRank) -> int:
     """Return the largest number that is drawn of a module."""
-    values = (m.replicable_high, _value(m, "energy90"), _value(m, "stable"))
+    values = (m.replicable_high, _format_value(m, "energy90"), _format_value(m, "stable"))
     return max(m.nominal, *(math.ceil(value) for value in values if value is not None), 1)
 
 
@@ -276,26 +276,26 @@ def _panels(modules: Mapping[str, ModuleRank], width: float) -> tuple[list[Title
         return [("", dict(enumerate(modules.values())))], rows
     kinds = list(dict.fromkeys(s.kind for s in spots.values()))
     heads, words = kind_labels(kinds), layer_words(layers)
-    held: dict[str, dict[int, ModuleRank]] = {kind: {} for kind in kinds}
+    by_kind: dict[str, dict[int, ModuleRank]] = {kind: {} for kind in kinds}
     for name, m in modules.items():
-        held[spots[name].kind][layers.index((spots[name].prefix, spots[name].layer))] = m
-    return [(heads[kind], held[kind]) for kind in kinds], list(words.values())
+        by_kind[spots[name].kind][layers.index((spots[name].prefix, spots[name].layer))] = m
+    return [(heads[kind], by_kind[kind]) for kind in kinds], list(words.values())
 
 
-def _title(result: Rank, width: float) -> str:
+def _write_title(result: Rank, width: float) -> str:
     fits = characters(width - 0.2, HEAD_SIZE)
     names = ", ".join(distinct(result.adapters[:3], max(8, fits // 3)))
     more = len(result.adapters) - 3
     names += f" and {more} more" if more > 0 else ""
     if result.pairs:
-        said = f"How many directions are real? Side_{result.side}, level_{result.level:g}"
-        said = said.replace("_", "\N{NO-BREAK SPACE}")
+        title = f"How many directions are real? Side_{result.side}, level_{result.level:g}"
+        title = title.replace("_", "\N{NO-BREAK SPACE}")
     else:
-        said = "Ranks of one run's spectrum; a second seed would say which directions are real"
-    return f"{wrap(said, fits)}\n{wrap(names, fits)}"
+        title = "Ranks of one run's spectrum; a second seed would say which directions are real"
+    return f"{wrap(title, fits)}\n{wrap(names, fits)}"
 
 
-def _handles(result: Rank, modules: Sequence[ModuleRank]) -> list[Artist]:
+def _make_handles(result: Rank, modules: Sequence[ModuleRank]) -> list[Artist]:
     names = [name for name in reversed(_MARKS) if name != "replicable" or result.pairs]
     handles: list[Artist] = []
     for name in names:

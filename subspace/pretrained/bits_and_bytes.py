@@ -67,9 +67,9 @@ def four_bit(
         wanted |= {"nested_absmax": ("float32", outer), "nested_quant_map": ("float32", 256)}
     for name, (dtype, length) in wanted.items():
         header = tensors.headers.get(f"{tensor}.{name}")
-        found = None if header is None else (header.dtype, math.prod(header.shape))
-        if found != (dtype, length):
-            has = f"{found[1]} of {found[0]}" if found else "none"
+        layout = None if header is None else (header.dtype, math.prod(header.shape))
+        if layout != (dtype, length):
+            has = f"{layout[1]} of {layout[0]}" if layout else "none"
             raise FormatError(
                 f"{bad}, which takes {length} {name} of {dtype}, and has {has}; {WAY_OUT}"
             )

@@ -110,14 +110,14 @@ class Pretrained:
         if own != module:
             return replace(self.get(own, shape), name=module)
         wanted = None if shape is None else (int(shape[0]), int(shape[1]))
-        found = self._candidates(module)
-        if not found:
+        candidates = self._candidates(module)
+        if not candidates:
             weight = self._block(module) or self._joined(module)
             if weight is not None:
                 if wanted not in (None, weight.shape):
                     raise misfit(module, wanted, weight.shape, weight.source)
                 return weight
-        key = take_only(module, found, self._modules, self.name)
+        key = take_only(module, candidates, self._modules, self.name)
         return self._whole(module, key, wanted)
 
     def with_aliases(self, aliases: Mapping[str, str]) -> Pretrained:
@@ -134,8 +134,8 @@ class Pretrained:
         UnknownModuleError
             The base has no such module, with the nearest names, or several that it could be.
         """
-        found = None if module in self._modules else list_dotted(module, self._flat)
-        return module if found is None else take_only(module, found, self._modules, self.name)
+        dotted = None if module in self._modules else list_dotted(module, self._flat)
+        return module if dotted is None else take_only(module, dotted, self._modules, self.name)
 
     @cached_property
     def _flat(self) -> Mapping[str, tuple[str, ...]]:
@@ -149,14 +149,14 @@ class Pretrained:
         header = self.tensors.headers[tensor]
         source = f"{self._file(tensor)}: {short(tensor)}"
         packed = quantised(tensor, self.tensors, self.config, source)
-        held, stored = packed or (header.shape, self._numbers(tensor, source))
+        full_shape, stored = packed or (header.shape, self._numbers(tensor, source))
         expert = expert_of(key, tensor)
         if expert is not None:
             return self._expert(module, (tensor, expert), stored, wanted)
         # The name that was asked for: a tied head is stored as an embedding and is none. Quantisers
         # turn a Conv1D to a Linear before they pack it.
         conv1d = self._conv1d and packed is None
-        shape, turned = orientation(module, held, conv1d=conv1d, wanted=wanted, where=source)
+        shape, turned = orientation(module, full_shape, conv1d=conv1d, wanted=wanted, where=source)
 
         def read() -> torch.Tensor:
             return as_map(stored(), transposed=turned)
@@ -168,7 +168,7 @@ class Pretrained:
             stored_transposed=turned,
             dtype=header.dtype,
             _read=read,
-            kernel=tuple(held[2:]),
+            kernel=tuple(full_shape[2:]),
             tensors=(tensor,),
         )
 
@@ -219,11 +219,11 @@ class Pretrained:
     def _block(self, module: str) -> Weight | None:
         """Find the fused weight that holds a module as some of its rows."""
         for host, part in list_hosts(bare_name(module)):
-            found = self._candidates(host)
-            if len(found) == 1 and is_host(self._modules[found[0]]):
-                whole = self._whole(found[0], found[0], None)
+            candidates = self._candidates(host)
+            if len(candidates) == 1 and is_host(self._modules[candidates[0]]):
+                whole = self._whole(candidates[0], candidates[0], None)
                 config = text_config(self.config)
-                rows = block(self._modules[found[0]], whole.shape, part, config, whole.source)
+                rows = block(self._modules[candidates[0]], whole.shape, part, config, whole.source)
                 return replace(
                     whole,
                     name=module,
@@ -317,13 +317,13 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     beside = weights.parent / "config.json"
     config = read_json(beside) if beside.exists() else {}
     need_library(tensors, config)
-    found = modules((name, header.shape) for name, header in tensors.headers.items())
+    names = modules((name, header.shape) for name, header in tensors.headers.items())
     adapted = {name.split(".lora_A.")[0] for name in tensors if ".lora_A" in name}
     adapted |= {name.split(".lora_B.")[0] for name in tensors if ".lora_B" in name}
     # A model may ship adapters inside (Phi-4-multimodal): it has what they were made on, too.
-    if any(f"{m}.base_layer" not in found and m not in found for m in adapted):
+    if any(f"{m}.base_layer" not in names and m not in names for m in adapted):
         raise FormatError(f"{weights}: an adapter, not a base model; give the model it was made on")
-    if not found:
+    if not names:
         raise FormatError(f"{weights}: holds no weight matrix (a tensor named ….weight)")
     named = path if path.is_dir() or weights.name not in _WEIGHTS else path.parent
     return Pretrained(
@@ -331,8 +331,8 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
         path=path,
         config=config,
         tensors=tensors,
-        _modules=found,
-        _groups=group_by_bare_name(found),
+        _modules=names,
+        _groups=group_by_bare_name(names),
         _conv1d=stores_conv1d(tensors, config),
     )
 
@@ -342,18 +342,18 @@ def _weights_of(folder: Path) -> Path:
         for name in _WEIGHTS:
             if (place / name).is_file():
                 return place / name
-        found = sorted(
+        files = sorted(
             p
             for s in (*SUFFIXES, *INDEX_SUFFIXES)
             for p in place.glob(f"*{s}")
             if p.is_file() and s != ".gguf"
         )
-        indices = [p for p in found if p.name.endswith(INDEX_SUFFIXES)]
-        if len(indices) == 1 or len(found) == 1:
-            return (indices or found)[0]
-        if found:
+        indices = [p for p in files if p.name.endswith(INDEX_SUFFIXES)]
+        if len(indices) == 1 or len(files) == 1:
+            return (indices or files)[0]
+        if files:
             raise FormatError(
-                f"{place}: holds {', '.join(p.name for p in found[:4])}"
-                f"{' …' if len(found) > 4 else ''}; give the file (or the index) that is meant"
+                f"{place}: holds {', '.join(p.name for p in files[:4])}"
+                f"{' …' if len(files) > 4 else ''}; give the file (or the index) that is meant"
             )
     raise MissingFileError(f"{folder}: holds no {_WEIGHTS[0]} or {_WEIGHTS[2]}, nor their index")

@@ -32,8 +32,8 @@ class Fingerprints:
     def __init__(self, tensors: TensorFile) -> None:
         self._paths = files_of(tensors)
         stats = [(path.name, path.stat()) for path in self._paths]
-        said = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-        self._files = headers_digest(tensors, said)
+        identities = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        self._files = headers_digest(tensors, identities)
 
     def key(self, weight: Weight, W: torch.Tensor) -> str:
         """Identify one module's W, whose tensor is given."""
@@ -53,10 +53,10 @@ def files_of(tensors: TensorFile) -> list[Path]:
     return sorted(set(files))
 
 
-def headers_digest(tensors: TensorFile, said: Sequence[tuple[object, ...]]) -> str:
+def headers_digest(tensors: TensorFile, identities: Sequence[tuple[object, ...]]) -> str:
     """Hash what a checkpoint says of its tensors, and what is `said` of its files."""
     headers = sorted((name, h.dtype, h.shape) for name, h in tensors.headers.items())
-    return sha256(repr((said, headers)).encode()).hexdigest()
+    return sha256(repr((identities, headers)).encode()).hexdigest()
 
 
 def digest(W: torch.Tensor) -> str:

@@ -25,11 +25,11 @@ def is_scaled(tensor: str, headers: Mapping[str, TensorHeader], config: Mapping[
     """Say whether a weight is float8, or int8 that only has to be multiplied by its scale."""
     if headers[tensor].dtype != "int8":
         return headers[tensor].dtype in _FLOAT8
-    said = config.get("quantization_config")
+    quantization = config.get("quantization_config")
     # int-quantized of compressed-tensors; what others mean by the same names is not known.
     return (
-        isinstance(said, dict)
-        and said.get("quant_method") == "compressed-tensors"
+        isinstance(quantization, dict)
+        and quantization.get("quant_method") == "compressed-tensors"
         and f"{tensor}_scale" in headers
         and f"{tensor}_zero_point" not in headers
     )
@@ -87,8 +87,8 @@ def block_size(
         return rows, columns
     if len(shape) == 2 and grid in {(rows,), (rows, 1)}:
         return 1, columns
-    said = config.get("quantization_config")
-    block = said.get("weight_block_size") if isinstance(said, dict) else None
+    quantization = config.get("quantization_config")
+    block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
     if len(shape) == len(grid) == 2:
         if (
             isinstance(block, list)

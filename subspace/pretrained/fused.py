@@ -48,7 +48,7 @@ class Block:
 
 def is_host(tensor: str) -> bool:
     """Say whether a stored tensor's name is that of a fused projection."""
-    return is_fused(_last(tensor))
+    return is_fused(_last_part(tensor))
 
 
 def block(
@@ -75,9 +75,9 @@ def block(
         The layout is not known, or does not add up to the rows that are there.
     """
     rows, columns = shape
-    last, family = _last(tensor), str(config.get("model_type"))
+    last, family = _last_part(tensor), str(config.get("model_type"))
     groups, sizes = 1, [0]
-    heads, kv, size = _heads(config)
+    heads, kv, size = _read_heads(config)
     if last == "gate_up_proj":
         sizes = [rows // 2] * 2
     elif last in _THIRDS or (last == "c_attn" and family in _C_ATTN_THIRDS):
@@ -107,21 +107,21 @@ def _falcon(config: Mapping[str, Any], heads: int, kv: int, size: int) -> tuple[
     return heads, [size] * 3
 
 
-def _heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
+def _read_heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """Return heads, key-value heads and head size; zeros where the config does not say."""
-    heads = _whole(config, "num_attention_heads", "n_head")
-    kv = _whole(config, "num_key_value_heads", "num_kv_heads") or heads
-    width = _whole(config, "hidden_size", "n_embd")
-    size = _whole(config, "head_dim") or (width // heads if heads else 0)
+    heads = _read_whole(config, "num_attention_heads", "n_head")
+    kv = _read_whole(config, "num_key_value_heads", "num_kv_heads") or heads
+    width = _read_whole(config, "hidden_size", "n_embd")
+    size = _read_whole(config, "head_dim") or (width // heads if heads else 0)
     return heads, kv, size
 
 
-def _whole(config: Mapping[str, Any], *names: str) -> int:
-    found = (config.get(name) for name in names)
-    return next((n for n in found if type(n) is int and n > 0), 0)
+def _read_whole(config: Mapping[str, Any], *names: str) -> int:
+    values = (config.get(name) for name in names)
+    return next((n for n in values if type(n) is int and n > 0), 0)
 
 
-def _last(tensor: str) -> str:
+def _last_part(tensor: str) -> str:
     module = next(
         (tensor.removesuffix(e) for e in (".weight", *PACKED) if tensor.endswith(e)), tensor
     )

@@ -37,8 +37,8 @@ def gptq(
     FormatError
         config.json names no known layout, or the tensors do not fit one another.
     """
-    said = _said(config, "gptq", where)
-    layout = said.get("checkpoint_format") or said.get("format") or "gptq"
+    quantization = _read_quantization(config, "gptq", where)
+    layout = quantization.get("checkpoint_format") or quantization.get("format") or "gptq"
     if layout not in ("gptq", "gptq_v2"):
         raise FormatError(f"{where}: GPTQ in the layout {short(layout)} is not read; {WAY_OUT}")
     words, out = _matrix(f"{module}qweight", tensors, where)
@@ -85,11 +85,12 @@ def awq(
     FormatError
         config.json names another layout or width, or the tensors do not fit one another.
     """
-    said = _said(config, "awq", where)
-    layout = said.get("version") or said.get("format") or "gemm"
-    if str(layout).lower() != "gemm" or said.get("bits", said.get("w_bit", 4)) != 4:
+    quantization = _read_quantization(config, "awq", where)
+    layout = quantization.get("version") or quantization.get("format") or "gemm"
+    if str(layout).lower() != "gemm" or quantization.get("bits", quantization.get("w_bit", 4)) != 4:
         raise FormatError(
-            f"{where}: AWQ of {short(said.get('bits', 4))} bits in the layout {short(layout)} is "
+            f"{where}: AWQ of {short(quantization.get('bits', 4))} bits in the layout "
+            f"{short(layout)} is "
             f"not read, 4 bits in the layout gemm are; {WAY_OUT}"
         )
     d_in, words = _matrix(f"{module}qweight", tensors, where)
@@ -140,7 +141,7 @@ def pack_quantized(
     module = tensor.removesuffix("weight_packed")
     out, words = _matrix(tensor, tensors, where)
     _, groups = _matrix(f"{module}weight_scale", tensors, where, scales=True)
-    shape = _stored_shape(f"{module}weight_shape", tensors, where)
+    shape = _read_stored_shape(f"{module}weight_shape", tensors, where)
     d_in = shape[1]
     widths = [b for b in _BITS if math.ceil(d_in * b / _WORD) == words]
     bits = widths[0] if len(widths) == 1 else 0
@@ -207,16 +208,16 @@ def _in_groups(
     return numbers.mul_(scale[:, columns])
 
 
-def _said(config: Mapping[str, Any], method: str, where: str) -> Mapping[str, Any]:
+def _read_quantization(config: Mapping[str, Any], method: str, where: str) -> Mapping[str, Any]:
     """Return config.json's quantization_config: without it the layout would be a guess."""
-    said = config.get("quantization_config")
-    if not isinstance(said, dict) or said.get("quant_method") != method:
-        found = said.get("quant_method") if isinstance(said, dict) else None
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != method:
+        stored_method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise FormatError(
             f"{where}: looks like {method.upper()}, of which config.json beside it says "
-            f"quant_method {short(found)}; give the whole model folder, or {WAY_OUT}"
+            f"quant_method {short(stored_method)}; give the whole model folder, or {WAY_OUT}"
         )
-    return said
+    return quantization
 
 
 def _matrix(name: str, tensors: TensorFile, where: str, *, scales: bool = False) -> tuple[int, int]:
@@ -224,15 +225,15 @@ def _matrix(name: str, tensors: TensorFile, where: str, *, scales: bool = False)
     header = tensors.headers.get(name)
     dtypes = _SCALES if scales else {"int32"}
     if header is None or header.dtype not in dtypes or len(header.shape) != 2 or 0 in header.shape:
-        found = "missing" if header is None else f"{header.dtype} of shape {header.shape}"
+        layout = "missing" if header is None else f"{header.dtype} of shape {header.shape}"
         raise FormatError(
-            f"{where}: {short(name)} is {found}; a matrix of {' or '.join(sorted(dtypes))} is "
+            f"{where}: {short(name)} is {layout}; a matrix of {' or '.join(sorted(dtypes))} is "
             f"wanted; {WAY_OUT}"
         )
     return header.shape[0], header.shape[1]
 
 
-def _stored_shape(name: str, tensors: TensorFile, where: str) -> tuple[int, int]:
+def _read_stored_shape(name: str, tensors: TensorFile, where: str) -> tuple[int, int]:
     header = tensors.headers.get(name)
     if header is None or header.dtype not in {"int32", "int64"} or math.prod(header.shape) != 2:
         raise FormatError(f"{where}: {short(name)} does not hold two sizes; {WAY_OUT}")
@@ -244,10 +245,10 @@ def _stored_shape(name: str, tensors: TensorFile, where: str) -> tuple[int, int]
 
 def _fit(sound: object, module: str, tensors: TensorFile, where: str, names: str) -> None:
     if not sound:
-        found = {
+        shapes = {
             n: tensors.headers[module + n].shape for n in names.split() if module + n in tensors
         }
         raise FormatError(
             f"{where}: its tensors do not fit one another as 2, 4 or 8-bit groups: "
-            f"{', '.join(f'{n} {s}' for n, s in found.items())}; {WAY_OUT}"
+            f"{', '.join(f'{n} {s}' for n, s in shapes.items())}; {WAY_OUT}"
         )

@@ -44,8 +44,8 @@ def need_library(tensors: TensorFile, config: Mapping[str, Any]) -> None:
     MissingExtraError
         With the scheme, the package and the way out.
     """
-    said = config.get("quantization_config")
-    method = said.get("quant_method") if isinstance(said, dict) else None
+    quantization = config.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     for ending, (scheme, package) in _SCHEMES.items():
         name = next((n for n in tensors if n.endswith(ending)), None)
         if name is not None and find_spec(package.replace("-", "_")) is None:

@@ -105,9 +105,14 @@ def place_panels(table: Table6) -> tuple[ChartPanel, ...]:
         rows.setdefault(row.data, []).append((n, row))
     sets = tuple(target_curves(table.rows))
     return tuple(
-        _panel(data, held, sets, {f.targets: f.rank for f in table.nearly_enough if f.data == data})
-        for data, held in rows.items()
-        if math.isfinite(scale_limits([row for _, row in held])[0])
+        _make_panel(
+            data,
+            by_kind_of_panel,
+            sets,
+            {f.targets: f.rank for f in table.nearly_enough if f.data == data},
+        )
+        for data, by_kind_of_panel in rows.items()
+        if math.isfinite(scale_limits([row for _, row in by_kind_of_panel])[0])
     )
 
 
@@ -119,14 +124,14 @@ def try_panels(table: Table6) -> tuple[tuple[ChartPanel, ...], str]:
         return (), str(error)
 
 
-def _panel(
+def _make_panel(
     data: str,
-    held: Sequence[tuple[int, SweepRow]],
+    panel_rows: Sequence[tuple[int, SweepRow]],
     sets: Sequence[str],
     enough: Mapping[str, int | None],
 ) -> ChartPanel:
-    rows = [row for _, row in held]
-    places = {id(row): n for n, row in held}
+    rows = [row for _, row in panel_rows]
+    places = {id(row): n for n, row in panel_rows}
     curves = target_curves(rows)
     ranks = sorted({rank for curve in curves.values() for rank in curve})
     low, high = scale_limits(rows)
@@ -139,12 +144,12 @@ def _panel(
     at = [LEFT + octave * (math.log2(rank) - first + _EDGE) for rank in ranks]
     nearest = min((b - a for a, b in pairwise(at)), default=octave)
     step = min(_ASIDE, 0.6 * nearest / len(sets)) if sets else 0.0
-    found = []
+    points = []
     for targets, curve in curves.items():
         k = sets.index(targets)
         aside = [x + step * (k - (len(sets) - 1) / 2) for x in at]
-        found.append(
-            _curve(
+        points.append(
+            _make_curve(
                 [curve.get(rank) for rank in ranks], aside, k, y, places,
                 enough.get(targets), dots=step / 2 if len(sets) <= CROWD else 0.0,
             )
@@ -153,8 +158,8 @@ def _panel(
     return ChartPanel(
         data=data,
         ranks=tuple((round(x, 1), rank) for x, rank in zip(at, ranks, strict=True)),
-        percents=_ticks(low, high, y),
-        curves=tuple(found),
+        percents=_choose_ticks(low, high, y),
+        curves=tuple(points),
         levels=_levels(inside, rows, y, places, len(ranks)),
         alone=tuple(
             f"{_named(name)} ({level:.1f} %) is beyond the scale"
@@ -164,7 +169,7 @@ def _panel(
     )
 
 
-def _curve(
+def _make_curve(
     curve: Sequence[SweepRow | None],
     at: Sequence[float],
     style: int,
@@ -175,7 +180,7 @@ def _curve(
     dots: float,
 ) -> ChartCurve:
     name = next(row.targets for row in curve if row is not None)
-    means, trains = ([_percent(row, what) for row in curve] for what in ("test", "train"))
+    means, trains = ([_format_percent(row, what) for row in curve] for what in ("test", "train"))
     marks = []
     for column, (x, row) in enumerate(zip(at, curve, strict=True)):
         mean = means[column]
@@ -184,7 +189,7 @@ def _curve(
         spread = in_percent(row.test)[1]
         ends = (y(mean + spread), y(mean - spread)) if math.isfinite(spread) else None
         ring = row.rank is not None and row.rank == enough
-        words = _words(row) + ("; the smallest rank that is nearly enough" if ring else "")
+        words = _describe_point(row) + ("; the smallest rank that is nearly enough" if ring else "")
         marks.append(
             ChartMark(
                 x=round(x, 1), y=y(mean), ends=ends, words=words, row=places[id(row)],
@@ -192,10 +197,10 @@ def _curve(
             )
         )  # fmt: skip
     return ChartCurve(
-        name=_targets(name),
+        name=_spell_targets(name),
         style=style,
-        line=_path(zip(at, means, strict=True), y),
-        train=_path(zip(at, trains, strict=True), y),
+        line=_draw_path(zip(at, means, strict=True), y),
+        train=_draw_path(zip(at, trains, strict=True), y),
         trained=tuple(
             (round(x, 1), y(v)) for x, v in zip(at, trains, strict=True) if v is not None
         ),
@@ -230,7 +235,7 @@ def _levels(
                 x=RIGHT,
                 y=y(level),
                 ends=band,
-                words=_words(row),
+                words=_describe_point(row),
                 row=places[id(row)],
                 column=column,
             )
@@ -240,20 +245,24 @@ def _levels(
     return tuple(out)
 
 
-def _words(row: SweepRow) -> str:
+def _describe_point(row: SweepRow) -> str:
     """Say all that the table says of a configuration, and its seeds one by one."""
     mean, spread = in_percent(row.test)
-    what = _named(row.method) if row.rank is None else f"{_targets(row.targets)}, rank {row.rank}"
+    what = (
+        _named(row.method)
+        if row.rank is None
+        else f"{_spell_targets(row.targets)}, rank {row.rank}"
+    )
     if len(row.test) > 1:
         few = len(row.test) <= _LISTED
         each = f": {', '.join(f'{100 * v:.1f}' for v in row.test)}" if few else ""
-        said = f"{mean:.1f} ± {spread:.1f} % of the test texts ({len(row.test)} seeds{each})"
+        sentence = f"{mean:.1f} ± {spread:.1f} % of the test texts ({len(row.test)} seeds{each})"
     else:
-        said = f"{mean:.1f} % of the test texts (one seed)"
+        sentence = f"{mean:.1f} % of the test texts (one seed)"
     train, _ = in_percent(row.train)
-    said += f", {train:.1f} % of the training texts" if math.isfinite(train) else ""
+    sentence += f", {train:.1f} % of the training texts" if math.isfinite(train) else ""
     alpha = "" if row.alpha is None else f", alpha {row.alpha:g}"
-    return f"{what}: {said}; learning rate {row.learning_rate:g}{alpha}"
+    return f"{what}: {sentence}; learning rate {row.learning_rate:g}{alpha}"
 
 
 def _named(method: str) -> str:
@@ -265,16 +274,16 @@ def _named(method: str) -> str:
     return words.get(method, method)
 
 
-def _targets(targets: str) -> str:
+def _spell_targets(targets: str) -> str:
     return ", ".join(targets.split("+"))
 
 
-def _percent(row: SweepRow | None, what: str) -> float | None:
+def _format_percent(row: SweepRow | None, what: str) -> float | None:
     value = in_percent(() if row is None else getattr(row, what))[0]
     return value if math.isfinite(value) else None
 
 
-def _path(points: Iterable[tuple[float, float | None]], y: Callable[[float], float]) -> str:
+def _draw_path(points: Iterable[tuple[float, float | None]], y: Callable[[float], float]) -> str:
     words, after = [], False
     for x, value in points:
         if value is not None:
@@ -283,7 +292,9 @@ def _path(points: Iterable[tuple[float, float | None]], y: Callable[[float], flo
     return "".join(words)
 
 
-def _ticks(low: float, high: float, y: Callable[[float], float]) -> tuple[tuple[float, str], ...]:
+def _choose_ticks(
+    low: float, high: float, y: Callable[[float], float]
+) -> tuple[tuple[float, str], ...]:
     from matplotlib.ticker import MaxNLocator
 
     values = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)

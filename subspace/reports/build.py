@@ -110,7 +110,7 @@ def report(
             ],
             spectra=chosen,
             amplified=[] if base is None else chosen,
-            cuts=_cuts(chosen),
+            cuts=_list_cuts(chosen),
         ),
         base,
         level=level,
@@ -124,7 +124,7 @@ def report(
     together = tuple(rank for (names, _), rank in measured.ranks.items() if len(names) > 1)
     table7 = tuple(measured.amplifications.values())
     return Report(
-        sources=tuple(_source(adapter) for adapter in chosen),
+        sources=tuple(_read_source(adapter) for adapter in chosen),
         side=side,
         level=level,
         pairs=compared,
@@ -137,7 +137,7 @@ def report(
         curves=tuple(measured.curves.values()),
         sweep=sweep,
         command=command,
-        versions=_versions(),
+        versions=_list_versions(),
         base_files=() if base is None else base_files(base),
         trained=trained_from(chosen),
     )
@@ -160,15 +160,15 @@ def _pairs(adapters: Sequence[Adapter]) -> list[tuple[Adapter, Adapter]]:
     return pairs if len(pairs) <= MOST_PAIRS else [(adapters[0], other) for other in adapters[1:]]
 
 
-def _cuts(adapters: Sequence[Adapter]) -> list[int]:
+def _list_cuts(adapters: Sequence[Adapter]) -> list[int]:
     """Powers of two, and every module's own rank."""
     own = {info.rank for adapter in adapters for info in adapter.updates.values()}
     return sorted(own | {2**k for k in range(max(own).bit_length())})
 
 
-def _source(adapter: Adapter) -> Source:
+def _read_source(adapter: Adapter) -> Source:
     ranks = [info.rank for info in adapter.updates.values()]
-    base = adapter.metadata.get("base_model") or None
+    base = adapter.base_model or None
     return Source(
         name=adapter.name,
         format=adapter.format,
@@ -182,11 +182,11 @@ def _source(adapter: Adapter) -> Source:
     )
 
 
-def _versions() -> dict[str, str]:
-    return {package: found for package in _PACKAGES if (found := _version(package))}
+def _list_versions() -> dict[str, str]:
+    return {package: installed for package in _PACKAGES if (installed := _find_version(package))}
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:  # run from a checkout

@@ -63,7 +63,7 @@ def payload(report: Report) -> tuple[dict[str, Any], str]:
         "level": report.level,
         "pairs": [_pair(pair, index, grids) for pair in report.pairs],
         "adapters": [
-            _adapter(rank, singular, curve, index)
+            _make_adapter(rank, singular, curve, index)
             for rank, singular, curve in zip(
                 report.ranks, report.singular, _each(report.curves, report), strict=True
             )
@@ -75,7 +75,7 @@ def payload(report: Report) -> tuple[dict[str, Any], str]:
             }
             for rank in report.replicable
         ],
-        "colours": _colours(),
+        "colours": _sample_colours(),
         "phi_steps": PHI_STEPS,
         "p_steps": P_STEPS,
         "masked": MASKED,
@@ -95,12 +95,12 @@ class _Grids:
         """Append a module's phi, then its p; return where it begins."""
         at = self._length
         phi = np.full(m.phi.shape, UNDEFINED, dtype="<u2")
-        known = np.isfinite(m.phi)
-        phi[known] = np.rint(np.clip(m.phi[known], 0, 1) * PHI_STEPS)
-        phi[m.masked & ~known] = MASKED
+        defined = np.isfinite(m.phi)
+        phi[defined] = np.rint(np.clip(m.phi[defined], 0, 1) * PHI_STEPS)
+        phi[m.masked & ~defined] = MASKED
         p = np.full(m.phi.shape, UNDEFINED, dtype="<u2")
-        known = np.isfinite(m.pvalue)
-        p[known] = np.rint(-np.log10(np.clip(m.pvalue[known], _LEAST_P, 1)) * P_STEPS)
+        defined = np.isfinite(m.pvalue)
+        p[defined] = np.rint(-np.log10(np.clip(m.pvalue[defined], _LEAST_P, 1)) * P_STEPS)
         self._parts += [phi.ravel(), p.ravel()]
         self._length += phi.size + p.size
         return at
@@ -133,7 +133,7 @@ def _each(results: Sequence[Amplification], report: Report) -> Iterable[Amplific
     return results or ((),) * len(report.sources)
 
 
-def _adapter(
+def _make_adapter(
     rank: Rank,
     singular: Mapping[str, Sequence[float]],
     curve: Iterable[ModuleAmplification],
@@ -143,28 +143,28 @@ def _adapter(
     for name, m in rank.items():
         values = singular[name]
         out[str(index[name])] = {
-            "norm": _short(math.sqrt(sum(s * s for s in values))),
-            "entropy": _short(m.entropy.median),
-            "stable": _short(m.stable.median),
+            "norm": _shorten(math.sqrt(sum(s * s for s in values))),
+            "entropy": _shorten(m.entropy.median),
+            "stable": _shorten(m.stable.median),
             "rank": m.nominal,
-            "S": [_short(s) for s in values],
+            "S": [_shorten(s) for s in values],
         }
     for row in curve:
         numbers = (row.factor, row.null_factor, row.null_low, row.null_high)
-        held = out[str(index[row.module])]
-        held.setdefault("curve", []).append([row.rank, *map(_short, numbers)])
+        entry = out[str(index[row.module])]
+        entry.setdefault("curve", []).append([row.rank, *map(_shorten, numbers)])
         # Ranks ascend, and the last one is the module's own.
-        held |= {"factor": _short(row.factor), "null_ratio": _short(row.null_ratio)}
-        held["significant"] = row.finding
+        entry |= {"factor": _shorten(row.factor), "null_ratio": _shorten(row.null_ratio)}
+        entry["significant"] = row.finding
     return out
 
 
-def _short(value: float) -> float | None:
+def _shorten(value: float) -> float | None:
     """Five significant digits; None where it is undefined."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def _colours() -> list[str]:
+def _sample_colours() -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subspace.files import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
@@ -29,14 +29,14 @@ _MOST_RECORD = 5_000_000
 
 def adapter_files(adapter: Adapter) -> tuple[tuple[str, str], ...]:
     """Hash what was read of an adapter: weights, configuration, A before training."""
-    weights = _weights(adapter)
+    weights = adapter.weights
     if weights is None:
         return ()
     from subspace.adapters.load import find
 
-    found = find(weights)
-    files = [found.weights, *([found.config] if found.config is not None else [])]
-    initial = found.weights.parent / _INITIAL
+    of_adapter = find(weights)
+    files = [of_adapter.weights, *([of_adapter.config] if of_adapter.config is not None else [])]
+    initial = of_adapter.weights.parent / _INITIAL
     if adapter.initial and initial.is_file():
         files.append(initial)
     return tuple((file.name, hash_file(file)) for file in files)
@@ -53,8 +53,8 @@ def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
             (f"{path.name} ({size} bytes)", f"SHA-256 {hash_file(path)}")
             for path, size in zip(paths, sizes, strict=True)
         )
-    said = [(path.name, size) for path, size in zip(paths, sizes, strict=True)]
-    digest = headers_digest(base.tensors, said)
+    identities = [(path.name, size) for path, size in zip(paths, sizes, strict=True)]
+    digest = headers_digest(base.tensors, identities)
     files = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
     what = f"SHA-256 of the files' names, sizes and headers {digest}"
     return ((f"{files} ({sum(sizes)} bytes)", what),)
@@ -62,24 +62,18 @@ def base_files(base: Pretrained) -> tuple[tuple[str, str], ...]:
 
 def trained_from(adapters: Sequence[Adapter]) -> str:
     """Say each adapter's training seed, of those whose folder holds the record of its training."""
-    seeds = [(adapter.name, _seed(_weights(adapter))) for adapter in adapters]
+    seeds = [(adapter.name, _read_seed(adapter.weights)) for adapter in adapters]
     return ", ".join(f"{name} {seed}" for name, seed in seeds if seed is not None)
 
 
 def records(table: Table6) -> tuple[str, str]:
     """Count the training records of a sweep, and identify what they say by one hash."""
     count = sum(len(row.seeds) for row in table)
-    said = json.dumps(table.to_dict(), sort_keys=True)
-    return f"{count} × {_RECORD}", f"SHA-256 of Table 6 {sha256(said.encode()).hexdigest()}"
+    text = json.dumps(table.to_dict(), sort_keys=True)
+    return f"{count} × {_RECORD}", f"SHA-256 of Table 6 {sha256(text.encode()).hexdigest()}"
 
 
-def _weights(adapter: Adapter) -> Path | None:
-    """Return the file that was read: of several adapters in one folder, which one it is."""
-    weights = adapter.metadata.get("weights")
-    return None if weights is None else Path(str(weights))
-
-
-def _seed(weights: Path | None) -> int | None:
+def _read_seed(weights: Path | None) -> int | None:
     if weights is None:
         return None
     record = weights.parent / _RECORD

@@ -23,14 +23,14 @@ def group_runs(adapters: Aligned) -> list[Aligned]:
     """
     from subspace.adapters import Aligned
 
-    found: dict[object, list[Adapter]] = {}
+    groups: dict[object, list[Adapter]] = {}
     for adapter in adapters:
         modules = frozenset(
             (name, info.shape, info.rank, info.scale) for name, info in adapter.updates.items()
         )
-        key = (adapter.method, adapter.metadata.get("base_model"), modules)
-        found.setdefault(key, []).append(adapter)
-    return [Aligned(group) for group in found.values() if len(group) > 1]
+        key = (adapter.method, adapter.base_model, modules)
+        groups.setdefault(key, []).append(adapter)
+    return [Aligned(group) for group in groups.values() if len(group) > 1]
 
 
 def choose_side(runs: Sequence[Adapter], side: Side) -> Side:

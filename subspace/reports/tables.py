@@ -38,15 +38,17 @@ def of_table6(table: Table6) -> Table:
     columns = [
         Column("targets", value=lambda row: ", ".join(adapted(row).split("+"))),
         Column("rank"),
-        Column("mean", "accuracy", text=_spread),
+        Column("mean", "accuracy", text=_format_spread),
         Column("seeds", value=lambda row: len(row.test)),
         *map(Column, ("learning_rate", "alpha", "data")),
     ]
     whole = make_table(SweepRow, columns, table)
-    said = [{row[n] for row in whole.rows} - {UNDEFINED} for n in range(len(columns))]
-    same = [n for n in (6, 5, 3) if len(said[n]) == 1]
+    values_by_column = [{row[n] for row in whole.rows} - {UNDEFINED} for n in range(len(columns))]
+    same = [n for n in (6, 5, 3) if len(values_by_column[n]) == 1]
     kept = [n for n in range(len(columns)) if n not in same]
-    once = "".join(f"; {whole.header[n].replace('_', ' ')} {next(iter(said[n]))}" for n in same)
+    once = "".join(
+        f"; {whole.header[n].replace('_', ' ')} {next(iter(values_by_column[n]))}" for n in same
+    )
     exact = {row.metric == "exact match" for row in table}
     what = "Test texts written exactly" if exact == {True} else "Test accuracy"
     what += ", or texts written exactly," if len(exact) > 1 else ""
@@ -58,7 +60,7 @@ def of_table6(table: Table6) -> Table:
     )
 
 
-def _spread(row: SweepRow) -> str:
+def _format_spread(row: SweepRow) -> str:
     if not row.test:
         return "failed"
     spread = f" ± {100 * row.std:.1f}" if len(row.test) > 1 else ""
@@ -114,7 +116,7 @@ def of_matrix(pairs: Sequence[Similarity]) -> Table | None:
         Column("module", "pair", value=lambda pair: " and ".join(pair.adapters)),
         Column("module", "modules", text=lambda pair: str(len(pair))),
         Column("phi", "median φ(1,1)", value=_median_phi),
-        Column("agreeing", "median agree", value=lambda pair: _median(_counts(pair))),
+        Column("agreeing", "median agree", value=lambda pair: _median(_count_cells(pair))),
     ]
     return make_table(ModuleSimilarity, columns, pairs, caption="All pairs")
 
@@ -123,7 +125,7 @@ def _median_phi(pair: Similarity) -> float | None:
     return _median(float(m.phi[0, 0]) for m in pair.values())
 
 
-def _counts(pair: Similarity) -> Iterable[float]:
+def _count_cells(pair: Similarity) -> Iterable[float]:
     return (m.agreeing for m in pair.values() if m.agreeing is not None)
 
 

@@ -42,7 +42,7 @@ from subspace.results.reproduction import (
 from subspace.results.resize import Asked, Budget, ModuleResize, Resize
 from subspace.results.similarity import Distances, Method, ModuleSimilarity, Similarity
 from subspace.results.sweep import NearlyEnough, SweepRow, Table6
-from subspace.results.training import FailedRun, FinishedRun, Training, TrainingRuns
+from subspace.results.training import FailedRun, FinishedRun, RunRow, Training, TrainingRuns
 
 __all__ = [
     "BY",
@@ -87,6 +87,7 @@ __all__ = [
     "Reproduction",
     "Resize",
     "Result",
+    "RunRow",
     "SetAsideTensor",
     "Shared",
     "SharedByRuns",

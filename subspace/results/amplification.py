@@ -188,7 +188,7 @@ class ModuleAmplification(Part):
             "Whether the factor is outside the central 95 % of chance", undefined="where undefined"
         ),
     ]:
-        """Whether the factor lies outside what chance gives; None where either is undefined."""
+        """Whether the factor lies outside the null; None where either is undefined."""
         if math.isnan(self.factor + self.null_low + self.null_high):
             return None
         # Where chance is certain, as in spaces without room, rounding is no finding.
@@ -252,9 +252,9 @@ class Amplification(Result, Sequence[ModuleAmplification]):
     def legend(self) -> Sequence[str]:
         """Say what the star is, and how near W's own values are known."""
         lines = ["*: outside the central 95 % of the null"]
-        found = [row for row in self if row.w_in_w_method == "krylov" and row.w_in_w > 0]
-        if found:
-            bound = max(row.w_in_w_error / row.w_in_w for row in found)
+        approximate = [row for row in self if row.w_in_w_method == "krylov" and row.w_in_w > 0]
+        if approximate:
+            bound = max(row.w_in_w_error / row.w_in_w for row in approximate)
             lines.append(
                 f"in W: by block Krylov, each singular value found to {bound:.0e} or better; a "
                 "lower bound, since no residual proves that none was missed"

@@ -180,9 +180,9 @@ def _described(cls: Any) -> Mapping[str, Described]:  # noqa: ANN401 - of classe
     out = {}
     for name, hint in hints.items():
         inner, *about = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        found = [each for each in about if isinstance(each, Field)]
-        if found:
-            out[name] = Described(name, _resolved(inner, cls), found[-1])
+        declared = [each for each in about if isinstance(each, Field)]
+        if declared:
+            out[name] = Described(name, _resolved(inner, cls), declared[-1])
         elif HIDDEN not in about:
             raise TypeError(f"{cls.__name__}.{name} says nothing of itself: annotate it")
     return out

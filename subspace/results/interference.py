@@ -14,6 +14,67 @@ Pair = tuple[str, str]
 WHOLE = "whole model"
 _ALL = 1 - 1e-9  # a share that rounding alone keeps from 1
 
+# Fields that a module, a pair and the whole model have alike
+_Names = Annotated[Pair, Field("Names of the two")]
+_Cosine = Annotated[
+    float,
+    Field(
+        "Cosine <dW1, dW2> / (|dW1| |dW2|) of the weighted updates, in [-1, 1]",
+        title="cos",
+        decimals=3,
+        explain=True,
+        low=-1,
+        high=1,
+        undefined="where undefined",
+    ),
+]
+_CosineError = Annotated[
+    float, Field("Bound on |cosine - exact|", low=0, undefined="where an update is zero")
+]
+_CosineP = Annotated[
+    float,
+    Field(
+        "Two-sided probability under the null",
+        form="pvalue",
+        low=0,
+        high=1,
+        undefined="where the cosine is undefined",
+    ),
+]
+_Weights = Annotated[tuple[float, ...], Field("Weight of each in the sum")]
+_Energy = Annotated[
+    float,
+    Field(
+        "Energy |sum|^2 / sum |w dW|^2: 1 orthogonal, less cancels, more reinforces",
+        decimals=3,
+        explain=True,
+        low=0,
+        undefined="where all are zero",
+    ),
+]
+_EnergyError = Annotated[
+    float, Field("Bound on |energy - exact|", low=0, undefined="where the energy is")
+]
+_EnergyStd = Annotated[
+    float,
+    Field(
+        "Standard deviation around 1 of independent random updates",
+        title="null std",
+        digits=2,
+        low=0,
+        undefined="where the energy is",
+    ),
+]
+_Kept = Annotated[
+    tuple[float, ...],
+    Field(
+        "Projection coefficient <sum, dW> / |dW|^2, the weight where nothing interferes",
+        title="projection",
+        decimals=3,
+        undefined="where it is zero",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class SpaceOverlap(Part):
@@ -56,22 +117,9 @@ class SpaceOverlap(Part):
 class PairInterference(Part):
     """Two adapters in one module."""
 
-    adapters: Annotated[Pair, Field("Names of the two")]
-    cosine: Annotated[
-        float,
-        Field(
-            "Cosine <dW1, dW2> / (|dW1| |dW2|) of the weighted updates, in [-1, 1]",
-            title="cos",
-            decimals=3,
-            explain=True,
-            low=-1,
-            high=1,
-            undefined="where undefined",
-        ),
-    ]
-    error: Annotated[
-        float, Field("Bound on |cosine - exact|", low=0, undefined="where an update is zero")
-    ]
+    adapters: _Names
+    cosine: _Cosine
+    error: _CosineError
     null_std: Annotated[
         float,
         Field(
@@ -82,16 +130,7 @@ class PairInterference(Part):
             low=0,
         ),
     ]
-    p: Annotated[
-        float,
-        Field(
-            "Two-sided probability under the null",
-            form="pvalue",
-            low=0,
-            high=1,
-            undefined="where the cosine is undefined",
-        ),
-    ]
+    p: _CosineP
     finding: Annotated[
         bool | None,
         Field("Whether significant at `level`, over modules", undefined="where undefined"),
@@ -120,45 +159,17 @@ class ModuleInterference(Part):
     module: Module
     shape: Shape
     adapters: Annotated[tuple[str, ...], Field("Names of those that have the module", at_least=2)]
-    weights: Annotated[tuple[float, ...], Field("Weight of each in the sum")]
+    weights: _Weights
     ranks: Annotated[tuple[int, ...], Field("Numerical rank of each delta W", low=0)]
     norms: Annotated[
         tuple[float, ...],
         Field("Frobenius norm of each delta W, its scale included and its weight not", low=0),
     ]
     pairs: Annotated[tuple[PairInterference, ...], Field("One entry per pair of the adapters")]
-    energy: Annotated[
-        float,
-        Field(
-            "Energy |sum|^2 / sum |w dW|^2: 1 orthogonal, less cancels, more reinforces",
-            decimals=3,
-            explain=True,
-            low=0,
-            undefined="where all are zero",
-        ),
-    ]
-    energy_error: Annotated[
-        float, Field("Bound on |energy - exact|", low=0, undefined="where the energy is")
-    ]
-    energy_std: Annotated[
-        float,
-        Field(
-            "Standard deviation around 1 of independent random updates",
-            title="null std",
-            digits=2,
-            low=0,
-            undefined="where the energy is",
-        ),
-    ]
-    kept: Annotated[
-        tuple[float, ...],
-        Field(
-            "Projection coefficient <sum, dW> / |dW|^2, the weight where nothing interferes",
-            title="projection",
-            decimals=3,
-            undefined="where it is zero",
-        ),
-    ]
+    energy: _Energy
+    energy_error: _EnergyError
+    energy_std: _EnergyStd
+    kept: _Kept
     note: Note = ""
 
     def pair(self, adapters: Pair) -> PairInterference | None:
@@ -170,22 +181,9 @@ class ModuleInterference(Part):
 class WholePair(Part):
     """Two adapters over the whole model: every delta W of each laid out as one long vector."""
 
-    adapters: Annotated[Pair, Field("Names of the two")]
-    cosine: Annotated[
-        float,
-        Field(
-            "Cosine <dW1, dW2> / (|dW1| |dW2|) of the weighted updates, in [-1, 1]",
-            title="cos",
-            decimals=3,
-            explain=True,
-            low=-1,
-            high=1,
-            undefined="where undefined",
-        ),
-    ]
-    error: Annotated[
-        float, Field("Bound on |cosine - exact|", low=0, undefined="where an update is zero")
-    ]
+    adapters: _Names
+    cosine: _Cosine
+    error: _CosineError
     null_std: Annotated[
         float,
         Field(
@@ -196,16 +194,7 @@ class WholePair(Part):
             undefined="where undefined",
         ),
     ]
-    p: Annotated[
-        float,
-        Field(
-            "Two-sided probability under the null",
-            form="pvalue",
-            low=0,
-            high=1,
-            undefined="where the cosine is undefined",
-        ),
-    ]
+    p: _CosineP
     modules: Annotated[int, Field("Modules with a cosine", low=0)]
     same: Annotated[
         int, Field("Modules that are significant with a cosine above 0", explain=True, low=0)
@@ -240,7 +229,7 @@ class WholePair(Part):
 class SharedInitial(Part):
     """How many modules of a pair have the same initial A."""
 
-    adapters: Annotated[Pair, Field("Names of the two")]
+    adapters: _Names
     modules: Annotated[int, Field("Modules with the same initial A", low=0)]
 
 
@@ -294,7 +283,7 @@ class Interference(ByModule[ModuleInterference]):
     of_rows = ModulePair
 
     adapters: Annotated[tuple[str, ...], Field("Names of the adapters", at_least=2)]
-    weights: Annotated[tuple[float, ...], Field("Weight of each in the sum")]
+    weights: _Weights
     level: Level
     modules: Annotated[
         Mapping[str, ModuleInterference],
@@ -310,38 +299,10 @@ class Interference(ByModule[ModuleInterference]):
             low=0,
         ),
     ]
-    energy: Annotated[
-        float,
-        Field(
-            "Energy |sum|^2 / sum |w dW|^2: 1 orthogonal, less cancels, more reinforces",
-            decimals=3,
-            explain=True,
-            low=0,
-            undefined="where all are zero",
-        ),
-    ]
-    energy_error: Annotated[
-        float, Field("Bound on |energy - exact|", low=0, undefined="where the energy is")
-    ]
-    energy_std: Annotated[
-        float,
-        Field(
-            "Standard deviation around 1 of independent random updates",
-            title="null std",
-            digits=2,
-            low=0,
-            undefined="where the energy is",
-        ),
-    ]
-    kept: Annotated[
-        tuple[float, ...],
-        Field(
-            "Projection coefficient <sum, dW> / |dW|^2, the weight where nothing interferes",
-            title="projection",
-            decimals=3,
-            undefined="where it is zero",
-        ),
-    ]
+    energy: _Energy
+    energy_error: _EnergyError
+    energy_std: _EnergyStd
+    kept: _Kept
     alone: Annotated[
         tuple[tuple[str, ...], ...], Field("Of each adapter the modules that no other has")
     ] = ()
@@ -458,16 +419,16 @@ class Interference(ByModule[ModuleInterference]):
         )  # fmt: skip
 
     def _lowest(self, whole: WholePair) -> _Lowest:
-        found = [(p.cosine, name) for name, m in self.items() if (p := m.pair(whole.adapters))]
-        known = sorted(each for each in found if not math.isnan(each[0]))
-        low, where = known[0] if known else (math.nan, "-")
+        cosines = [(p.cosine, name) for name, m in self.items() if (p := m.pair(whole.adapters))]
+        ordered = sorted(each for each in cosines if not math.isnan(each[0]))
+        low, where = ordered[0] if ordered else (math.nan, "-")
         return _Lowest(names=" + ".join(whole.adapters), whole=whole, cosine=low, module=where)
 
     def lowest_energies(self, most: int) -> Table:
         """Return the modules of lowest energy, each with the pair of the lowest cosine."""
-        known = [m for m in self.values() if not math.isnan(m.energy)]
+        defined = [m for m in self.values() if not math.isnan(m.energy)]
         rows = []
-        for m in sorted(known, key=lambda m: m.energy)[:most]:
+        for m in sorted(defined, key=lambda m: m.energy)[:most]:
             low = min(
                 (p for p in m.pairs if not math.isnan(p.cosine)),
                 key=lambda p: p.cosine,

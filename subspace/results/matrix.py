@@ -72,7 +72,7 @@ class PairSimilarity(Part):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SimilarityMatrix(Result):
-    """Every pair of several adapters by one measure, with what chance gives beside."""
+    """Every pair of several adapters by one measure, with the null beside."""
 
     kind = "similarity-matrix"
     of_rows = PairSimilarity

@@ -82,7 +82,7 @@ class Reproduction(Result):
     figures: Annotated[
         tuple[GalleryFigure, ...], Field("One entry per figure, in the page's order")
     ]
-    adapters: Annotated[tuple[str, ...], Field("Folders of the compared runs, within the folder")]
+    adapters: Annotated[tuple[str, ...], Field("Folders of the compared runs, as they were given")]
     table6: Annotated[Table6, Field("Accuracy over rank and target matrices")]
     table7: Annotated[
         tuple[Amplification, Amplification],

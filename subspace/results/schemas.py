@@ -50,15 +50,15 @@ def _summary(part: type[Part]) -> str:
 
 
 def _with_parts(classes: Any) -> list[type[Part]]:  # noqa: ANN401 - an iterable of classes
-    found: dict[type[Part], None] = {}
+    parts: dict[type[Part], None] = {}
     waiting = list(classes)
     while waiting:
         part = waiting.pop(0)
-        if part not in found:
-            found[part] = None
+        if part not in parts:
+            parts[part] = None
             for each in described(part).values():
                 waiting += _parts_in(each.hint)
-    return list(found)
+    return list(parts)
 
 
 def _parts_in(hint: Any) -> list[type[Part]]:  # noqa: ANN401 - types

@@ -288,6 +288,128 @@ class FailedRun(Part):
     options: Annotated[RunOptions, Field("What it was to be")]
 
 
+_OF_CLASSES, _OF_WRITING = "but of a task of classes", "but of a task of writing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow(Part):
+    """One run of a sweep as a row; numbers of the other kind of task are undefined."""
+
+    folder: Annotated[str, Field("Folder of the run, as it was given", title="run")]
+    data: Annotated[str, Field("Name of the data set")]
+    method: Annotated[
+        Literal["lora", "full", "head"],
+        Field("lora, or a reference: full fine-tuning, or the head alone"),
+    ]
+    targets: Annotated[str, Field("Target matrices, joined by +; empty for a reference")]
+    rank: Annotated[int | None, Field("Rank r", low=1, undefined="for a reference")]
+    alpha: Annotated[float | None, Field("Alpha", digits=6, undefined="for a reference")]
+    seed: Annotated[int, Field("Seed of all that is random", low=0)]
+    learning_rate: Annotated[
+        float, Field("Learning rate at its peak", title="lr", digits=6, above=0)
+    ]
+    steps: Annotated[int, Field("Optimiser steps", low=1)]
+    searched: Annotated[
+        bool, Field("Whether it was trained for its learning rate alone, and another was better")
+    ]
+    train_accuracy: Annotated[
+        float | None,
+        Field(
+            "Last accuracy on training texts",
+            title="train",
+            form="percent",
+            undefined=_OF_CLASSES,
+        ),
+    ]
+    validation_accuracy: Annotated[
+        float | None,
+        Field(
+            "Last accuracy on validation texts",
+            title="validation",
+            form="percent",
+            undefined=_OF_CLASSES,
+        ),
+    ]
+    train_token_accuracy: Annotated[
+        float | None,
+        Field(
+            "Last share of right tokens on training texts",
+            title="train tokens",
+            form="percent",
+            undefined=_OF_WRITING,
+        ),
+    ]
+    validation_token_accuracy: Annotated[
+        float | None,
+        Field(
+            "Last share of right tokens on validation texts",
+            title="validation tokens",
+            form="percent",
+            undefined=_OF_WRITING,
+        ),
+    ]
+    test_accuracy_before: Annotated[
+        float | None,
+        Field(
+            "Accuracy on test texts before training",
+            title="test before",
+            form="percent",
+            undefined=_OF_CLASSES,
+        ),
+    ]
+    test_accuracy_after: Annotated[
+        float | None,
+        Field(
+            "Accuracy on test texts after training",
+            title="after",
+            form="percent",
+            undefined=_OF_CLASSES,
+        ),
+    ]
+    test_exact_match_before: Annotated[
+        float | None,
+        Field(
+            "Share of test texts written exactly before training",
+            title="exact before",
+            form="percent",
+            undefined=_OF_WRITING,
+        ),
+    ]
+    test_exact_match_after: Annotated[
+        float | None,
+        Field(
+            "Share of test texts written exactly after training",
+            title="exact after",
+            form="percent",
+            undefined=_OF_WRITING,
+        ),
+    ]
+    test_loss_before: Annotated[
+        float | None,
+        Field(
+            "Mean cross-entropy on test texts before training, in nats",
+            title="loss before",
+            decimals=3,
+            undefined="where not finite",
+        ),
+    ]
+    test_loss_after: Annotated[
+        float | None,
+        Field(
+            "Mean cross-entropy on test texts after training, in nats",
+            title="loss after",
+            decimals=3,
+            undefined="where not finite",
+        ),
+    ]
+    seconds: Annotated[
+        float | None,
+        Field("How long the run took", decimals=0, unit="s", undefined="for a run that failed"),
+    ]
+    reused: Annotated[bool, Field("Whether the run was there already")]
+    error: Annotated[str, Field("Why it failed; empty for a finished run")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRuns(Result):
     """`subspace train`: every run of a sweep, and Table 6."""

@@ -165,7 +165,7 @@ def _solve_by(
     mixed = [p.transform @ c.X for p, c in zip(here.parts, cores, strict=True)]  # (n, m, r)
     joined = _block_diagonal(mixed)
     overlaps = (joined.mT @ here.grams @ joined).cpu()
-    found: list[tuple[list[Directions], list[Directions]]] = [([], []) for _ in modules]
+    solutions: list[tuple[list[Directions], list[Directions]]] = [([], []) for _ in modules]
     sound = torch.ones(len(modules), dtype=torch.bool)
     for n, core in enumerate(cores):
         updates = [row[n] for row in modules]
@@ -204,15 +204,15 @@ def _solve_by(
                 method=methods[at],
                 beyond=update.beyond,
             )
-            found[at][0].append(own)
+            solutions[at][0].append(own)
             if turned is not None and there is not None:
                 columns = there.parts[n].columns[at]
                 other = _mixed(columns, turned[at])
-                found[at][1].append(replace(own, dimension=len(columns), formed=other))
+                solutions[at][1].append(replace(own, dimension=len(columns), formed=other))
     return [
         (Solved(tuple(directions), tuple(partners), overlap), certain)
         for (directions, partners), overlap, certain in zip(
-            found, overlaps, sound.tolist(), strict=True
+            solutions, overlaps, sound.tolist(), strict=True
         )
     ]
 

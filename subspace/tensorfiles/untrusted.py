@@ -66,10 +66,10 @@ def require_regular(path: Path) -> None:
     """Refuse what is no regular file, and a pointer of Git LFS in its place."""
     # A device or a pipe in a stranger's folder could be read forever.
     try:
-        found, regular = path.exists(), path.is_file()
+        exists, regular = path.exists(), path.is_file()
     except (OSError, ValueError) as error:
         raise MissingFileError(f"{path}: cannot be looked at ({error})") from None
-    if not found:
+    if not exists:
         raise MissingFileError(f"{path}: no such file")
     if not regular:
         raise MissingFileError(f"{path}: not a regular file")

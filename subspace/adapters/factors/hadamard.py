@@ -105,18 +105,18 @@ def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) ->
 
 def build_factors(slots: Mapping[str, str]) -> Factors:
     """Return what makes B (d_out, rank) and A (rank, d_in) of the tensors, in float64."""
-    return lambda held: _factors(
+    return lambda tensors: _factors(
         {
             slot: t.flatten(1) if slot in _FOUR else t
             for slot in SLOTS
             if slot in slots
-            for t in (held[slots[slot]].double(),)
+            for t in (tensors[slots[slot]].double(),)
         }
     )
 
 
-def _factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    (B1, A1), (B2, A2) = (_pair(held, n) for n in "12")
+def _factors(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    (B1, A1), (B2, A2) = (_pair(tensors, n) for n in "12")
     dim = len(A1)
     if dim * dim >= min(len(B1), A1.shape[1]):
         return split_matrix(None, None, (B1 @ A1) * (B2 @ A2))
@@ -125,6 +125,6 @@ def _factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
     return B, A
 
 
-def _pair(held: Mapping[str, torch.Tensor], n: str) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b, core = held[f"hada_w{n}_a"], held[f"hada_w{n}_b"], held.get(f"hada_t{n}")
+def _pair(tensors: Mapping[str, torch.Tensor], n: str) -> tuple[torch.Tensor, torch.Tensor]:
+    a, b, core = tensors[f"hada_w{n}_a"], tensors[f"hada_w{n}_b"], tensors.get(f"hada_t{n}")
     return (a, b) if core is None else (a.T, multiply_core(core, b))

@@ -61,4 +61,4 @@ def read_pair(source: AdapterSource, a: str, b: str) -> Pair:
 
 
 def _matrices(a: str, b: str) -> Factors:
-    return lambda held: (held[b].flatten(1), held[a].flatten(1))
+    return lambda tensors: (tensors[b].flatten(1), tensors[a].flatten(1))

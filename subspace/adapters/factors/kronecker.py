@@ -86,7 +86,7 @@ def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) ->
     last = slots.get(_CORE, slots.get("lokr_w2"))
     kernel = source.tensors.headers[last].shape[2:] if last else ()
     rank = ranks[0] * ranks[1]
-    found = Extent(
+    extent = Extent(
         shape=(a * k, b * n),
         rank=rank,
         dim=dim,
@@ -94,7 +94,7 @@ def read_extent(source: AdapterSource, module: str, slots: Mapping[str, str]) ->
         multiplied=multiplied,
         kernel=kernel,
     )
-    return require_small(source, module, found)
+    return require_small(source, module, extent)
 
 
 def _block(
@@ -137,13 +137,13 @@ def _block(
 
 def build_factors(slots: Mapping[str, str]) -> Factors:
     """Return what makes the two blocks of the tensors, in float64."""
-    return lambda held: _factors(
-        {slot: held[slots[slot]].double() for slot in SLOTS if slot in slots}
+    return lambda tensors: _factors(
+        {slot: tensors[slots[slot]].double() for slot in SLOTS if slot in slots}
     )
 
 
-def _factors(held: Mapping[str, torch.Tensor]) -> Kronecker:
-    return Kronecker(_thin(held, "1"), _thin(held, "2"))
+def _factors(tensors: Mapping[str, torch.Tensor]) -> Kronecker:
+    return Kronecker(_thin(tensors, "1"), _thin(tensors, "2"))
 
 
 def _kron(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
@@ -152,12 +152,12 @@ def _kron(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
     return product.flatten(0, 1).flatten(1)
 
 
-def _thin(held: Mapping[str, torch.Tensor], n: str) -> tuple[torch.Tensor, torch.Tensor]:
-    full = held.get(f"lokr_w{n}")
+def _thin(tensors: Mapping[str, torch.Tensor], n: str) -> tuple[torch.Tensor, torch.Tensor]:
+    full = tensors.get(f"lokr_w{n}")
     if full is not None:
         return split_matrix(None, None, full.flatten(1))
-    left, right = held[f"lokr_w{n}_a"], held[f"lokr_w{n}_b"]
-    core = held.get(_CORE) if n == "2" else None
+    left, right = tensors[f"lokr_w{n}_a"], tensors[f"lokr_w{n}_b"]
+    core = tensors.get(_CORE) if n == "2" else None
     return (
         split_matrix(left, right)
         if core is None

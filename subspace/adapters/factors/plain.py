@@ -63,5 +63,5 @@ def specify_linear(
         rank=rank,
         scale=alpha / rank,
         tensors=(a, b),
-        factors=lambda held: (held[b], held[a]),
+        factors=lambda tensors: (tensors[b], tensors[a]),
     )

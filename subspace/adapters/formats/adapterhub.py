@@ -38,8 +38,8 @@ def matches(source: AdapterSource) -> str | None:
     config = source.config
     if config is None or "peft_type" in config or not isinstance(config.get("config"), dict):
         return None
-    found = next((name for name in source.tensors if _parse(name) is not None), None)
-    return None if found is None else f"{source.where} and tensor {found!r} are of adapters"
+    example = next((name for name in source.tensors if _parse(name) is not None), None)
+    return None if example is None else f"{source.where} and tensor {example!r} are of adapters"
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -66,7 +66,7 @@ def read(source: AdapterSource) -> Adapter:
     planned: list[UpdateSpec] = []
     for module, slots in group_by_module(source, _parse).items():
         require_factors(source, module, slots, "lora_A", "lora_B")
-        planned.extend(_planned(source, module, slots, float(alpha), config))
+        planned.extend(_specify(source, module, slots, float(alpha), config))
     base = (source.config or {}).get("model_name")
     return build_adapter(
         source,
@@ -87,7 +87,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (front, slot) if loras and slot in {"lora_A", "lora_B"} else None
 
 
-def _planned(
+def _specify(
     source: AdapterSource,
     module: str,
     slots: Mapping[str, str],
@@ -120,4 +120,4 @@ def _planned(
 
 
 def _block(a: str, rows: slice, b: str, start: int, size: int) -> Factors:
-    return lambda held: (held[b][start : start + size], held[a][rows])
+    return lambda tensors: (tensors[b][start : start + size], tensors[a][rows])

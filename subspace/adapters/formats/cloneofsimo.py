@@ -48,9 +48,9 @@ def matches(source: AdapterSource) -> str | None:
     """Say why these are cloneofsimo's: the tensors' names, or a torch list's numbers."""
     if source.config is not None:
         return None
-    found = next((name for name in source.tensors if _PAIR.fullmatch(name)), None)
-    if found is not None:
-        return f"tensor {found!r} is of a numbered pair"
+    example = next((name for name in source.tensors if _PAIR.fullmatch(name)), None)
+    if example is not None:
+        return f"tensor {example!r} is of a numbered pair"
     count = len(source.tensors)
     if source.weights.suffix not in TORCH_SUFFIXES or not count or count % 2:
         return None
@@ -74,20 +74,20 @@ def read(source: AdapterSource) -> Adapter:
     others: list[str] = []
     for module, slots in modules.items():
         require_factors(source, module, slots, "up", "down")
-        held = read_pair(source, slots["down"], slots["up"])
-        told = metadata.get(":".join((*module.rpartition(".")[::2], "rank")))
-        if told is not None and told != str(held.rank):
-            others.append(f"{module} ({told[:20]}, stored {held.rank})")
+        pair = read_pair(source, slots["down"], slots["up"])
+        stored_rank = metadata.get(":".join((*module.rpartition(".")[::2], "rank")))
+        if stored_rank is not None and stored_rank != str(pair.rank):
+            others.append(f"{module} ({stored_rank[:20]}, stored {pair.rank})")
         planned.append(
             UpdateSpec(
                 module=module,
-                shape=held.shape,
-                rank=held.rank,
+                shape=pair.shape,
+                rank=pair.rank,
                 scale=1.0,
-                tensors=held.tensors,
-                factors=held.factors,
-                kind=held.kind,
-                kernel=held.kernel,
+                tensors=pair.tensors,
+                factors=pair.factors,
+                kind=pair.kind,
+                kernel=pair.kernel,
             )
         )
     classes = _classes(metadata, modules)
@@ -109,8 +109,8 @@ def _parse(name: str) -> tuple[str, str] | None:
     >>> _parse("unet:10:down")
     ('unet.10', 'down')
     """
-    found = _PAIR.fullmatch(name)
-    return (f"{found[1]}.{int(found[2])}", found[3]) if found else None
+    match = _PAIR.fullmatch(name)
+    return (f"{match[1]}.{int(match[2])}", match[3]) if match else None
 
 
 def _listed(name: str, model: str) -> tuple[str, str]:
@@ -123,11 +123,11 @@ def _classes(metadata: Mapping[str, str], modules: Iterable[str]) -> dict[str, l
     out = {}
     for model in dict.fromkeys(module.rpartition(".")[0] for module in modules):
         try:
-            told = json.loads(metadata.get(model, "null"))
+            classes = json.loads(metadata.get(model, "null"))
         except (ValueError, RecursionError):
             continue
-        if isinstance(told, list) and all(isinstance(name, str) for name in told):
-            out[model] = sorted(told)
+        if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+            out[model] = sorted(classes)
     return out
 
 
@@ -139,15 +139,15 @@ def _notes(
         model, _, n = module.rpartition(".")
         counts[model].append(int(n))
     what = "; ".join(
-        f"{model}: {len(found)} layers"
+        f"{model}: {len(count)} layers"
         + (f" of {some(classes[model], 5)}" if model in classes else "")
-        for model, found in counts.items()
+        for model, count in counts.items()
     )
     notes = [
         f"the file has no module paths, only numbers in the writer's order ({what}): compare with "
         "a file of the same classes alone"
     ]
-    gaps = [model for model, found in counts.items() if max(found) >= len(found)]
+    gaps = [model for model, count in counts.items() if max(count) >= len(count)]
     if gaps:
         notes.append(f"{some(gaps)}: numbers are missing between the first and the last")
     if others := list(others):

@@ -112,25 +112,25 @@ def matches(source: AdapterSource) -> str | None:
     """Say why these are diffusers': the file's metadata, else the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
-    found = [name for name in source.tensors if _FACTOR.search(name)]
-    if not found:
+    example = [name for name in source.tensors if _FACTOR.search(name)]
+    if not example:
         return None
     if _METADATA in source.tensors.metadata:
         return f"the file's metadata has {_METADATA}"
-    old = next((n for n in found if not n.endswith(_NEW) and not _NAMED.search(n)), None)
+    old = next((n for n in example if not n.endswith(_NEW) and not _NAMED.search(n)), None)
     if old is not None:
         return f"tensor {old!r} is named as diffusers named a factor"
     # PEFT's own files have neither.
-    part = next((name for name in found if _PART.match(name) or _is_whole(name)), None)
+    part = next((name for name in example if _PART.match(name) or _is_whole(name)), None)
     if part is not None:
         return f"tensor {part!r} begins with a pipeline's part"
-    own = next((name for name in found if _FLUX.match(name)), None)
+    own = next((name for name in example if _FLUX.match(name)), None)
     if own is not None:
         return f"tensor {own!r} is of Flux's own blocks"
-    live = next((name for name in found if _ROWS.match(name) and _NAMED.search(name)), None)
+    live = next((name for name in example if _ROWS.match(name) and _NAMED.search(name)), None)
     if live is not None:
         return f"tensor {live!r} is of a live model of blocks"
-    alphas = ((name, f"{name.removesuffix(_NEW[0])}.alpha") for name in found)
+    alphas = ((name, f"{name.removesuffix(_NEW[0])}.alpha") for name in example)
     beside = next((both for both in alphas if both[1] in source.tensors), None)
     return None if beside is None else f"tensor {beside[1]!r} is an alpha beside {beside[0]!r}"
 
@@ -164,22 +164,22 @@ def read(source: AdapterSource) -> Adapter:
             require_factors(source, module, factors, "A", "B")
             modules[module] = slots
     pairs = {module: read_pair(source, slots["A"], slots["B"]) for module, slots in modules.items()}
-    ranks = {module: held.rank for module, held in pairs.items()}
+    ranks = {module: pair.rank for module, pair in pairs.items()}
     scales, configs, notes = _scales(source, modules, ranks)
     planned = [
         UpdateSpec(
             module=module,
-            shape=held.shape,
-            rank=held.rank,
+            shape=pair.shape,
+            rank=pair.rank,
             scale=scales[module],
-            tensors=held.tensors,
-            factors=held.factors,
-            kind=held.kind,
+            tensors=pair.tensors,
+            factors=pair.factors,
+            kind=pair.kind,
             numbers=tuple(n for slot, n in modules[module].items() if slot == "alpha"),
-            kernel=held.kernel,
+            kernel=pair.kernel,
             magnitude=modules[module].get("magnitude", ""),
         )
-        for module, held in pairs.items()
+        for module, pair in pairs.items()
     ]
     if any(_is_doubled(name) for name in source.tensors):
         notes.append("unet.unet. and its like are read as one part, which the file names twice")
@@ -258,8 +258,8 @@ def _scales(
     """Return each module's scale, the configs of the parts that have one, and notes."""
     parts: dict[str, list[str]] = defaultdict(list)
     for module in modules:
-        found = _PART.match(module)
-        parts[found.group()[:-1] if found else ""].append(module)
+        match = _PART.match(module)
+        parts[match.group()[:-1] if match else ""].append(module)
     text = source.tensors.metadata.get(_METADATA)
     where = f"{source.weights}: {_METADATA}"
     stored = parse_json_object(text.encode(), where) if text is not None else {}
@@ -310,24 +310,24 @@ def _from_tensors(
     source: AdapterSource, names: Iterable[str], alphas: Mapping[str, str], ranks: Mapping[str, int]
 ) -> tuple[dict[str, float], list[str]]:
     """Give the modules of one part their scale where it has no config."""
-    found = {name: read_number(source, tensor) for name, tensor in alphas.items()}
-    without = [name for name in names if name not in found]
+    values = {name: read_number(source, tensor) for name, tensor in alphas.items()}
+    without = [name for name in names if name not in values]
     notes = []
     rest: float | None = source.alpha
-    if found and without and not any(_PART.match(name) for name in names):
+    if values and without and not any(_PART.match(name) for name in names):
         # ComfyUI's lora.py, and diffusers' conversions of such files.
         rest = None
         notes.append(f"{some(without)}: no alpha is stored, so the scale is 1, as ComfyUI has it")
-    elif found and without:
+    elif values and without:
         # get_peft_kwargs: the config's own alpha is the most frequent one.
-        rest = Counter(found.values()).most_common()[0][0]
+        rest = Counter(values.values()).most_common()[0][0]
         notes.append(
             f"{some(without)}: no alpha is stored; that of most modules, {rest:g}, is taken"
         )
     elif without and rest is None:
         notes.append(f"{some(without)}: {_NO_ALPHA}")
-    zero = [name for name, alpha in found.items() if alpha == 0]
+    zero = [name for name, alpha in values.items() if alpha == 0]
     if zero:
         notes.append(f"{some(zero)}: alpha is 0, so diffusers applies no update")
-    scales = {name: alpha / ranks[name] for name, alpha in found.items()}
+    scales = {name: alpha / ranks[name] for name, alpha in values.items()}
     return scales | {n: 1.0 if rest is None else rest / ranks[n] for n in without}, notes

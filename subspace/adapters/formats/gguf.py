@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from subspace.adapters.build import UpdateSpec, build_adapter
+from subspace.adapters.layout import MOST_EXPERTS
 from subspace.adapters.rotary import (
     has_heads,
     is_reordered,
@@ -50,7 +51,6 @@ READS = (
 REFERENCE = "files of `gguf` with the keys of llama.cpp's converter; its rule of the scale"
 TESTS = ("tests/test_gguf_adapters.py",)
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b"}
-_MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 # gguf 0.19.0, gguf/tensor_mapping.py: the names that these architectures have in transformers.
 _HUGGING_FACE = {
     "attn_q": "self_attn.q_proj",
@@ -120,7 +120,7 @@ def read(source: AdapterSource) -> Adapter:
     planned: list[UpdateSpec] = []
     for tensor, slots in group_by_module(source, _parse).items():
         require_factors(source, tensor, slots, "lora_a", "lora_b")
-        planned.extend(_planned(source, tensor, slots, alpha, architecture))
+        planned.extend(_specify(source, tensor, slots, alpha, architecture))
     turned = [
         p.module
         for p in planned
@@ -214,7 +214,7 @@ def _module(tensor: str, architecture: str) -> str:
     return name if inner is None else f"model.layers.{block[1]}.{inner}"
 
 
-def _planned(
+def _specify(
     source: AdapterSource, tensor: str, slots: Mapping[str, str], alpha: float, architecture: str
 ) -> Iterator[UpdateSpec]:
     a, b = slots["lora_a"], slots["lora_b"]
@@ -243,7 +243,7 @@ def _planned(
         )
         return
     # A fused layer that was split has one A for all.
-    if shape_a[0] not in (1, experts[0]) or experts[0] > _MOST_EXPERTS:
+    if shape_a[0] not in (1, experts[0]) or experts[0] > MOST_EXPERTS:
         raise FormatError(f"{both} are not factors of the same experts")
     for expert in range(experts[0]):
         shared = 0 if shape_a[0] == 1 else expert
@@ -259,11 +259,11 @@ def _planned(
 
 
 def _of_one(a: str, b: str, *, embedding: bool) -> Factors:
-    return lambda held: (held[b], held[a].T if embedding else held[a])
+    return lambda tensors: (tensors[b], tensors[a].T if embedding else tensors[a])
 
 
 def _of_expert(a: str, b: str, of_a: int, of_b: int) -> Factors:
-    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        return held[b][of_b], held[a][of_a]
+    def factors(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return tensors[b][of_b], tensors[a][of_a]
 
     return factors

@@ -101,8 +101,8 @@ def matches(source: AdapterSource) -> str | None:
     if source.config is not None and "peft_type" in source.config:
         return None
     names = (name for name in source.tensors if not name.startswith("base_model."))
-    found = next((name for name in names if (p := _parse(name)) and p[1] in _SIGNS), None)
-    return None if found is None else f"tensor {found!r} is named as sd-scripts and LyCORIS do"
+    example = next((name for name in names if (p := _parse(name)) and p[1] in _SIGNS), None)
+    return None if example is None else f"tensor {example!r} is named as sd-scripts and LyCORIS do"
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -125,34 +125,34 @@ def read(source: AdapterSource) -> Adapter:
     aside |= dict.fromkeys(copies, SetAsideReason.COPY)
     for module, slots in modules.items():
         factors = {slot: name for slot, name in slots.items() if slot in _FACTORS}
-        found = list(dict.fromkeys(_FACTORS[slot] for slot in factors))
+        kinds = list(dict.fromkeys(_FACTORS[slot] for slot in factors))
         aside |= {name: _ASIDE[slot] for slot, name in slots.items() if slot in _ASIDE}
-        if not found:
+        if not kinds:
             if "alpha" in slots and len(slots) > 1:
                 aside[slots["alpha"]] = next(_ASIDE[s] for s in slots if s in _ASIDE)
             continue
-        if len(found) > 1:
-            both = " and of ".join(sorted(map(str, found)))
+        if len(kinds) > 1:
+            both = " and of ".join(sorted(map(str, kinds)))
             raise FormatError(
                 f"{source.weights}: module {module!r} has factors of {both}: "
                 f"{some(factors.values(), 4)}"
             )
-        (method,) = found
+        (method,) = kinds
         methods.add(method)
-        held = _MODULES[method](source, module, factors)
+        spec = _MODULES[method](source, module, factors)
         planned.append(
             UpdateSpec(
                 module=module,
-                shape=held.extent.shape,
-                rank=held.extent.rank,
-                scale=_scale(source, module, slots, held.extent.dim, notes),
-                tensors=held.extent.tensors,
-                factors=held.factors,
-                kind=KINDS[len(held.kernel)],
+                shape=spec.extent.shape,
+                rank=spec.extent.rank,
+                scale=_scale(source, module, slots, spec.extent.dim, notes),
+                tensors=spec.extent.tensors,
+                factors=spec.factors,
+                kind=KINDS[len(spec.kernel)],
                 numbers=tuple(slots[slot] for slot in ("alpha", "scale") if slot in slots),
-                multiplied=held.extent.multiplied,
-                flat=method is not Method.LORA and not held.kernel,
-                kernel=held.kernel,
+                multiplied=spec.extent.multiplied,
+                flat=method is not Method.LORA and not spec.kernel,
+                kernel=spec.kernel,
                 magnitude=slots.get("dora_scale", ""),
             )
         )
@@ -216,9 +216,9 @@ def _lora(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Modu
 
 
 def _tucker(down: str, up: str, mid: str) -> Factors:
-    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        core, inputs = held[mid].double(), held[down].flatten(1).double()
-        return held[up].flatten(1), multiply_core(core, inputs)  # (d_out, r), (r, in * kh * kw)
+    def factors(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        core, inputs = tensors[mid].double(), tensors[down].flatten(1).double()
+        return tensors[up].flatten(1), multiply_core(core, inputs)  # (d_out, r), (r, in * kh * kw)
 
     return factors
 
@@ -237,8 +237,8 @@ def _lokr(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Modu
 
 def _kernel(source: AdapterSource, slots: Mapping[str, str], *cores: str) -> tuple[int, ...]:
     # Without these it lies flat among the inputs, and nothing tells it from a linear layer's.
-    found = next((slots[slot] for slot in cores if slot in slots), None)
-    return source.tensors.headers[found].shape[2:] if found else ()
+    core = next((slots[slot] for slot in cores if slot in slots), None)
+    return source.tensors.headers[core].shape[2:] if core else ()
 
 
 _MODULES = {Method.LORA: _lora, Method.LOHA: _loha, Method.LOKR: _lokr}
@@ -283,11 +283,11 @@ def _method(methods: Iterable[Method], *, dora: bool) -> Method:
 
 def _notes(
     source: AdapterSource,
-    found: Mapping[str, list[str]],
+    modules_by_method: Mapping[str, list[str]],
     methods: set[Method],
     modules: Iterable[str],
 ) -> list[str]:
-    notes = [f"{some(names)}: {note}" for note, names in found.items()]
+    notes = [f"{some(names)}: {note}" for note, names in modules_by_method.items()]
     if {Method.LOHA, Method.LOKR} & methods:
         notes.append(GAUGE)
     fused = [m for m in modules if m.endswith("qkv") or "linear1" in m]

@@ -66,8 +66,8 @@ def matches(source: AdapterSource) -> str | None:
     """Say why these are loralib's: the tensors' names alone."""
     if source.config is not None and "peft_type" in source.config:
         return None
-    found = next((name for name in source.tensors if _parse(name) is not None), None)
-    return None if found is None else f"tensor {found!r} ends in .lora_A or .lora_B, no .weight"
+    example = next((name for name in source.tensors if _parse(name) is not None), None)
+    return None if example is None else f"tensor {example!r} ends in .lora_A or .lora_B, no .weight"
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -87,9 +87,9 @@ def read(source: AdapterSource) -> Adapter:
     whole = False
     for module, slots in group_by_module(source, _parse).items():
         require_factors(source, module, slots, "lora_A", "lora_B")
-        base = _base(source, slots["lora_A"])
+        base = _find_base(source, slots["lora_A"])
         whole = whole or base is not None
-        updates = list(_planned(source, module, slots, base, alpha))
+        updates = list(_specify(source, module, slots, base, alpha))
         planned.extend(updates)
         if len(updates) > 1:
             blocks.append(module)
@@ -109,7 +109,7 @@ def read(source: AdapterSource) -> Adapter:
             "weight it is, is not stored"
         )
     return build_adapter(
-        source, planned, format=NAME, set_aside=_aside(source, whole=whole), notes=notes
+        source, planned, format=NAME, set_aside=_set_aside(source, whole=whole), notes=notes
     )
 
 
@@ -120,7 +120,7 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (module, slot) if module and slot in _SLOTS else None
 
 
-def _base(source: AdapterSource, a: str) -> tuple[int, ...] | None:
+def _find_base(source: AdapterSource, a: str) -> tuple[int, ...] | None:
     """Return the shape of the layer's own weight, where the file is a whole state dict."""
     stored = a.removesuffix("lora_A")
     for leaf in ("conv.weight", "weight"):
@@ -134,7 +134,7 @@ def _map(base: tuple[int, ...]) -> tuple[int, int]:
     return base[0], math.prod(base[1:])
 
 
-def _aside(source: AdapterSource, *, whole: bool) -> dict[str, SetAsideReason]:
+def _set_aside(source: AdapterSource, *, whole: bool) -> dict[str, SetAsideReason]:
     reasons = {}
     for name in source.tensors:
         if _parse(name) is not None:
@@ -146,7 +146,7 @@ def _aside(source: AdapterSource, *, whole: bool) -> dict[str, SetAsideReason]:
     return reasons
 
 
-def _planned(
+def _specify(
     source: AdapterSource,
     module: str,
     slots: Mapping[str, str],
@@ -158,7 +158,7 @@ def _planned(
     alpha = float(rank) if given is None else given
     both = f"{source.text(a)} and {b!r} {(d_out, rank)}"
     if base is not None and len(base) > 2:
-        yield _convolution(both, module, (a, b), ((rows, d_in), (d_out, rank)), base, alpha)
+        yield _specify_convolution(both, module, (a, b), ((rows, d_in), (d_out, rank)), base, alpha)
         return
     if base is None and rank > 1 and "conv" in module.lower():
         raise FormatError(
@@ -171,7 +171,7 @@ def _planned(
         raise FormatError(f"{both} have different ranks, {rows} and {rank}")
     if groups > _MOST_BLOCKS:
         raise FormatError(f"{both}: {groups} blocks, more than {_MOST_BLOCKS}, are no layer's")
-    sizes = _part_sizes(source, module, both, (d_out, d_in, groups), known=base is not None)
+    sizes = _part_sizes(source, module, both, (d_out, d_in, groups), sizes_known=base is not None)
     if base is not None and not any(
         d_in == base[1 - side] and base[side] % sizes[0] == 0 and base[side] >= d_out
         for side in (0, 1)  # fan_in_fan_out stores the transpose
@@ -187,9 +187,9 @@ def _planned(
             rank=rank,
             scale=alpha / rank,
             tensors=(a, b),
-            factors=lambda held, block=block, group=group: (  # type: ignore[misc]
-                held[b][block],
-                held[a][group * rank : (group + 1) * rank],
+            factors=lambda tensors, block=block, group=group: (  # type: ignore[misc]
+                tensors[b][block],
+                tensors[a][group * rank : (group + 1) * rank],
             ),
         )
 
@@ -200,7 +200,7 @@ def _part_sizes(
     both: str,
     sizes: tuple[int, int, int],
     *,
-    known: bool,
+    sizes_known: bool,
 ) -> list[int]:
     """Return the rows of each block of a fused layer.
 
@@ -215,7 +215,7 @@ def _part_sizes(
     d_out, d_in, groups = sizes
     equal = [d_out // groups] * groups
     fused = module.rpartition(".")[2] in _UNEQUAL
-    if groups == 1 or not fused or known or d_out == groups * d_in:
+    if groups == 1 or not fused or sizes_known or d_out == groups * d_in:
         if d_out % groups:
             raise FormatError(f"{both}: {d_out} rows are not {groups} blocks of one size")
         return equal
@@ -268,7 +268,7 @@ def _read_heads(source: AdapterSource) -> tuple[int, int] | None:
     return None
 
 
-def _convolution(
+def _specify_convolution(
     both: str,
     module: str,
     names: tuple[str, str],
@@ -290,12 +290,12 @@ def _convolution(
     if times * times * rows * wide > _LARGEST:
         raise FormatError(f"{both}: a kernel of {kernel} is too large to lay out")
 
-    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def factors(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        A = held[a]
+        A = tensors[a]
         laid_out = torch.kron(torch.eye(times, dtype=A.dtype), A.contiguous())
-        return held[b].reshape(d_out, -1), laid_out  # (d_out, k r k), (k r k, d_in)
+        return tensors[b].reshape(d_out, -1), laid_out  # (d_out, k r k), (k r k, d_in)
 
     rank = rows // kernel
     kind = f"conv{len(base) - 2}d"

@@ -54,11 +54,11 @@ def matches(source: AdapterSource) -> str | None:
     """Say why these are Megatron's: the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
-    found = next(
+    example = next(
         (name for name in source.tensors if name.endswith(TENSOR_SUFFIXES) and _KEY.match(name)),
         None,
     )
-    return None if found is None else f"tensor {found!r} is named as Megatron-Bridge names it"
+    return None if example is None else f"tensor {example!r} is named as Megatron-Bridge names it"
 
 
 def read(source: AdapterSource) -> Adapter:

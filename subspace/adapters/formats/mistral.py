@@ -41,8 +41,8 @@ def matches(source: AdapterSource) -> str | None:
     """Say why these are mistral-finetune's: Mistral's own names, and no config of PEFT."""
     if source.config is not None:
         return None
-    found = next((name for name in source.tensors if _KEY.match(name)), None)
-    return None if found is None else f"tensor {found!r} has a name of Mistral's own code"
+    example = next((name for name in source.tensors if _KEY.match(name)), None)
+    return None if example is None else f"tensor {example!r} has a name of Mistral's own code"
 
 
 def read(source: AdapterSource) -> Adapter:

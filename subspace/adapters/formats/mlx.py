@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import UpdateSpec, build_adapter
+from subspace.adapters.layout import MOST_EXPERTS, Layout
 from subspace.adapters.method import Method
 from subspace.adapters.source import group_by_module, read_factor_shape, require_factors
 from subspace.errors import FormatError
@@ -41,7 +42,6 @@ REFERENCE = "files of `mlx_lm`'s layers, their `fuse`"
 TESTS = ("tests/test_mlx_adapters.py",)
 _SLOTS = {"lora_a": "lora_a", "lora_b": "lora_b", "m": "m"}
 _DEFAULT_SCALE = 20.0
-_MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 
 
 def matches(source: AdapterSource) -> str | None:
@@ -51,8 +51,8 @@ def matches(source: AdapterSource) -> str | None:
         return None
     if config is not None and "lora_parameters" in config:
         return f"{source.where} has lora_parameters"
-    found = next((name for name in source.tensors if name.endswith(TENSOR_SUFFIXES)), None)
-    return None if found is None else f"tensor {found!r} ends in .lora_a or .lora_b"
+    example = next((name for name in source.tensors if name.endswith(TENSOR_SUFFIXES)), None)
+    return None if example is None else f"tensor {example!r} ends in .lora_a or .lora_b"
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -77,7 +77,7 @@ def read(source: AdapterSource) -> Adapter:
         if "m" in slots and len(slots) == 1:
             continue  # not understood
         require_factors(source, module, slots, "lora_a", "lora_b")
-        planned.extend(_planned(source, module, slots, scale, alpha))
+        planned.extend(_specify(source, module, slots, scale, alpha))
         if "m" in slots:
             if planned[-1].kind == "expert":
                 raise FormatError(
@@ -94,16 +94,16 @@ def read(source: AdapterSource) -> Adapter:
         method=Method.of_lora(dora=dora or kind == "dora"),
         notes=notes,
         base_model=config["model"] if isinstance(config.get("model"), str) else None,
-        metadata={
-            "experts": MappingProxyType(dict(experts)),
-            "asked_alpha": None if _stored_scale(config) else source.alpha,
-        },
+        layout=Layout(
+            experts=MappingProxyType(dict(experts)),
+            asked_alpha=None if _stored_scale(config) else source.alpha,
+        ),
     )
 
 
 def _stored_scale(config: Mapping[str, Any]) -> bool:
-    held = config.get("lora_parameters")
-    return isinstance(held, dict) and held.get("scale") is not None
+    parameters = config.get("lora_parameters")
+    return isinstance(parameters, dict) and parameters.get("scale") is not None
 
 
 def _parse(name: str) -> tuple[str, str] | None:
@@ -115,13 +115,13 @@ def _scale(
     source: AdapterSource, config: Mapping[str, Any]
 ) -> tuple[float, float | None, list[str]]:
     """Return the scale, the alpha that it is multiplied by over r if it is, and notes."""
-    held = config.get("lora_parameters")
-    parameters = held if isinstance(held, dict) else {}
+    lora_parameters = config.get("lora_parameters")
+    parameters = lora_parameters if isinstance(lora_parameters, dict) else {}
     for name in ("scale", "alpha"):
-        found = parameters.get(name)
-        if found is not None and (type(found) not in (int, float) or not math.isfinite(found)):
+        value = parameters.get(name)
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
             raise FormatError(
-                f"{source.where}: lora_parameters.{name} = {short(found)} is not a number"
+                f"{source.where}: lora_parameters.{name} = {short(value)} is not a number"
             )
     scale, alpha = parameters.get("scale"), parameters.get("alpha")
     if scale is None and source.alpha is not None:
@@ -156,7 +156,7 @@ def _scale(
     )
 
 
-def _planned(
+def _specify(
     source: AdapterSource, module: str, slots: Mapping[str, str], scale: float, alpha: float | None
 ) -> Iterator[UpdateSpec]:
     a, b = slots["lora_a"], slots["lora_b"]
@@ -178,14 +178,14 @@ def _planned(
             rank=rank,
             scale=scale,
             tensors=(a, b),
-            factors=lambda held: (held[b].T, held[a].T),
+            factors=lambda tensors: (tensors[b].T, tensors[a].T),
         )
         return
     (experts, rank, d_in), (others, d_out, width) = shape_a, shape_b
     if rank != width or experts != others:
         raise FormatError(f"{both} are not factors of the same experts and rank")
-    if experts > _MOST_EXPERTS:
-        raise FormatError(f"{both}: {experts} experts, more than {_MOST_EXPERTS}, are no layer's")
+    if experts > MOST_EXPERTS:
+        raise FormatError(f"{both}: {experts} experts, more than {MOST_EXPERTS}, are no layer's")
     for expert in range(experts):
         yield UpdateSpec(
             module=f"{module}.{expert}",
@@ -199,8 +199,8 @@ def _planned(
 
 
 def _of_expert(a: str, b: str, expert: int) -> Factors:
-    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        B = held[b][expert]  # (d_out, r)
-        return B, held[a].reshape(-1, B.shape[1], held[a].shape[-1])[expert]
+    def factors(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        B = tensors[b][expert]  # (d_out, r)
+        return B, tensors[a].reshape(-1, B.shape[1], tensors[a].shape[-1])[expert]
 
     return factors

@@ -32,8 +32,12 @@ def matches(source: AdapterSource) -> str | None:
     config = source.config
     if config is None or not {"rank", "alpha"} <= config.keys() or "peft_type" in config:
         return None
-    found = next((name for name in source.tensors if _parse(name)), None)
-    return None if found is None else f"{source.where} has rank and alpha, {found!r} ends in A or B"
+    example = next((name for name in source.tensors if _parse(name)), None)
+    return (
+        None
+        if example is None
+        else f"{source.where} has rank and alpha, {example!r} ends in A or B"
+    )
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -67,7 +71,7 @@ def read(source: AdapterSource) -> Adapter:
                 rank=r,
                 scale=alpha / rank,
                 tensors=(a, b),
-                factors=_transposed(a, b),
+                factors=_transpose(a, b),
             )
         )
     return build_adapter(source, planned, format=NAME)
@@ -78,5 +82,5 @@ def _parse(name: str) -> tuple[str, str] | None:
     return (module, slot) if module and slot in {"A", "B"} else None
 
 
-def _transposed(a: str, b: str) -> Factors:
-    return lambda held: (held[b].T, held[a].T)
+def _transpose(a: str, b: str) -> Factors:
+    return lambda tensors: (tensors[b].T, tensors[a].T)

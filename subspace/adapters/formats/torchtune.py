@@ -63,8 +63,10 @@ def matches(source: AdapterSource) -> str | None:
     """Say why these are torchtune's: the tensors' names, also beside a config that is PEFT's."""
     if source.config is not None and source.weights.name in WEIGHTS:
         return None
-    found = next((name for name in source.tensors if name.endswith(TENSOR_SUFFIXES)), None)
-    return None if found is None else f"tensor {found!r} ends in .lora_a.weight or .lora_b.weight"
+    example = next((name for name in source.tensors if name.endswith(TENSOR_SUFFIXES)), None)
+    return (
+        None if example is None else f"tensor {example!r} ends in .lora_a.weight or .lora_b.weight"
+    )
 
 
 def read(source: AdapterSource) -> Adapter:

@@ -60,8 +60,8 @@ def matches(source: AdapterSource) -> str | None:
     """Say why these are XLabs': the tensors' names."""
     if source.config is not None and "peft_type" in source.config:
         return None
-    found = next((name for name in source.tensors if _parse(name)), None)
-    return None if found is None else f"tensor {found!r} is a factor of a processor of Flux's"
+    example = next((name for name in source.tensors if _parse(name)), None)
+    return None if example is None else f"tensor {example!r} is a factor of a processor of Flux's"
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -75,7 +75,7 @@ def read(source: AdapterSource) -> Adapter:
     planned: list[UpdateSpec] = []
     for layer, slots in group_by_module(source, _parse).items():
         require_factors(source, layer, slots, "down", "up")
-        planned.extend(_planned(source, layer, slots["down"], slots["up"]))
+        planned.extend(_specify(source, layer, slots["down"], slots["up"]))
     notes = []
     if source.alpha is None:
         notes.append(
@@ -93,16 +93,16 @@ def _parse(name: str) -> tuple[str, str] | None:
     >>> _parse("double_blocks.3.processor.qkv_lora.up.weight") is None
     True
     """
-    found = _NAME.match(name)
-    if found is None:
+    match = _NAME.match(name)
+    if match is None:
         return None
-    kind = found["block"].partition("_")[0]
-    if (kind, found["layer"], found["stream"]) not in _PARTS:
+    kind = match["block"].partition("_")[0]
+    if (kind, match["layer"], match["stream"]) not in _PARTS:
         return None
-    return f"{found['block']}.{found['layer']}{found['stream']}", found["slot"]
+    return f"{match['block']}.{match['layer']}{match['stream']}", match["slot"]
 
 
-def _planned(source: AdapterSource, layer: str, a: str, b: str) -> Iterator[UpdateSpec]:
+def _specify(source: AdapterSource, layer: str, a: str, b: str) -> Iterator[UpdateSpec]:
     (rank, d_in), (d_out, width) = read_factor_shape(source, a), read_factor_shape(source, b)
     both = f"{source.text(a)} and {b!r} {(d_out, width)}"
     if rank != width:
@@ -125,7 +125,7 @@ def _planned(source: AdapterSource, layer: str, a: str, b: str) -> Iterator[Upda
 
 
 def _rows(a: str, b: str, rows: slice) -> Factors:
-    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        return held[b][rows], held[a]
+    def factors(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return tensors[b][rows], tensors[a]
 
     return factors

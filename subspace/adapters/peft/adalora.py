@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import UpdateSpec, build_adapter
+from subspace.adapters.layout import Layout
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config, read_rank
 from subspace.adapters.peft.methods import (
@@ -71,7 +72,7 @@ def read(source: AdapterSource) -> Adapter:
     plain = {**config, "rank_pattern": {}, "alpha_pattern": {}}
     lora = read_config(plain, source.where, also=_FIELDS)
     started = read_rank(config.get("init_r", 12), "init_r", source.where)
-    kept = _kept(patterns, source.where)
+    kept = _read_kept(patterns, source.where)
     planned, cut = [], []
     aside: dict[str, SetAsideReason] = {}
     modules = group_modules(source, _SLOTS)
@@ -121,13 +122,13 @@ def read(source: AdapterSource) -> Adapter:
         set_aside={**set_rest_aside(source, lora, used), **modules.others, **aside},
         notes=notes,
         base_model=lora.base_model,
-        metadata={"config": MappingProxyType(dict(config))},
+        layout=Layout(config=MappingProxyType(dict(config))),
     )
 
 
-def _kept(patterns: object, where: str) -> dict[str, tuple[int, int]]:
+def _read_kept(patterns: object, where: str) -> dict[str, tuple[int, int]]:
     """Read which ranks were kept: module -> how many, and of how many."""
-    found = {}
+    ranks = {}
     if not isinstance(patterns, dict):
         raise FormatError(f"{where}: rank_pattern = {short(patterns)} is no mapping")
     for name, mask in patterns.items():
@@ -136,8 +137,8 @@ def _kept(patterns: object, where: str) -> dict[str, tuple[int, int]]:
                 f"{where}: rank_pattern[{short(name)}] = {short(mask)} is no list of true and false"
             )
         module = name.removeprefix(PREFIX).partition(".lora_E")[0]
-        found[module] = (sum(mask), len(mask))
-    return found
+        ranks[module] = (sum(mask), len(mask))
+    return ranks
 
 
 def _check(
@@ -160,7 +161,7 @@ def _check(
 def _factors(slots: Mapping[str, str]) -> Factors:
     a, b, e = (slots[slot] for slot in _FACTORS)
 
-    def factors(held: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        return held[b].double(), held[a].double() * held[e].double()
+    def factors(tensors: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        return tensors[b].double(), tensors[a].double() * tensors[e].double()
 
     return factors

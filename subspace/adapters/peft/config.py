@@ -145,9 +145,9 @@ def _notes(config: Mapping[str, Any], understood: frozenset[str]) -> tuple[str, 
     notes = []
     init = config.get("init_lora_weights", True)
     if isinstance(init, str):
-        known = [text for name, text in _INITS.items() if init.lower().startswith(name)]
-        if known:
-            notes.append(f"init_lora_weights = {short(init)}: {known[0]}")
+        texts = [text for name, text in _INITS.items() if init.lower().startswith(name)]
+        if texts:
+            notes.append(f"init_lora_weights = {short(init)}: {texts[0]}")
         elif init.lower() != "gaussian":
             notes.append(f"init_lora_weights = {short(init)} is not known here")
     elif init is False:

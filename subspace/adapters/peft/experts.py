@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from subspace.adapters.build import UpdateSpec
+from subspace.adapters.layout import MOST_EXPERTS, Stack
 from subspace.adapters.peft.patterns import apply_patterns
 from subspace.adapters.set_aside import SetAside, SetAsideReason
 from subspace.adapters.source import read_factor_shape, require_factors, some
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from subspace.adapters.peft.keys import Key
     from subspace.adapters.source import AdapterSource
 
-_MOST_EXPERTS = 65_536  # of one layer: each becomes a module, on a header's word
 _TWO = {"gate_up_proj", "down_proj"}
 
 
@@ -45,14 +45,6 @@ class _Pair(NamedTuple):
     rows: int  # E * r
     d_a: int  # the other side of A
     d_b: int  # and of B
-
-
-class Stack(NamedTuple):
-    """Where PEFT stores the updates of one parameter, for who writes them again."""
-
-    a: str  # the tensor's name: base_layer in it tells how deep its wrapper lies
-    experts: int
-    parameter: str  # the path that PEFT matches target_parameters and patterns against
 
 
 class _Parameter(NamedTuple):
@@ -78,7 +70,7 @@ def specify_parameters(
     FormatError
         A factor without its partner, shapes that do not fit.
     """
-    stacks = _stacks(source, keys, lora)
+    stacks = _group_stacks(source, keys, lora)
     targets = {
         f"{module}.{name}": f"{target}.{name}"
         for module, (target, names, _) in stacks.items()
@@ -89,22 +81,22 @@ def specify_parameters(
     stored: dict[str, Stack] = {}
     aside: dict[str, SetAside] = {}
     for module, (target, names, slots) in stacks.items():
-        pairs = [_pair(source, module, held) for _, held in sorted(slots.items())]
+        pairs = [_pair(source, module, by_depth) for _, by_depth in sorted(slots.items())]
         rank = {name: ranks[f"{module}.{name}"][0] for name in names}
-        told = _told(pairs, names, rank, source)
-        if isinstance(told, str):
-            detail = f"({', '.join(names)}): {told}"
+        parameters = _find_parameters(pairs, names, rank, source)
+        if isinstance(parameters, str):
+            detail = f"({', '.join(names)}): {parameters}"
             for name in (t for pair in pairs for t in (pair.a, pair.b)):
                 header = source.tensors.headers[name]
                 aside[name] = SetAside.of(name, header, SetAsideReason.PARAMETERS, detail=detail)
             continue
-        for parameter in told:
+        for parameter in parameters:
             r, alpha = rank[parameter.name], alphas[f"{module}.{parameter.name}"]
             scale = alpha / math.sqrt(r) if lora.rslora else alpha / r
-            experts = list(_experts(source, module, parameter, r, scale))
+            experts = list(_count_experts(source, module, parameter, r, scale))
             planned += experts
             path = f"{target}.{parameter.name}"
-            stored[_path(module, parameter)] = Stack(parameter.pair.a, len(experts), path)
+            stored[_spell_path(module, parameter)] = Stack(parameter.pair.a, len(experts), path)
     if planned and _is_unsloths(source.config or {}):
         notes.append(
             "Unsloth wrote experts' factors expert after expert before September 2026, and PEFT's "
@@ -134,7 +126,7 @@ def specify_stacked(
         A factor without its partner, or stacks that do not fit together.
     """
     headers = source.tensors.headers
-    found: dict[str, dict[str, str]] = {}
+    stacked: dict[str, dict[str, str]] = {}
     targets: dict[str, str] = {}
     empty: dict[str, SetAside] = {}
     for key in keys:
@@ -143,18 +135,18 @@ def specify_stacked(
         if headers[key.name].shape == (0,):
             empty[key.name] = SetAside.of(key.name, headers[key.name], SetAsideReason.EMPTY)
         elif len(headers[key.name].shape) == 3:
-            found.setdefault(key.module, {})[key.slot] = key.name
+            stacked.setdefault(key.module, {})[key.slot] = key.name
             targets[key.module] = key.target
     alphas, _, _ = apply_patterns(targets, lora)
     planned = []
-    for module, slots in found.items():
+    for module, slots in stacked.items():
         require_factors(source, module, slots, "A", "B")
         a, b = slots["A"], slots["B"]
         (n_a, r, d_in), (n_b, d_out, width) = (
             read_factor_shape(source, name, (3,)) for name in (a, b)
         )
         experts = max(n_a, n_b)
-        if r != width or {n_a, n_b} - {1, experts} or experts > _MOST_EXPERTS:
+        if r != width or {n_a, n_b} - {1, experts} or experts > MOST_EXPERTS:
             raise FormatError(
                 f"{source.text(a)} and {source.text(b)} are not factors of the same experts"
             )
@@ -175,7 +167,7 @@ def specify_stacked(
 
 
 def _take(a: str, of_a: int, b: str, of_b: int) -> Factors:
-    return lambda held: (held[b][of_b], held[a][of_a])
+    return lambda tensors: (tensors[b][of_b], tensors[a][of_a])
 
 
 def _is_unsloths(config: Mapping[str, Any]) -> bool:
@@ -184,28 +176,28 @@ def _is_unsloths(config: Mapping[str, Any]) -> bool:
     return fixed or "unsloth" in str(config.get("base_model_name_or_path")).lower()
 
 
-def _path(module: str, parameter: _Parameter) -> str:
+def _spell_path(module: str, parameter: _Parameter) -> str:
     return module if parameter.name == "weight" else f"{module}.{parameter.name}"
 
 
-def _stacks(
+def _group_stacks(
     source: AdapterSource, keys: Iterable[Key], lora: LoraConfig
 ) -> dict[str, tuple[str, list[str], dict[int, dict[str, str]]]]:
     """Give each wrapped module PEFT's own path, its parameters, and depth -> slot -> tensor."""
-    found: dict[str, tuple[str, list[str], dict[int, dict[str, str]]]] = {}
+    stacks: dict[str, tuple[str, list[str], dict[int, dict[str, str]]]] = {}
     for key in keys if lora.target_parameters else ():
         names = _parameters(source, key, lora) if key.slot in {"A", "B"} else []
         if names:
-            _, _, slots = found.setdefault(key.module, (key.target, names, {}))
+            _, _, slots = stacks.setdefault(key.module, (key.target, names, {}))
             depth = key.name.split(".").count("base_layer")
-            held = slots.setdefault(depth, {})
-            if key.slot in held:
+            experts = slots.setdefault(depth, {})
+            if key.slot in experts:
                 raise FormatError(
-                    f"{source.weights}: {held[key.slot]!r} and {key.name!r} are the same factor "
+                    f"{source.weights}: {experts[key.slot]!r} and {key.name!r} are the same factor "
                     f"of module {key.module!r}"
                 )
-            held[key.slot] = key.name
-    return found
+            experts[key.slot] = key.name
+    return stacks
 
 
 def _parameters(source: AdapterSource, key: Key, lora: LoraConfig) -> list[str]:
@@ -233,7 +225,7 @@ def _pair(source: AdapterSource, module: str, slots: Mapping[str, str]) -> _Pair
     return _Pair(a, b, rows, d_a, d_b)
 
 
-def _told(
+def _find_parameters(
     pairs: list[_Pair], names: list[str], ranks: Mapping[str, int | None], source: AdapterSource
 ) -> list[_Parameter] | str:
     """Tell whose a pair is and on which side A is, or say why that cannot be told."""
@@ -241,26 +233,26 @@ def _told(
         return "the config has no r, which tells the number of experts"
     if len(pairs) == len(names) == 1:
         (pair,), (name,) = pairs, names
-        flipped = pair.rows != ranks[name] and _flipped(source.config or {})
+        flipped = pair.rows != ranks[name] and _exchange_slots(source.config or {})
         if flipped is None:
             return "which side of the map A is on is not stored by PEFT before 0.19.1"
         return [_Parameter(name, pair, flipped)]
     if len(pairs) == 2 and set(names) == _TWO:
-        found = []
+        parameters = []
         for gate, down in (pairs, pairs[::-1]):
             if gate.d_a == down.d_b and gate.d_b == 2 * down.d_a:
-                found.append((gate, down, False))
+                parameters.append((gate, down, False))
             if gate.d_b == down.d_a and gate.d_a == 2 * down.d_b:
-                found.append((gate, down, True))
-        if len(found) == 1:
-            gate, down, flipped = found[0]
+                parameters.append((gate, down, True))
+        if len(parameters) == 1:
+            gate, down, flipped = parameters[0]
             return [
                 _Parameter("gate_up_proj", gate, flipped), _Parameter("down_proj", down, flipped)
             ]  # fmt: skip
     return "which factors are of which parameter is not stored"
 
 
-def _flipped(config: Mapping[str, Any]) -> bool | None:
+def _exchange_slots(config: Mapping[str, Any]) -> bool | None:
     numbers = re.findall(r"\d+", str(config.get("peft_version")))[:3]
     version = tuple(int(number[:9]) for number in numbers)
     if version >= (0, 19, 1):
@@ -268,7 +260,7 @@ def _flipped(config: Mapping[str, Any]) -> bool | None:
     return True if version == (0, 19, 0) else None
 
 
-def _experts(
+def _count_experts(
     source: AdapterSource, module: str, parameter: _Parameter, r: int, scale: float
 ) -> Iterator[UpdateSpec]:
     pair, flipped = parameter.pair, parameter.flipped
@@ -278,11 +270,11 @@ def _experts(
             "the config's"
         )
     experts = pair.rows // r
-    if experts > _MOST_EXPERTS:
+    if experts > MOST_EXPERTS:
         raise FormatError(
-            f"{source.text(pair.a)}: {experts} experts, more than {_MOST_EXPERTS}, are no layer's"
+            f"{source.text(pair.a)}: {experts} experts, more than {MOST_EXPERTS}, are no layer's"
         )
-    path = _path(module, parameter)
+    path = _spell_path(module, parameter)
     shape = (pair.d_a, pair.d_b) if flipped else (pair.d_b, pair.d_a)
     for expert in range(experts):
         yield UpdateSpec(
@@ -297,9 +289,9 @@ def _experts(
 
 
 def _factors(pair: _Pair, expert: int, experts: int, *, flipped: bool) -> Factors:
-    def factors(held: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        A = held[pair.a].reshape(experts, -1, pair.d_a)[expert]  # (r, d_a)
-        B = held[pair.b].reshape(pair.d_b, -1, experts)[:, :, expert]  # (d_b, r)
+    def factors(tensors: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        A = tensors[pair.a].reshape(experts, -1, pair.d_a)[expert]  # (r, d_a)
+        B = tensors[pair.b].reshape(pair.d_b, -1, experts)[:, :, expert]  # (d_b, r)
         return (A.T, B.T) if flipped else (B, A)
 
     return factors

@@ -43,7 +43,9 @@ def name_base_layers(
     if not ranges:
         return updates, [], {}
     origin = _origin(ranges, source.where)
-    names = {update.module: _renamed(update.module, origin, source.where) for update in updates}
+    names = {
+        update.module: _rename_layer(update.module, origin, source.where) for update in updates
+    }
     if len(set(names.values())) == len(names):
         renamed = [replace(update, module=names[update.module]) for update in updates]
         return (
@@ -77,13 +79,13 @@ def _origin(ranges: object, where: str) -> list[int]:
     return origin
 
 
-def _renamed(module: str, origin: list[int], where: str) -> str:
-    found = _LAYER.search(module)
-    if found is None:
+def _rename_layer(module: str, origin: list[int], where: str) -> str:
+    match = _LAYER.search(module)
+    if match is None:
         return module
-    index = int(found[3]) if len(found[3]) < 9 else len(origin)
+    index = int(match[3]) if len(match[3]) < 9 else len(origin)
     if index >= len(origin):
         raise FormatError(
             f"{where}: layer_replication makes {len(origin)} layers, and {short(module)} is none"
         )
-    return f"{module[: found.start(3)]}{origin[index]}{module[found.end(3) :]}"
+    return f"{module[: match.start(3)]}{origin[index]}{module[match.end(3) :]}"

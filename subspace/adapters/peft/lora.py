@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.find import CONFIG
 from subspace.adapters.formats.diffusers import COMFY
+from subspace.adapters.layout import Layout
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import LoraConfig, read_config
 from subspace.adapters.peft.experts import specify_parameters, specify_stacked
@@ -74,8 +75,8 @@ def matches(source: AdapterSource) -> str | None:
         lora = source.config["peft_type"] == "LORA"
         return f"{source.where} has peft_type LORA" if lora else None
     factors = {"A", "B", "embedding_A", "embedding_B"}
-    found = next((name for name in source.tensors if parse_name(name).slot in factors), None)
-    return None if found is None else f"tensor {found!r} is named as PEFT names a factor"
+    example = next((name for name in source.tensors if parse_name(name).slot in factors), None)
+    return None if example is None else f"tensor {example!r} is named as PEFT names a factor"
 
 
 def read(source: AdapterSource) -> Adapter:
@@ -89,7 +90,7 @@ def read(source: AdapterSource) -> Adapter:
         A factor without its partner, shapes that do not fit, a config that makes no sense.
     """
     asked = source.alpha if source.config is None or _is_zero(source.config) else None
-    config = dict(_config(source) if source.config is not None or asked is None else {})
+    config = dict(_check_config(source) if source.config is not None or asked is None else {})
     if asked is not None:
         config |= {"peft_type": "LORA", "lora_alpha": asked}
     elif _is_zero(config):
@@ -144,13 +145,13 @@ def read(source: AdapterSource) -> Adapter:
         prefix=_find_prefix(key.name for key in mine if key.slot in {"A", "B"}),
         base_model=lora.base_model,
         sources=sources,
-        metadata={
-            "stored_transposed": lora.fan_in_fan_out,
-            "config": MappingProxyType(config if source.config is not None else {}),
-            "asked_alpha": asked,
-            "base_changed": lora.base_changed,
-            "stacks": MappingProxyType(stacks),
-        },
+        layout=Layout(
+            stored_transposed=lora.fan_in_fan_out,
+            config=MappingProxyType(config if source.config is not None else {}),
+            asked_alpha=asked,
+            base_changed=lora.base_changed,
+            stacks=MappingProxyType(stacks),
+        ),
     )
 
 
@@ -166,7 +167,7 @@ def _find_prefix(factors: Iterable[str]) -> str:
     return fronts.pop() if len(fronts) == 1 else ""
 
 
-def _config(source: AdapterSource) -> Mapping[str, Any]:
+def _check_config(source: AdapterSource) -> Mapping[str, Any]:
     return require_config(
         source,
         why="lora_alpha and so the scale",
@@ -251,7 +252,7 @@ def _factors(pair: Pair) -> Factors:
         a = a.reshape(a.shape[0], -1)  # (r, d_in); a view of what the file holds
         b = b.reshape(b.shape[0], -1)  # (d_out, r / groups)
         if pair.groups > 1:
-            b = _ungrouped(b, pair.groups)
+            b = _ungroup(b, pair.groups)
         if pair.diagonal is not None:  # KaSA, arXiv:2412.06071: B diag(d) A
             b = b * tensors[pair.diagonal].to(b.dtype)
         return b, a
@@ -259,7 +260,7 @@ def _factors(pair: Pair) -> Factors:
     return factors
 
 
-def _ungrouped(b: torch.Tensor, groups: int) -> torch.Tensor:
+def _ungroup(b: torch.Tensor, groups: int) -> torch.Tensor:
     """Lay out B of a grouped convolution, (d_out, r / groups), as block-diagonal (d_out, r)."""
     full = b.new_zeros(b.shape[0], b.shape[1] * groups)
     height, width = b.shape[0] // groups, b.shape[1]

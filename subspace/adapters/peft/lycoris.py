@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from subspace.adapters.build import UpdateSpec, build_adapter
 from subspace.adapters.factors import hadamard, kronecker
 from subspace.adapters.factors.products import GAUGE, Extent, Product, require_small, split_matrix
+from subspace.adapters.layout import Layout
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
 from subspace.adapters.peft.methods import (
@@ -127,7 +128,7 @@ def read(source: AdapterSource) -> Adapter:
         set_aside={**set_rest_aside(source, lora, used), **modules.others},
         notes=notes,
         base_model=lora.base_model,
-        metadata={"config": MappingProxyType(dict(config))},
+        layout=Layout(config=MappingProxyType(dict(config))),
     )
 
 
@@ -183,16 +184,16 @@ def _conv1d(
     d_out, d_in = extent.shape
     full = require_small(source, module, replace(extent, rank=min(d_out, d_in)))
 
-    def factors(held: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        w1, w2 = (_matrix(held, slots, n) for n in "12")
+    def factors(tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        w1, w2 = (_matrix(tensors, slots, n) for n in "12")
         product = w1[None, :, None, :, None] * w2[:, None, :, None, :]  # (k, a, n, b, width)
         return split_matrix(None, None, product.reshape(d_out, d_in))
 
     return full, factors
 
 
-def _matrix(held: Mapping[str, torch.Tensor], slots: Mapping[str, str], n: str) -> torch.Tensor:
+def _matrix(tensors: Mapping[str, torch.Tensor], slots: Mapping[str, str], n: str) -> torch.Tensor:
     if f"lokr_w{n}" in slots:
-        return held[slots[f"lokr_w{n}"]].double()
-    left, right = (held[slots[f"lokr_w{n}_{side}"]].double() for side in "ab")
+        return tensors[slots[f"lokr_w{n}"]].double()
+    left, right = (tensors[slots[f"lokr_w{n}_{side}"]].double() for side in "ab")
     return left @ right

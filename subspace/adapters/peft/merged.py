@@ -82,4 +82,4 @@ def specify_merged(
 
 
 def _block(a: str, rows: slice, b: str, start: int, size: int) -> Factors:
-    return lambda held: (held[b].flatten(1)[start : start + size], held[a][rows])
+    return lambda tensors: (tensors[b].flatten(1)[start : start + size], tensors[a][rows])

@@ -49,9 +49,9 @@ def match_method(
     None if they are not.
     """
     if source.config is not None and "peft_type" in source.config:
-        found = source.config["peft_type"]
-        known = isinstance(found, str) and found in methods
-        return f"{source.where} has peft_type {found}" if known else None
+        method = source.config["peft_type"]
+        valid = isinstance(method, str) and method in methods
+        return f"{source.where} has peft_type {method}" if valid else None
     for name in source.tensors:
         key = split_name(name, slots)
         if key is not None and name.startswith("base_model."):

@@ -82,13 +82,13 @@ def check_peft_type(config: Mapping[str, Any], where: str) -> None:
     FormatError
         ``peft_type`` is there and is not one of `METHODS`.
     """
-    found = config.get("peft_type", "LORA")
-    name = found if isinstance(found, str) else ""
+    method = config.get("peft_type", "LORA")
+    name = method if isinstance(method, str) else ""
     if name in METHODS:
         return
     why, way_out, _ = _REFUSED.get(name, _UNKNOWN)
     raise FormatError(
-        f"{where}: peft_type {short(found)} is {why}; {way_out}; what is read of PEFT's: "
+        f"{where}: peft_type {short(method)} is {why}; {way_out}; what is read of PEFT's: "
         f"{', '.join(sorted(METHODS))}"
     )
 

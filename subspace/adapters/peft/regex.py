@@ -70,10 +70,10 @@ def match_patterns(
     broken = any("\n" in name for name in names)
     plain = [i for i, key in enumerate(keys) if not broken and _PLAIN.fullmatch(key)]
     rest = sorted(set(range(len(keys))) - set(plain))
-    found: dict[str, set[int]] = {name: set() for name in names}
+    matched: dict[str, set[int]] = {name: set() for name in names}
     for name, i in (*_plain(keys, plain, names, where), *_child(keys, rest, names, where)):
-        found[name].add(i)
-    return {name: [keys[i] for i in sorted(hits)] for name, hits in found.items()}
+        matched[name].add(i)
+    return {name: [keys[i] for i in sorted(hits)] for name, hits in matched.items()}
 
 
 def _plain(
@@ -86,19 +86,19 @@ def _plain(
     for i in chosen:
         dots = tuple(at for at, c in enumerate(keys[i]) if c == ".")
         layouts.setdefault(len(keys[i]), {}).setdefault(dots, {}).setdefault(keys[i], i)
-    out, looks = [], 0
+    out, lookups = [], 0
     for name in names:
         tails = [name, *(name[at + 1 :] for at, c in enumerate(name) if c == ".")]
         for tail in tails:
             for dots, table in layouts.get(len(tail), {}).items():
-                looks += 1 + len(dots)
+                lookups += 1 + len(dots)
                 masked = list(tail)
                 for at in dots:
                     masked[at] = "."
-                found = table.get("".join(masked))
-                if found is not None:
-                    out.append((name, found))
-        if looks > _MOST_LOOKS:
+                entries = table.get("".join(masked))
+                if entries is not None:
+                    out.append((name, entries))
+        if lookups > _MOST_LOOKS:
             raise FormatError(
                 f"{where}: {len(keys)} patterns for {len(names)} modules are too many"
             )
@@ -130,8 +130,8 @@ def _child(
         raise FormatError(f"{where}: no process to match patterns in ({error})") from None
     out = []
     for place, i in enumerate(chosen):
-        found = json.loads(lines[place]) if place < len(lines) else "its process died"
-        if isinstance(found, str):
-            raise FormatError(f"{where}: the pattern {short(keys[i])} cannot be used ({found})")
-        out += [(names[at], i) for at in found]
+        result = json.loads(lines[place]) if place < len(lines) else "its process died"
+        if isinstance(result, str):
+            raise FormatError(f"{where}: the pattern {short(keys[i])} cannot be used ({result})")
+        out += [(names[at], i) for at in result]
     return out

@@ -35,9 +35,8 @@ def find_trained_tokens(adapter: Adapter) -> dict[str, Tokens]:
     FormatError
         The config does not say which tokens they are.
     """
-    config = adapter.metadata.get("config")
-    field = config.get(FIELD) if isinstance(config, Mapping) else None
-    found = {}
+    field = adapter.layout.config.get(FIELD)
+    trained = {}
     for aside in adapter.set_aside:
         if aside.reason is not SetAsideReason.TOKENS or aside.module is None:
             continue
@@ -52,5 +51,5 @@ def find_trained_tokens(adapter: Adapter) -> dict[str, Tokens]:
                 f"{adapter.path}: {FIELD} = {short(field)} does not say which tokens the "
                 f"{aside.shape[0] if aside.shape else 0} of {aside.name!r} {aside.shape} are"
             )
-        found[aside.module] = Tokens(aside.name, tuple(tokens))
-    return found
+        trained[aside.module] = Tokens(aside.name, tuple(tokens))
+    return trained

@@ -81,7 +81,7 @@ class Writer(Protocol):
         """
 
 
-def refuse_kinds(updates: Iterable[UpdateInfo], format: str, held: Iterable[str]) -> None:
+def refuse_kinds(updates: Iterable[UpdateInfo], format: str, kinds_present: Iterable[str]) -> None:
     """Refuse updates with a module that a format has no place for.
 
     Raises
@@ -89,7 +89,7 @@ def refuse_kinds(updates: Iterable[UpdateInfo], format: str, held: Iterable[str]
     FormatError
         Names the first such module and its kind.
     """
-    kinds = tuple(held)
+    kinds = tuple(kinds_present)
     bad = [info for info in updates if info.kind not in kinds]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -194,8 +194,8 @@ def find_most_common(values: Iterable[float]) -> float:
     >>> find_most_common([2.0, 1.0, 1.0, 2.0, 3.0])
     2.0
     """
-    held = list(values)
-    return max(dict.fromkeys(held), key=held.count)
+    listed = list(values)
+    return max(dict.fromkeys(listed), key=listed.count)
 
 
 def write_whole(number: float) -> float | int:

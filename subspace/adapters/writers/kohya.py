@@ -50,7 +50,7 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     import torch
 
     refuse_kinds(adapter.updates.values(), NAME, ("linear", "conv1d", "conv2d", "conv3d"))
-    names = _flat(adapter)
+    names = _flatten_name(adapter)
     tensors: dict[str, torch.Tensor] = {}
     alphas: dict[str, float] = {}
     rounded, zero = [], []
@@ -133,7 +133,7 @@ def _components(adapter: Adapter) -> dict[str, str]:
     return components
 
 
-def _flat(adapter: Adapter) -> dict[str, str]:
+def _flatten_name(adapter: Adapter) -> dict[str, str]:
     """Return kohya's name of every module."""
     components = _components(adapter)
     names: dict[str, str] = {}

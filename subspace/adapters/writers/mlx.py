@@ -9,7 +9,7 @@ folded into ``lora_b``. Experts that were read of its own files are stacked agai
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from subspace.adapters.formats import diffusers, mlx
 from subspace.adapters.source import some
@@ -45,8 +45,8 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
     """
     import torch
 
-    counts = _experts(adapter)
-    plain = [info for name, info in adapter.updates.items() if _stack(name) not in counts]
+    counts = _count_experts(adapter)
+    plain = [info for name, info in adapter.updates.items() if _name_stack(name) not in counts]
     refuse_kinds(plain, NAME, ("linear", "embedding"))
     refuse_flat_names(adapter, NAME)
     refuse_parts(adapter, NAME, diffusers.NAME)
@@ -69,14 +69,14 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
             A = torch.nn.functional.pad(A, (0, 0, 0, rank - info.rank))
             B = torch.nn.functional.pad(B, (0, rank - info.rank))
             filled.append(module)
-        if _stack(module) in counts:
-            stacks[_stack(module)][int(module.rpartition(".")[2])] = A, B
+        if _name_stack(module) in counts:
+            stacks[_name_stack(module)][int(module.rpartition(".")[2])] = A, B
         else:
             tensors |= {f"{module}.lora_a": A.T, f"{module}.lora_b": B.T}
-    for path, held in stacks.items():
-        tensors |= _stacked(path, held, counts[path])
+    for path, experts in stacks.items():
+        tensors |= _stack_experts(path, experts, counts[path])
     notes = []
-    left = [path for path, held in stacks.items() if len(held) < counts[path]]
+    left = [path for path, experts in stacks.items() if len(experts) < counts[path]]
     if left:
         notes.append(f"zeros for the experts that were left out: {some(left)}")
     if rounded:
@@ -95,32 +95,33 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:  # noqa: ARG001
             "scale": scale,
             "dropout": 0.0,
             # Whole paths: a key within a layer would match all layers.
-            "keys": list(dict.fromkeys(_stack(m) if _stack(m) in counts else m for m in infos)),
+            "keys": list(
+                dict.fromkeys(_name_stack(m) if _name_stack(m) in counts else m for m in infos)
+            ),
         },
-        "model": adapter.metadata.get("base_model"),
+        "model": adapter.base_model,
         "num_layers": -1,
     }
     return Content(tensors, config, {"format": "mlx"}, tuple(notes))
 
 
-def _stack(module: str) -> str:
+def _name_stack(module: str) -> str:
     return module.rpartition(".")[0]
 
 
-def _experts(adapter: Adapter) -> Mapping[str, int]:
+def _count_experts(adapter: Adapter) -> Mapping[str, int]:
     """Return how many experts each stack has that MLX-LM wrote."""
-    found: Any = adapter.metadata.get("experts") if adapter.format == NAME else None
-    held = {_stack(name) for name, info in adapter.updates.items() if info.kind == "expert"}
-    return {path: count for path, count in (found or {}).items() if path in held}
+    stacks = {_name_stack(name) for name, info in adapter.updates.items() if info.kind == "expert"}
+    return {path: count for path, count in adapter.layout.experts.items() if path in stacks}
 
 
-def _stacked(
-    path: str, held: Mapping[int, tuple[torch.Tensor, torch.Tensor]], count: int
+def _stack_experts(
+    path: str, pairs: Mapping[int, tuple[torch.Tensor, torch.Tensor]], count: int
 ) -> dict[str, torch.Tensor]:
     import torch
 
-    zeros = tuple(torch.zeros_like(x) for x in next(iter(held.values())))
-    A, B = zip(*(held.get(n, zeros) for n in range(count)), strict=True)
+    zeros = tuple(torch.zeros_like(x) for x in next(iter(pairs.values())))
+    A, B = zip(*(pairs.get(n, zeros) for n in range(count)), strict=True)
     # (E, r, d_in), (E, d_out, r), of one dtype though a folded B may be wider
     a, b = (torch.cat([x[None] for x in each]) for each in (A, B))
     return {f"{path}.lora_a": a, f"{path}.lora_b": b}

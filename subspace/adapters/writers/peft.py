@@ -85,11 +85,11 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": adapter.metadata.get("base_model"),
+        "base_model_name_or_path": adapter.base_model,
         "inference_mode": True,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": bool(adapter.metadata.get("stored_transposed")),
+        "fan_in_fan_out": adapter.layout.stored_transposed,
         "target_modules": None,
         **own,
     }
@@ -123,13 +123,10 @@ def content(adapter: Adapter, *, updates_only: bool) -> Content:
 
 
 def _own_config(adapter: Adapter) -> dict[str, Any]:
-    config = adapter.metadata.get("config")
-    if adapter.format != NAME or not hasattr(config, "items"):
+    entries = dict(adapter.layout.config)
+    if entries.get("peft_type") != "LORA":
         return {}
-    held: dict[str, Any] = dict(config)  # type: ignore[call-overload]
-    if held.get("peft_type") != "LORA":
-        return {}
-    refused = [name for name in _REFUSED if held.get(name)]
+    refused = [name for name in _REFUSED if entries.get(name)]
     if any(tensor.reason is SetAsideReason.PARAMETERS for tensor in adapter.set_aside):
         refused.append("target_parameters")
     if refused:
@@ -137,14 +134,14 @@ def _own_config(adapter: Adapter) -> dict[str, Any]:
             f"{adapter.path or adapter.name}: its config has {', '.join(refused)}, with which what "
             "is stored is more than a B and an A a module; it is not written again"
         )
-    start = str(held.get("init_lora_weights")).lower()
+    start = str(entries.get("init_lora_weights")).lower()
     if adapter.resized and start.startswith(_OF_THE_RANK):
         raise FormatError(
             f"{adapter.path or adapter.name}: init_lora_weights = {short(start)} changes the base "
             "weights by the rank on loading, so that no other rank goes with them; have PEFT "
             "convert it first (save_pretrained with path_initial_model_for_weight_conversion)"
         )
-    return held
+    return entries
 
 
 def _others(adapter: Adapter) -> dict[str, str]:
@@ -152,7 +149,7 @@ def _others(adapter: Adapter) -> dict[str, str]:
 
     A state dict of a live model has the adapter's name in them, which ``save_pretrained`` drops.
     """
-    found = {}
+    others = {}
     for tensor in adapter.set_aside:
         if tensor.known and tensor.reason is not SetAsideReason.OTHER_ADAPTER:
             key = parse_name(tensor.name)
@@ -162,8 +159,8 @@ def _others(adapter: Adapter) -> dict[str, str]:
                 parts = [p for n, p in enumerate(parts) if n != at and p != "modules_to_save"]
                 if key.slot == "magnitude":
                     parts = parts[: parts.index("lora_magnitude_vector") + 1]
-            found[tensor.name] = ".".join(parts)
-    return found
+            others[tensor.name] = ".".join(parts)
+    return others
 
 
 def choose_numbers(infos: Mapping[str, UpdateInfo], *, rslora: bool = False) -> dict[str, Any]:
@@ -205,11 +202,11 @@ def lay_out_update(update: LowRankUpdate, info: UpdateInfo, name: str) -> dict[s
         return {f"{name}.lora_embedding_A": A, f"{name}.lora_embedding_B": B}
     if info.kind != "linear":
         A = shape_convolution(info, A)
-        B = _grouped(info, B).reshape(len(B), -1, *(1 for _ in info.kernel))
+        B = _group_factors(info, B).reshape(len(B), -1, *(1 for _ in info.kernel))
     return {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
 
 
-def _grouped(info: UpdateInfo, B: torch.Tensor) -> torch.Tensor:
+def _group_factors(info: UpdateInfo, B: torch.Tensor) -> torch.Tensor:
     """Take the blocks of B (d_out, r) that a convolution in groups stores, (d_out, r / groups)."""
     import torch
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from subspace.adapters.adapter import Adapter
-    from subspace.adapters.peft.experts import Stack
+    from subspace.adapters.layout import Stack
 
 LAYOUT = "0.21.2"
 """The version whose layout this is: the reader tells A's side by it."""
@@ -45,14 +45,14 @@ def lay_out_stacks(adapter: Adapter, prefix: str) -> Stacked:
     FormatError
         An expert of another writer, whose names are not those of the base's stacks.
     """
-    stacks: Mapping[str, Stack] = adapter.metadata.get("stacks") or {}  # type: ignore[assignment]
-    found: dict[str, dict[int, str]] = defaultdict(dict)
+    stacks = adapter.layout.stacks
+    experts_by_stack: dict[str, dict[int, str]] = defaultdict(dict)
     for module, info in adapter.updates.items():
         path, _, number = module.rpartition(".")
         if module in stacks:
-            found[module][0] = module
+            experts_by_stack[module][0] = module
         elif info.kind == "expert" and path in stacks:
-            found[path][int(number)] = module
+            experts_by_stack[path][int(number)] = module
         elif info.kind == "expert":
             raise FormatError(
                 f"module {module!r} is an expert by the name that {adapter.format} has for it: "
@@ -62,13 +62,13 @@ def lay_out_stacks(adapter: Adapter, prefix: str) -> Stacked:
     tensors: dict[str, torch.Tensor] = {}
     infos: dict[str, UpdateInfo] = {}
     notes: dict[str, list[str]] = defaultdict(list)
-    for path, name in _names({path: stacks[path] for path in found}, prefix).items():
+    for path, name in _names({path: stacks[path] for path in experts_by_stack}, prefix).items():
         parameter, experts = stacks[path].parameter, stacks[path].experts
-        infos[parameter], A, B = _stack(adapter, parameter, found[path], experts, notes)
+        infos[parameter], A, B = _stack(adapter, parameter, experts_by_stack[path], experts, notes)
         tensors |= {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
     return Stacked(
         infos,
-        frozenset(module for held in found.values() for module in held.values()),
+        frozenset(module for members in experts_by_stack.values() for module in members.values()),
         tensors,
         tuple(f"{note}: {some(modules)}" for note, modules in notes.items()),
     )
@@ -95,10 +95,10 @@ def _stack(
 ) -> tuple[UpdateInfo, torch.Tensor, torch.Tensor]:
     import torch
 
-    held = [adapter.updates[module] for module in members.values()]
-    rank = max(info.rank for info in held)
-    scale = find_most_common([info.scale for info in held if info.scale] or [1.0])
-    (d_out, d_in), dtype = held[0].shape, adapter[held[0].name].A.dtype
+    infos = [adapter.updates[module] for module in members.values()]
+    rank = max(info.rank for info in infos)
+    scale = find_most_common([info.scale for info in infos if info.scale] or [1.0])
+    (d_out, d_in), dtype = infos[0].shape, adapter[infos[0].name].A.dtype
     all_A = [torch.zeros(rank, d_in, dtype=dtype)] * experts
     all_B = [torch.zeros(d_out, rank, dtype=dtype)] * experts
     for number, module in members.items():
@@ -121,7 +121,7 @@ def _stack(
     B = B.permute(1, 2, 0).reshape(d_out, rank * experts)
     return (
         UpdateInfo(
-            name=parameter, shape=(d_out, d_in), rank=rank, scale=scale, dtype=held[0].dtype
+            name=parameter, shape=(d_out, d_in), rank=rank, scale=scale, dtype=infos[0].dtype
         ),
         A,
         B,

@@ -12,7 +12,7 @@ import click
 from subspace.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Sequence
 
 MODULE = click.option(
     "--modules", "--module", "modules", metavar="GLOB", help="Only these, such as '*.query'."
@@ -29,6 +29,23 @@ DEVICE = click.option("--device", default="cpu", show_default=True, help="Any to
 
 SIDES = ("A", "B", "in", "out", "delta-A")
 """Those of `subspace.results`, which --help need not import."""
+
+
+def side(
+    default: str = "A",
+    *,
+    of: Sequence[str] = SIDES,
+    help: str = "Whose directions: of A, of B, of delta W (in, out), or of A minus its initial A.",
+) -> Callable[[Any], Any]:
+    """Return the option of the side that is compared."""
+    return click.option(
+        "--side", type=click.Choice(of), default=default, show_default=True, help=help
+    )
+
+
+def level(help: str = "At which directions agree.") -> Callable[[Any], Any]:
+    """Return the option of the false discovery rate."""
+    return click.option("--level", default=0.01, show_default=True, help=help)
 
 
 def group(

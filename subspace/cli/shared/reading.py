@@ -146,7 +146,7 @@ def _alpha(path: Path) -> tuple[bool, float | None]:
 def _option(name: str, path: Path) -> tuple[bool, str | None]:
     """Return whether an option's value is this adapter's own, and the value."""
     plain: str | None = None
-    for value in _values(name):
+    for value in _read_values(name):
         place, text = _split_place(value)
         if place is None:
             plain = text
@@ -155,7 +155,7 @@ def _option(name: str, path: Path) -> tuple[bool, str | None]:
     return False, plain
 
 
-def _values(name: str) -> tuple[str, ...]:
+def _read_values(name: str) -> tuple[str, ...]:
     values: tuple[str, ...] = click.get_current_context().meta.get(f"subspace.{name}") or ()
     return values
 
@@ -176,10 +176,10 @@ def _names(path: Path) -> set[str]:
 
 def _check_places(option: str, paths: Iterable[Path]) -> None:
     """Refuse an option for an adapter that is none of those given."""
-    known = set().union(*map(_names, paths))
-    for value in _values(option):
+    names = set().union(*map(_names, paths))
+    for value in _read_values(option):
         place, _ = _split_place(value)
-        if place is not None and place not in known:
+        if place is not None and place not in names:
             flag = f"--{option.replace('_', '-')}"
             raise ArgumentError(
                 f"{flag} {value!r}: no adapter {place!r} is given; those are "

@@ -81,7 +81,7 @@ def check_claims(
     Table 7: open: Undefined: no adapter was held against its base.
     Table 7: open: Undefined: no adapter was held against its base.
     """
-    found = [
+    claims = [
         *check_small_rank(table),
         check_top_directions(ranks),
         check_further_directions(ranks, moved),
@@ -93,7 +93,7 @@ def check_claims(
         check_not_the_top(table7),
     ]
     return tuple(
-        replace(claim, paper=_sentence(claim.paper), here=_sentence(claim.here)) for claim in found
+        replace(claim, paper=_sentence(claim.paper), here=_sentence(claim.here)) for claim in claims
     )
 
 

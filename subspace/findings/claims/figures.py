@@ -57,15 +57,15 @@ def check_top_directions(ranks: Similarity) -> Claim:
     paper = (
         f"The first directions of r = 8 and r = 64 agree, φ(1,1) above {FIGURE3:g}, for Wq and Wv"
     )
-    found = [m for m in defined(ranks) if math.isfinite(m.phi[0, 0])]
-    if not found:
+    compared = [m for m in defined(ranks) if math.isfinite(m.phi[0, 0])]
+    if not compared:
         return Claim("Figure 3", paper, _nothing(ranks, "φ(1,1)"), "open")
-    base = _control_phi(ranks)
-    far = sum(bool(m.phi[0, 0] > FIGURE3) for m in found)
-    level = ranks.level / len(found)
-    beyond = sum(bool(m.pvalue[0, 0] <= level and not m.phi[0, 0] <= base) for m in found)
-    enough = MOST * len(found)
-    middle = median(float(m.phi[0, 0]) for m in found)
+    base = _find_control_phi(ranks)
+    far = sum(bool(m.phi[0, 0] > FIGURE3) for m in compared)
+    level = ranks.level / len(compared)
+    beyond = sum(bool(m.pvalue[0, 0] <= level and not m.phi[0, 0] <= base) for m in compared)
+    enough = MOST * len(compared)
+    middle = median(float(m.phi[0, 0]) for m in compared)
     verdict: Verdict = (
         "agrees"
         if far >= enough and not middle <= base
@@ -76,10 +76,11 @@ def check_top_directions(ranks: Similarity) -> Claim:
     a, b = names(ranks)
     than = "chance" if math.isnan(base) else "chance and the control"
     here = (
-        f"φ(1,1) of {a} and {b} is above {FIGURE3:g} in {far} of {modules(len(found))}, and above "
-        f"{than} in {beyond} (level {ranks.level:g} over them); {first(found)}{control(ranks)}"
+        f"φ(1,1) of {a} and {b} is above {FIGURE3:g} in {far} of "
+        f"{modules(len(compared))}, and above "
+        f"{than} in {beyond} (level {ranks.level:g} over them); {first(compared)}{control(ranks)}"
     )
-    return _closed("Figure 3", paper, here, verdict, ranks, found)
+    return _describe_closed("Figure 3", paper, here, verdict, ranks, compared)
 
 
 def check_further_directions(ranks: Similarity, moved: Similarity | None = None) -> Claim:
@@ -97,18 +98,18 @@ def check_further_directions(ranks: Similarity, moved: Similarity | None = None)
     'open'
     """
     paper = "The further directions of r = 8 are not shared with r = 64: they are mostly noise"
-    found = defined(ranks)
-    rest = Rest.of(found)
-    full = sum(m.agreeing == m.numerical_rank_a > 1 for m in found)
+    compared = defined(ranks)
+    rest = Rest.of(compared)
+    full = sum(m.agreeing == m.numerical_rank_a > 1 for m in compared)
     middle = Middle.of([*rest.excesses, *[1.0] * full]).value
     a, b = names(ranks)
-    if not found:
+    if not compared:
         return Claim("Figure 3", paper, undefined(ranks), "open")
     if math.isnan(middle):
         here = f"Undefined: no further direction of {a} can be held against {b}"
-        return _closed("Figure 3", paper, here, "open", ranks, found)
-    many = sum((m.agreeing or 0) >= MOST * m.numerical_rank_a > 1 for m in found)
-    few = many < MOST * len(found)
+        return _describe_closed("Figure 3", paper, here, "open", ranks, compared)
+    many = sum((m.agreeing or 0) >= MOST * m.numerical_rank_a > 1 for m in compared)
+    few = many < MOST * len(compared)
     verdict: Verdict = (
         "agrees"
         if middle <= NEAR_CHANCE and few
@@ -118,11 +119,11 @@ def check_further_directions(ranks: Similarity, moved: Similarity | None = None)
     )
     share = (
         f"the share within {b} of a direction of {a} beyond the leading ones that agree, "
-        f"{spread(found)}, {rest}"
+        f"{spread(compared)}, {rest}"
         if rest.shares
         else f"all directions of {a} agree with {b} in {modules(full)}"
     )
-    here = f"{share}; {whole(ranks, found)}"
+    here = f"{share}; {whole(ranks, compared)}"
     learned = defined(moved) if moved is not None else []
     if learned:
         whole_too = sum((m.agreeing or 0) >= MOST * m.numerical_rank_a for m in learned)
@@ -131,7 +132,7 @@ def check_further_directions(ranks: Similarity, moved: Similarity | None = None)
             # Side A holds the initial A that each run keeps: what is noise there may be that alone.
             verdict = "in part"
             here += ", so that what they do not share is initial A rather than noise of training"
-    return _closed("Figure 3", paper, here, verdict, ranks, found)
+    return _describe_closed("Figure 3", paper, here, verdict, ranks, compared)
 
 
 def check_two_seeds(seeds: Similarity) -> Claim:
@@ -145,18 +146,20 @@ def check_two_seeds(seeds: Similarity) -> Claim:
     'open'
     """
     paper = "Two seeds of r = 64 share leading directions, two random matrices none"
-    found = defined(seeds)
-    if not found:
+    compared = defined(seeds)
+    if not compared:
         return Claim("Figure 4", paper, undefined(seeds), "open")
-    some = sum(map(bool, counts(found)))
-    verdict: Verdict = "agrees" if some >= MOST * len(found) else "in part" if some else "does not"
+    some = sum(map(bool, counts(compared)))
+    verdict: Verdict = (
+        "agrees" if some >= MOST * len(compared) else "in part" if some else "does not"
+    )
     a, b = names(seeds)
     here = (
-        f"{a} and {b} share leading directions in {some} of {modules(len(found))}, "
-        f"{spread(found)}, where chance gives 0 (level {seeds.level:g}); {first(found)}"
+        f"{a} and {b} share leading directions in {some} of {modules(len(compared))}, "
+        f"{spread(compared)}, where chance gives 0 (level {seeds.level:g}); {first(compared)}"
         f"{control(seeds)}"
     )
-    return _closed("Figure 4", paper, here, verdict, seeds, found)
+    return _describe_closed("Figure 4", paper, here, verdict, seeds, compared)
 
 
 def check_query_against_value(seeds: Similarity) -> list[Claim]:
@@ -174,8 +177,8 @@ def check_query_against_value(seeds: Similarity) -> list[Claim]:
     if not any(map(query_or_value, seeds)):
         return []
     paper = "Wq has the higher intrinsic rank: two seeds share more directions of it than of Wv"
-    found = [m for m in defined(seeds) if query_or_value(m.module)]
-    q, v = ([m for m in found if query_or_value(m.module) == part] for part in "qv")
+    compared = [m for m in defined(seeds) if query_or_value(m.module)]
+    q, v = ([m for m in compared if query_or_value(m.module) == part] for part in "qv")
     if not q or not v:
         both = f"{modules(len(q))} of queries and {len(v)} of values are defined"
         return [Claim("Figure 4", paper, f"Undefined: {both}, so that none compare", "open")]
@@ -193,7 +196,7 @@ def check_query_against_value(seeds: Similarity) -> list[Claim]:
     )
     if not median(counts(q)) and not median(counts(v)):
         here, verdict = f"both medians are 0, too few to rank them: {here}", "open"
-    return [_closed("Figure 4", paper, here, verdict, seeds, found)]
+    return [_describe_closed("Figure 4", paper, here, verdict, seeds, compared)]
 
 
 @dataclass(frozen=True)
@@ -206,22 +209,22 @@ class _Placed:
 
     @classmethod
     def of(cls, placed: Similarity) -> _Placed | None:
-        found = [
+        compared = [
             m
             for m in placed.values()
             if m.numerical_rank_a and m.numerical_rank_b and math.isfinite(m.phi[end(m)])
         ]
-        if not found:
+        if not compared:
             return None
-        phi = [float(m.phi[end(m)]) for m in found]
-        chance = [float(m.null_mean[end(m)]) for m in found]
-        level = placed.level / len(found)
-        beyond = sum(bool(m.pvalue[end(m)] <= level) for m in found)
-        ranks = [m.rank_b for m in found]
+        phi = [float(m.phi[end(m)]) for m in compared]
+        chance = [float(m.null_mean[end(m)]) for m in compared]
+        level = placed.level / len(compared)
+        beyond = sum(bool(m.pvalue[end(m)] <= level) for m in compared)
+        ranks = [m.rank_b for m in compared]
         words = (
             f"{median(phi):.3f} at {at_rank(ranks)} where chance gives {median(chance):.3f} "
-            f"(above it in {beyond} of {modules(len(found))}"
-            f"{left_out(placed, found)})"
+            f"(above it in {beyond} of {modules(len(compared))}"
+            f"{left_out(placed, compared)})"
         )
         over = Middle.of(excess(p, c) for p, c in zip(phi, chance, strict=True)).value
         return cls(max(ranks), over, words)
@@ -243,20 +246,20 @@ def check_within_w(placed: Sequence[Similarity]) -> Claim:
     )
     if not placed:
         return Claim("Figure 8", paper, "Undefined: no update was placed in its base", "open")
-    found = [one for one in map(_Placed.of, placed) if one is not None]
-    if not found:
+    placements = [one for one in map(_Placed.of, placed) if one is not None]
+    if not placements:
         return Claim("Figure 8", paper, undefined(placed[0]), "open")
     here = "φ between W's top directions and all of an update's has the median " + ", and ".join(
-        one.words for one in found
+        one.words for one in placements
     )
-    small, large = found[0], found[-1]
+    small, large = placements[0], placements[-1]
     if not math.isfinite(small.excess + large.excess):
         why = "they fill the space in which they are compared"
         return Claim("Figure 8", paper, f"{here}; {why}", "open")
     if small.rank >= large.rank:
         return Claim("Figure 8", paper, f"{here}; no larger rank to compare with", "open")
-    held = small.excess <= HARDLY, large.excess - small.excess >= TAKES_IN
-    verdict: Verdict = "agrees" if all(held) else "in part" if any(held) else "does not"
+    holds = small.excess <= HARDLY, large.excess - small.excess >= TAKES_IN
+    verdict: Verdict = "agrees" if all(holds) else "in part" if any(holds) else "does not"
     return Claim("Figure 8", paper, here, verdict)
 
 
@@ -264,23 +267,23 @@ def _nothing(ranks: Similarity, what: str) -> str:
     return undefined(ranks) if not defined(ranks) else f"Undefined: {what} is defined in no module"
 
 
-def _control_phi(similarity: Similarity) -> float:
+def _find_control_phi(similarity: Similarity) -> float:
     """Return the control's median phi(1, 1); NaN without one."""
     if similarity.control is None:
         return math.nan
     return Middle.of(m.phi[0, 0] for m in defined(similarity.control)).value
 
 
-def _closed(
+def _describe_closed(
     where: str,
     paper: str,
     here: str,
     verdict: Verdict,
     similarity: Similarity,
-    found: Sequence[ModuleSimilarity],
+    compared: Sequence[ModuleSimilarity],
 ) -> Claim:
     """Add what was left out; two runs that began with one A leave open what they learned."""
-    here += left_out(similarity, found)
+    here += left_out(similarity, compared)
     same, of = count_same_initial(similarity)
     if same and same >= MOST * of:
         return Claim(where, paper, here + describe_initial(similarity), "open")

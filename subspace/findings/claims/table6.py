@@ -53,8 +53,12 @@ def check_small_rank(table: Table6) -> list[Claim]:
     """
     if not table.nearly_enough:
         none = "Undefined: no run of a sweep over ranks ended"
-        return [Claim("Table 6", say(QUOTED), none, "open") for say in (_small, _large)]
-    return [claim for found in table.nearly_enough for claim in _of(_Curve.of(table, found), found)]
+        return [Claim("Table 6", say(QUOTED), none, "open") for say in (_name_small, _name_large)]
+    return [
+        claim
+        for nearly in table.nearly_enough
+        for claim in _check_task(_Curve.of(table, nearly), nearly)
+    ]
 
 
 @dataclass(frozen=True)
@@ -68,26 +72,26 @@ class _Curve:
     gain: tuple[float, float]  # of the best rank over it: paired difference, standard error
 
     @classmethod
-    def of(cls, table: Table6, found: NearlyEnough) -> _Curve:
-        here = [row for row in table if row.data == found.data and math.isfinite(row.mean)]
+    def of(cls, table: Table6, nearly: NearlyEnough) -> _Curve:
+        here = [row for row in table if row.data == nearly.data and math.isfinite(row.mean)]
         rows = {
             row.rank: row
             for row in here
-            if row.method == "lora" and row.targets == found.targets and row.rank is not None
+            if row.method == "lora" and row.targets == nearly.targets and row.rank is not None
         }
-        name, named = f"{found.data}, {found.targets}", matrices(found.targets)
+        name, named = f"{nearly.data}, {nearly.targets}", matrices(nearly.targets)
         if not rows:
             return cls(name, named, rows, "", (math.nan, math.nan))
         best = rows[_best(rows)]
         head = next((row for row in here if row.method == "head"), None)
         if head is not None:
-            words, under = f"the head alone {_spread(head)}", _by_seed(head)
+            words, under = f"the head alone {_format_spread(head)}", _list_by_seed(head)
         else:
             under = {
                 s: a for s, a in zip(best.seeds, best.before, strict=False) if math.isfinite(a)
             }
-            words = f"untrained {_percent(mean(under.values()))}" if under else ""
-        gain = _difference(_by_seed(best), under)
+            words = f"untrained {_format_percent(mean(under.values()))}" if under else ""
+        gain = _difference(_list_by_seed(best), under)
         if under and math.isnan(gain[0]):
             gain = best.mean - mean(under.values()), 0.0
         return cls(name, named, rows, words, gain)
@@ -112,42 +116,44 @@ class _Curve:
         return ""
 
 
-def _of(curve: _Curve, found: NearlyEnough) -> Iterator[Claim]:
+def _check_task(curve: _Curve, nearly: NearlyEnough) -> Iterator[Claim]:
     unfit = curve.unfit()
-    for say, judge in ((_small, _judge_small), (_large, _judge_large)):
-        words, verdict = judge(curve, found) if curve.rows else ("", None)
+    for say, judge in ((_name_small, _judge_small), (_name_large, _judge_large)):
+        words, verdict = judge(curve, nearly) if curve.rows else ("", None)
         here = f"{curve.name}: {'; '.join(part for part in (unfit, words) if part)}"
         yield Claim("Table 6", say(curve.named), here, "open" if unfit or not verdict else verdict)
 
 
-def _judge_small(curve: _Curve, found: NearlyEnough) -> tuple[str, Verdict]:
+def _judge_small(curve: _Curve, nearly: NearlyEnough) -> tuple[str, Verdict]:
     ranks, rows = curve.ranks, curve.rows
     best, least = _best(rows), ranks[0]
     words, verdict = (
         ("too few seeds tell which rank is nearly enough", _OPEN)
-        if found.rank is None
-        else _judge_enough(curve, found, found.rank)
+        if nearly.rank is None
+        else _judge_enough(curve, nearly, nearly.rank)
     )
     means = [row.mean for row in rows.values()]
-    words += f"; r = {least} has {_spread(rows[least])}"
-    words += ", the best" if best == least else f", the best, r = {best}, {_spread(rows[best])}"
+    words += f"; r = {least} has {_format_spread(rows[least])}"
+    words += (
+        ", the best" if best == least else f", the best, r = {best}, {_format_spread(rows[best])}"
+    )
     over = f"r = {least} to {ranks[-1]}" if len(ranks) > 1 else f"r = {least}"
     words += f"; the means of {over} lie within {100 * (max(means) - min(means)):.1f} points"
     return words + (f" ({curve.floor})" if curve.floor else ""), verdict
 
 
-def _judge_enough(curve: _Curve, found: NearlyEnough, rank: int) -> tuple[str, Verdict]:
+def _judge_enough(curve: _Curve, nearly: NearlyEnough, rank: int) -> tuple[str, Verdict]:
     ranks, rows = curve.ranks, curve.rows
     best, least = _best(rows), ranks[0]
     behind = {r: _paired(rows[best], rows[r]) for r in ranks}
     does = min(r for r in ranks if r in (best, rank) or _no_better(*behind[r]))
     if does < rank:
-        lacks = _points(*behind[does])
+        lacks = _format_points(*behind[does])
         words = f"r = {does} does, {lacks} points behind the best (nearly enough: r = {rank})"
     elif rank == best != least:
         words = f"no smaller rank is nearly as good as r = {rank}"
     else:
-        words = f"r = {rank} is nearly enough{_behind(found)}"
+        words = f"r = {rank} is nearly enough{_describe_behind(nearly)}"
     unknown = does == least and does > curve.small
     words += ", and no smaller one was trained" if unknown else ""
 
@@ -161,7 +167,7 @@ def _judge_enough(curve: _Curve, found: NearlyEnough, rank: int) -> tuple[str, V
         verdict = "in part"
     elif small and behind[small][0] <= BETTER * behind[small][1]:
         verdict, error = "in part", behind[small][1]
-        words += f"; r = {small} is {_points(*behind[small])} points behind"
+        words += f"; r = {small} is {_format_points(*behind[small])} points behind"
     else:
         return words, "open" if unknown else "does not"
     sure = error <= TELLS * curve.gain[0]
@@ -176,27 +182,28 @@ def _no_better(gain: float, error: float) -> bool:
     return gain <= max(COMPETITIVE, NO_BETTER * error)
 
 
-def _behind(found: NearlyEnough) -> str:
-    if found.rank == found.best or not math.isfinite(found.behind + found.error):
+def _describe_behind(nearly: NearlyEnough) -> str:
+    if nearly.rank == nearly.best or not math.isfinite(nearly.behind + nearly.error):
         return ""
-    return f", {_points(found.behind, found.error)} points behind the best"
+    return f", {_format_points(nearly.behind, nearly.error)} points behind the best"
 
 
 def _judge_large(curve: _Curve, _: NearlyEnough) -> tuple[str, Verdict]:
     rows, largest = curve.rows, curve.ranks[-1]
     smaller = {rank: row for rank, row in rows.items() if rank < largest}
     if not smaller:
-        return f"r = {largest} alone has {_spread(rows[largest])}", "open"
+        return f"r = {largest} alone has {_format_spread(rows[largest])}", "open"
     best = _best(smaller)
     words = (
-        f"r = {largest} has {_spread(rows[largest])} where the best smaller one, r = {best}, has "
-        f"{_spread(smaller[best])}"
+        f"r = {largest} has {_format_spread(rows[largest])} where the best smaller one, r = "
+        f"{best}, has "
+        f"{_format_spread(smaller[best])}"
     )
     gain, error = _paired(rows[largest], smaller[best])
     if math.isnan(gain):
         return f"{words}; they share too few seeds to tell a difference", "open"
     seeds = len(set(rows[largest].seeds) & set(smaller[best].seeds))
-    words += f", paired over {seeds} seeds {_points(gain, error, sign='+')} points"
+    words += f", paired over {seeds} seeds {_format_points(gain, error, sign='+')} points"
     if gain > max(COMPETITIVE, BETTER * error):
         return words, "does not"
     if error > TELLS * curve.gain[0]:
@@ -210,10 +217,10 @@ def _best(rows: Mapping[int, SweepRow]) -> int:
 
 
 def _paired(a: SweepRow, b: SweepRow) -> tuple[float, float]:
-    return _difference(_by_seed(a), _by_seed(b))
+    return _difference(_list_by_seed(a), _list_by_seed(b))
 
 
-def _by_seed(row: SweepRow) -> dict[int, float]:
+def _list_by_seed(row: SweepRow) -> dict[int, float]:
     return dict(zip(row.seeds, row.test, strict=False))
 
 
@@ -225,19 +232,19 @@ def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, 
     return mean(both), stdev(both) / math.sqrt(len(both))
 
 
-def _percent(accuracy: float) -> str:
+def _format_percent(accuracy: float) -> str:
     return f"{100 * accuracy:.1f} %"
 
 
-def _spread(row: SweepRow) -> str:
-    return _percent(row.mean) + ("" if math.isnan(row.std) else f" ± {100 * row.std:.1f}")
+def _format_spread(row: SweepRow) -> str:
+    return _format_percent(row.mean) + ("" if math.isnan(row.std) else f" ± {100 * row.std:.1f}")
 
 
-def _points(value: float, error: float, sign: str = "") -> str:
+def _format_points(value: float, error: float, sign: str = "") -> str:
     return f"{100 * value:{sign}.1f} ± {100 * error:.1f}"
 
 
-def _small(named: str | None) -> str:
+def _name_small(named: str | None) -> str:
     sets, other = named or QUOTED, "" if named else ", though of other matrices than these"
     parts = []
     for data, figures in TABLE6.items():
@@ -253,7 +260,7 @@ def _small(named: str | None) -> str:
     return f"{what}: r = 1 has {', and '.join(parts)}".replace(" ,", ",")
 
 
-def _large(named: str | None) -> str:
+def _name_large(named: str | None) -> str:
     sets, other = named or QUOTED, "" if named else " (other matrices than these)"
     at = [TABLE6_RANKS.index(rank) for rank in (64, 8)]
     parts = [

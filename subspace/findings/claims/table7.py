@@ -42,21 +42,21 @@ def check_falling_factor(table7: Sequence[Amplification]) -> Claim:
         f"The factor is far above 1 at small rank and falls with it: {small.factor:g} at "
         f"r = {low}, {large.factor:g} at r = {high}"
     )
-    found = _known(table7, _factor)
-    if not found:
-        return Claim("Table 7", paper, _undefined(table7, "factor"), "open")
+    tables = _select_rows(table7, _factor)
+    if not tables:
+        return Claim("Table 7", paper, _count_undefined(table7, "factor"), "open")
     parts = [
         f"{_median(rows, _factor):.3g} at {_at(rows)} "
         f"({min(map(_factor, rows)):.3g} to {max(map(_factor, rows)):.3g} in {modules(len(rows))}; "
         f"a random update of that size {_median(rows, _chance_factor):.3g})"
-        for rows in found
+        for rows in tables
     ]
     unscaled = "" if all(result.scaled for result in table7) else ", alpha / r left out,"
-    here = f"the median factor{unscaled} is {', and '.join(parts)}{_missing(table7, found)}"
-    sizes = [max(row.rank for row in rows) for rows in found]
-    if len(found) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
+    here = f"the median factor{unscaled} is {', and '.join(parts)}{_name_missing(table7, tables)}"
+    sizes = [max(row.rank for row in rows) for rows in tables]
+    if len(tables) < 2 or any(b <= a for a, b in itertools.pairwise(sizes)):
         return Claim("Table 7", paper, f"{here}; no larger rank to compare with", "open")
-    middles = [_median(rows, _factor) for rows in found]
+    middles = [_median(rows, _factor) for rows in tables]
     falls = all(b < a for a, b in itertools.pairwise(middles))
     return Claim("Table 7", paper, here, every([falls, middles[0] >= FAR_ABOVE]))
 
@@ -75,32 +75,32 @@ def check_more_than_random(table7: Sequence[Amplification]) -> Claim:
         f"{column.in_delta:.2f} against {column.in_random:.2f} at r = {rank}"
         for rank, column in TABLE7.items()
     )
-    found: list[Rows] = []
-    held: list[bool] = []
+    tables: list[Rows] = []
+    holds: list[bool] = []
     parts: list[str] = []
     for outside in map(Outside.of, table7):
         rows = outside.defined
         if not rows:
             continue
-        found.append(rows)
+        tables.append(rows)
         # Half of what is outside lies on either side.
         more, less = (
             tail(count, len(rows), OUTSIDE / 2) <= TOO_MANY
             for count in (outside.more, outside.less)
         )
-        held += [more, more and not less, more and _median(rows, _quotient) >= CLEARLY]
+        holds += [more, more and not less, more and _median(rows, _quotient) >= CLEARLY]
         parts.append(
             f"{_median(rows, _quotient):.2f} at {_at(rows)} (outside the central "
             f"{100 * (1 - OUTSIDE):g} % of chance more in {outside.more}, less in {outside.less} "
             f"of {modules(len(rows))}, each {OUTSIDE / 2 * len(rows):.2g} by chance)"
         )
-    if not found:
-        return Claim("Table 7", paper, _undefined(table7, "factor"), "open")
+    if not tables:
+        return Claim("Table 7", paper, _count_undefined(table7, "factor"), "open")
     here = (
         "the median of ‖UᵀWV‖ over a random update's is "
-        f"{', and '.join(parts)}{_missing(table7, found)}"
+        f"{', and '.join(parts)}{_name_missing(table7, tables)}"
     )
-    return Claim("Table 7", paper, here, every(held))
+    return Claim("Table 7", paper, here, every(holds))
 
 
 def check_not_the_top(table7: Sequence[Amplification]) -> Claim:
@@ -116,23 +116,23 @@ def check_not_the_top(table7: Sequence[Amplification]) -> Claim:
         f"{column.in_delta:.2f} where they hold {column.in_w:.2f} at r = {rank}"
         for rank, column in TABLE7.items()
     )
-    found = _known(table7, _share)
-    if not found:
+    tables = _select_rows(table7, _share)
+    if not tables:
         return Claim(
-            "Table 7", paper, _undefined(table7, "share of W's own top directions"), "open"
+            "Table 7", paper, _count_undefined(table7, "share of W's own top directions"), "open"
         )
     parts = [
         f"{number(_median(rows, _share))} at {_at(rows)} "
         f"({number(min(map(_share, rows)))} to {number(max(map(_share, rows)))} in "
         f"{modules(len(rows))}; a random update {number(_median(rows, _random_share))})"
-        for rows in found
+        for rows in tables
     ]
     here = (
         "of what W's own top directions hold, the update meets a median of "
-        f"{', and '.join(parts)}{_missing(table7, found)}"
+        f"{', and '.join(parts)}{_name_missing(table7, tables)}"
     )
     return Claim(
-        "Table 7", paper, here, every(_median(rows, _share) < NOT_THE_TOP for rows in found)
+        "Table 7", paper, here, every(_median(rows, _share) < NOT_THE_TOP for rows in tables)
     )
 
 
@@ -156,10 +156,10 @@ def _random_share(row: ModuleAmplification) -> float:
     return row.w_in_random / row.w_in_w if row.w_in_w > 0 else math.nan
 
 
-def _known(table7: Sequence[Amplification], value: Value) -> list[list[ModuleAmplification]]:
+def _select_rows(table7: Sequence[Amplification], value: Value) -> list[list[ModuleAmplification]]:
     """Return the rows of each adapter where `value` is defined; no adapter without one."""
     rows = [[row for row in result if math.isfinite(value(row))] for result in table7]
-    return [found for found in rows if found]
+    return [amplified for amplified in rows if amplified]
 
 
 def _median(rows: Rows, value: Value) -> float:
@@ -171,12 +171,12 @@ def _at(rows: Rows) -> str:
     return at_rank(row.rank for row in rows)
 
 
-def _missing(table7: Sequence[Amplification], found: Sequence[Rows]) -> str:
-    out = sum(map(len, table7)) - sum(map(len, found))
+def _name_missing(table7: Sequence[Amplification], tables: Sequence[Rows]) -> str:
+    out = sum(map(len, table7)) - sum(map(len, tables))
     return f"; left out as undefined: {modules(out)}" if out else ""
 
 
-def _undefined(table7: Sequence[Amplification], what: str) -> str:
+def _count_undefined(table7: Sequence[Amplification], what: str) -> str:
     if not table7:
         return "Undefined: no adapter was held against its base"
     notes = "; ".join(sorted({row.note for result in table7 for row in result if row.note}))

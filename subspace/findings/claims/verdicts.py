@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from subspace.results import Verdict
 
 
-def every(held: Iterable[bool]) -> Verdict:
+def every(holds: Iterable[bool]) -> Verdict:
     """Return whether a claim holds in all cases, in some or in none; open where there is none.
 
     >>> every([True, True]), every([True, False]), every([False]), every([])
     ('agrees', 'in part', 'does not', 'open')
     """
-    cases = list(held)
+    cases = list(holds)
     if not cases:
         return "open"
     return "agrees" if all(cases) else "in part" if any(cases) else "does not"

@@ -62,8 +62,8 @@ class ValuesOf:
 
     def rough(self, W: torch.Tensor, norm: float, device: torch.device) -> PretrainedValues:
         """Return W's leading values at a glance: the last of a large W may be a third too low."""
-        found = linalg.leading(W, _ROUGH, norm=norm, rough=True, device=device)
-        return _plain(found, STEP)
+        result = linalg.leading(W, _ROUGH, norm=norm, rough=True, device=device)
+        return _plain(result, STEP)
 
     def __call__(
         self, weight: Weight, W: torch.Tensor, norm: float, k: int, device: torch.device
@@ -86,26 +86,26 @@ class ValuesOf:
         entry = self._cache.get(key)
         whole = digest(W) if self._verify or entry is None else ""
         if entry is not None and (not whole or entry.get("digest") == whole):
-            found = _from_entry(entry)
-            if found is not None and len(found.S) == wanted:
-                return found
-        found = _plain(linalg.leading(W, wanted, norm=norm, device=device), wanted)
+            result = _from_entry(entry)
+            if result is not None and len(result.S) == wanted:
+                return result
+        result = _plain(linalg.leading(W, wanted, norm=norm, device=device), wanted)
         self._cache.put(
             key,
             {
-                "S": found.S.tolist(),
-                "error": found.error.tolist(),
-                "fourth": found.fourth,
-                "method": found.method,
+                "S": result.S.tolist(),
+                "error": result.error.tolist(),
+                "fourth": result.fourth,
+                "method": result.method,
                 "digest": whole or digest(W),
             },
         )
-        return found
+        return result
 
 
-def _plain(found: linalg.Leading, most: int) -> PretrainedValues:
-    S, error = found.S[:most].numpy(), found.error[:most].numpy()
-    return PretrainedValues(S, error, found.fourth, found.method)
+def _plain(result: linalg.Leading, most: int) -> PretrainedValues:
+    S, error = result.S[:most].numpy(), result.error[:most].numpy()
+    return PretrainedValues(S, error, result.fourth, result.method)
 
 
 def _from_entry(entry: dict[str, Any]) -> PretrainedValues | None:

@@ -57,13 +57,13 @@ def match_adapted(base: Pretrained, adapter: Adapter, glob: str | None) -> Match
     Raises
     ------
     FormatError
-        The adapter was trained on weights that its start had changed.
+        The adapter was trained on weights that its initialisation had changed.
     UnknownModuleError
         The base lacks a module, or none matches the pattern.
     ShapeError
         A module has another shape.
     """
-    changed = adapter.metadata.get("base_changed")
+    changed = adapter.layout.base_changed
     if changed:
         raise FormatError(
             f"{adapter.path or adapter.name}: {changed} changed the base weights before training "

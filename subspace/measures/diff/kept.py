@@ -25,25 +25,25 @@ class DiffOptions:
     factors: bool
     device: torch.device
 
-    def count_kept(self, found: Leading, k: int, norm: float) -> int | None:
+    def count_kept(self, result: Leading, k: int, norm: float) -> int | None:
         """Return how many of the k directions found are to be kept; None: find more.
 
         Of a value that is not told apart from zero the direction is arbitrary, and none is kept.
         """
-        resolvable = int((found.error < found.S)[: count_sure(found, k)].sum())
-        S = found.S[: count_sure(found, k)]
+        resolvable = int((result.error < result.S)[: count_sure(result, k)].sum())
+        S = result.S[: count_sure(result, k)]
         if self.energy is None:
             return min(self.rank, resolvable)
         shares = (S / norm).square().cumsum(0)
         wanted = int((shares < self.energy * (1 - 1e-12)).sum()) + 1
         if wanted <= resolvable:
             return wanted
-        return resolvable if found.method == "gram" else None
+        return resolvable if result.method == "gram" else None
 
 
-def count_sure(found: Leading, k: int) -> int:
+def count_sure(result: Leading, k: int) -> int:
     """Return how many values are surely the leading ones: of block Krylov's, those asked for."""
-    return len(found.S) if found.method == "gram" else min(k, len(found.S))
+    return len(result.S) if result.method == "gram" else min(k, len(result.S))
 
 
 def first_count(rank: int | None, energy: float | None) -> int:

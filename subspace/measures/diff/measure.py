@@ -17,6 +17,7 @@ import torch
 
 from subspace import linalg
 from subspace.adapters import Adapter, LowRankUpdate, Method, SetAside, SetAsideReason
+from subspace.adapters.layout import Layout
 from subspace.errors import NonFiniteError
 from subspace.measures.bases import open_base
 from subspace.measures.diff import notes as diff_notes
@@ -128,7 +129,7 @@ def diff(
                 updates[name] = update
         if progress is not None:
             progress(1)
-    found = Diff(
+    result = Diff(
         base=base.name,
         tuned=tuned.name,
         rank=None if energy is not None else options.rank,
@@ -141,9 +142,9 @@ def diff(
         notes=both.notes,
     )
     if not factors:
-        return found
-    kept = _build_adapter(found, updates, both.weights, base)
-    return replace(found, adapter=replace(kept, method=method | Method.DIFFERENCE))
+        return result
+    kept = _build_adapter(result, updates, both.weights, base)
+    return replace(result, adapter=replace(kept, method=method | Method.DIFFERENCE))
 
 
 def _read(name: str, before: Weight, after: Weight, device: torch.device) -> StoredPair:
@@ -165,19 +166,19 @@ def _compare_module(
     D, norm = pair.difference, pair.norm * pair.difference.factor
     k = options.rank
     while True:
-        found = linalg.leading(D, k, norm=norm, vectors=options.factors, device=options.device)
-        kept = options.count_kept(found, k, norm)
+        leading = linalg.leading(D, k, norm=norm, vectors=options.factors, device=options.device)
+        kept = options.count_kept(leading, k, norm)
         if kept is not None:
             break
         k *= 2
-    S, error = (x.numpy() / D.factor for x in (found.S, found.error))
+    S, error = (x.numpy() / D.factor for x in (leading.S, leading.error))
     # What is stored as a float8 or packed integers was rounded in a way that is not known here.
     plain = PLAIN.issuperset((before.dtype, after.dtype))
-    many = count_sure(found, k)
+    many = count_sure(leading, k)
     real, level = pair.rounding.count(S[:many].tolist(), error[:many].tolist(), pair.norm)
     result = ModuleDiff(
         module=name,
-        kind=_kind(before, base),
+        kind=_name_kind(before, base),
         shape=before.shape,
         base_dtype=before.dtype,
         tuned_dtype=after.dtype,
@@ -187,7 +188,7 @@ def _compare_module(
         rank=kept,
         sigma=S[:kept],
         error=error[:kept],
-        method=found.method,
+        method=leading.method,
         energy=min(1.0, float(np.square(S[:kept] / pair.norm).sum())),
         stable=float((pair.norm / S[0]) ** 2),
         rounding=pair.rounding.norm if plain else math.nan,
@@ -198,10 +199,10 @@ def _compare_module(
     result = replace(result, note=diff_notes.of_module(result, pair.grids))
     if not options.factors or not kept:
         return result, None
-    return result, _update(result, pair, found, after.source, options.device)
+    return result, _update(result, pair, leading, after.source, options.device)
 
 
-def _kind(weight: Weight, base: Pretrained) -> str:
+def _name_kind(weight: Weight, base: Pretrained) -> str:
     dimensions = len(base.tensors.headers[weight.tensors[0]].shape)
     if dimensions > 2:
         return f"conv{dimensions - 2}d"
@@ -209,22 +210,24 @@ def _kind(weight: Weight, base: Pretrained) -> str:
 
 
 def _update(
-    result: ModuleDiff, pair: StoredPair, found: linalg.Leading, source: str, device: torch.device
+    result: ModuleDiff, pair: StoredPair, leading: linalg.Leading, source: str, device: torch.device
 ) -> LowRankUpdate:
     """Return the leading part of a difference, B = U sqrt(S), A = sqrt(S) V^T."""
     D, r = pair.difference, result.rank
-    short = found.V[:, :r].to(device)
+    short = leading.V[:, :r].to(device)
     tall = D if D.shape[0] >= D.shape[1] else D.mT
     # What the tall side has along them: of exact directions, its singular vectors times S.
     long = torch.cat([panel @ short for _, panel in linalg.panels(tall, torch.float64, device)])
-    roots = found.S[:r].sqrt().to(device)
+    roots = leading.S[:r].sqrt().to(device)
     long, short = long / roots, short * roots
     B, A = (long, short.mT) if tall is D else (short, long.mT)
     dtype = torch.float64 if D.dtype == torch.float64 else torch.float32
     back = D.factor**-0.5
-    S, error = (x / D.factor for x in (found.S, found.error))
+    S, error = (x / D.factor for x in (leading.S, leading.error))
     # A residual each, or one bound on what all come from.
-    off = float(error[:r].max() if found.method == "gram" else torch.linalg.vector_norm(error[:r]))
+    off = float(
+        error[:r].max() if leading.method == "gram" else torch.linalg.vector_norm(error[:r])
+    )
     return LowRankUpdate(
         result.module,
         (A * back).to("cpu", dtype).contiguous(),
@@ -238,17 +241,17 @@ def _update(
 
 
 def _build_adapter(
-    found: Diff,
+    result: Diff,
     updates: dict[str, LowRankUpdate],
     weights: Mapping[str, tuple[Weight, Weight]],
     base: Pretrained,
 ) -> Adapter:
     """Wrap the kept directions as what a reader, and `save`, takes for an adapter of the base."""
-    kept = Adapter.from_updates(updates, name=found.tuned)
+    kept = Adapter.from_updates(updates, name=result.tuned)
     infos = {}
     for name, info in kept.updates.items():
         stored = base.tensors.headers[weights[name][0].tensors[0]].shape
-        kind = found[name].kind
+        kind = result[name].kind
         kernel = stored[2:] if kind.startswith("conv") else ()
         infos[name] = replace(info, kind=kind, kernel=kernel)
     named = base.config.get("_name_or_path")
@@ -259,16 +262,12 @@ def _build_adapter(
         kept,
         format=FORMAT,
         updates=MappingProxyType(infos),
-        metadata=MappingProxyType(
-            {
-                "base_model": named if isinstance(named, str) and named else found.base,
-                "stored_transposed": turned,
-            }
-        ),
+        base_model=named if isinstance(named, str) and named else result.base,
+        layout=Layout(stored_transposed=turned),
         set_aside=tuple(
             SetAside.of(t.tensor, base.tensors.headers[t.tensor], SetAsideReason.CHANGED)
-            for t in found.tensors
+            for t in result.tensors
             if t.changed
         ),
-        notes=diff_notes.of_adapter(found),
+        notes=diff_notes.of_adapter(result),
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from subspace.results import Diff, ModuleDiff
 
 
-def of_module(found: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
+def of_module(row: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
     """Say what is undefined, or rounding alone, in one module.
 
     Parameters
@@ -23,18 +23,18 @@ def of_module(found: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
         The coarsest dtypes that hold the base's and the tuned one's numbers.
     """
     notes = []
-    stored = (found.base_dtype, found.tuned_dtype)
-    if found.real is None:
+    stored = (row.base_dtype, row.tuned_dtype)
+    if row.real is None:
         odd = " and ".join(dict.fromkeys(d for d in stored if d not in PLAIN))
         notes.append(f"stored as {odd}: what that rounds away, and so what is real, is not known")
-    elif found.real == 0:
+    elif row.real == 0:
         notes.append(
             "no direction is beyond what storing the numbers rounds away "
-            f"(of Frobenius norm {found.rounding:.2g})"
+            f"(of Frobenius norm {row.rounding:.2g})"
         )
-    elif found.real < found.rank:
+    elif row.real < row.rank:
         notes.append(
-            f"{found.real} of {found.rank} directions are beyond the rounding of what is stored"
+            f"{row.real} of {row.rank} directions are beyond the rounding of what is stored"
         )
     for which, dtype, grid in zip(("base", "tuned"), stored, grids, strict=True):
         numbers = str(grid).removeprefix("torch.")
@@ -46,14 +46,16 @@ def of_module(found: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
     return "; ".join(notes)
 
 
-def of_adapter(found: Diff) -> tuple[str, ...]:
+def of_adapter(result: Diff) -> tuple[str, ...]:
     """Say what an adapter that was cut from a difference is and is not."""
-    asked = f"rank {found.rank}" if found.energy is None else f"{found.energy:.0%} of each energy"
+    asked = (
+        f"rank {result.rank}" if result.energy is None else f"{result.energy:.0%} of each energy"
+    )
     notes = [
-        f"the leading directions of {found.tuned} - {found.base} ({asked}): {found.kept:.1%} of "
+        f"the leading directions of {result.tuned} - {result.base} ({asked}): {result.kept:.1%} of "
         "the energy of what tuning changed in matrices"
     ]
-    changed = sum(tensor.changed for tensor in found.tensors)
+    changed = sum(tensor.changed for tensor in result.tensors)
     if changed:
         are = "tensors that are no matrices" if changed > 1 else "tensor that is no matrix"
         notes.append(f"{changed} {are} changed too, in no update")

@@ -46,7 +46,7 @@ class StoredPair:
 
 def read_pair(base: Tensor, tuned: Tensor, device: torch.device) -> StoredPair:
     """Compare W of the base with that of the tuned checkpoint, (m, n) each, in float64 panels."""
-    unit = _unit(base, tuned, device)
+    unit = _find_unit(base, tuned, device)
     grids = coarsest(base), coarsest(tuned)
     squares = torch.zeros(2, dtype=torch.float64, device=device)
     same, largest = 0, 0.0
@@ -68,7 +68,7 @@ def read_pair(base: Tensor, tuned: Tensor, device: torch.device) -> StoredPair:
         variances.add(at, spacing(before, grids[0]), spacing(after, grids[1]), changed)
     norm, w_norm = (math.sqrt(x) / unit for x in squares.tolist())
     return StoredPair(
-        difference=linalg.Difference(tuned, base, _factor(largest / unit)),
+        difference=linalg.Difference(tuned, base, _find_factor(largest / unit)),
         norm=norm,
         w_norm=w_norm,
         unchanged=same / base.numel(),
@@ -95,7 +95,7 @@ def tensor_change(name: str, base: Tensor, tuned: Tensor) -> TensorDiff:
     return TensorDiff(name, shape, changed, relative)
 
 
-def _unit(base: Tensor, tuned: Tensor, device: torch.device) -> float:
+def _find_unit(base: Tensor, tuned: Tensor, device: torch.device) -> float:
     """Return the power of two at which no square over- or underflows."""
     if torch.float64 not in (base.dtype, tuned.dtype):
         return 1.0  # the squares of every other dtype fit into float64
@@ -104,10 +104,10 @@ def _unit(base: Tensor, tuned: Tensor, device: torch.device) -> float:
         for W in (base, tuned)
         for _, panel in linalg.panels(W, torch.float64, device)
     )
-    return 1.0 if 1e-100 < largest < 1e100 else _factor(largest)
+    return 1.0 if 1e-100 < largest < 1e100 else _find_factor(largest)
 
 
-def _factor(largest: float) -> float:
+def _find_factor(largest: float) -> float:
     if largest == 0 or not math.isfinite(largest):
         return 1.0
     return math.ldexp(1.0, -max(-1000, min(math.frexp(largest)[1], 1000)))

@@ -63,7 +63,7 @@ def match_weights(base: Pretrained, tuned: Pretrained, glob: str | None) -> Matc
     ShapeError
         A module has two shapes.
     """
-    found: dict[str, tuple[Weight, Weight]] = {}
+    pairs: dict[str, tuple[Weight, Weight]] = {}
     alone: tuple[list[str], list[str]] = [], []
     notes = []
     asked = _matching(base, glob)
@@ -73,8 +73,8 @@ def match_weights(base: Pretrained, tuned: Pretrained, glob: str | None) -> Matc
         except UnknownModuleError:
             alone[0].append(name)
             continue
-        found[name.removesuffix(".base_layer")] = _fitting(name, base[name], other, tuned)
-    seen = {tensor for _, other in found.values() for tensor in other.tensors}
+        pairs[name.removesuffix(".base_layer")] = _select_fitting(name, base[name], other, tuned)
+    seen = {tensor for _, other in pairs.values() for tensor in other.tensors}
     for name in _matching(tuned, glob):
         weight = tuned[name]
         if seen.issuperset(weight.tensors):
@@ -84,23 +84,23 @@ def match_weights(base: Pretrained, tuned: Pretrained, glob: str | None) -> Matc
         except UnknownModuleError:
             alone[1].append(name)
             continue
-        tied = next((n for n, (b, _) in found.items() if b.source == own.source), None)
-        if tied is not None and _same(weight, found[tied][1]):
+        tied = next((n for n, (b, _) in pairs.items() if b.source == own.source), None)
+        if tied is not None and _are_same(weight, pairs[tied][1]):
             notes.append(f"{name} is stored apart in {tuned.name} and is {tied} all the same")
             continue
         if tied is not None:
             notes.append(f"{name} is {tied} in {base.name}, and its own in {tuned.name}")
-        pair = _fitting(name, own, weight, tuned)
-        found[name.removesuffix(".base_layer")] = pair
+        pair = _select_fitting(name, own, weight, tuned)
+        pairs[name.removesuffix(".base_layer")] = pair
         alone[0][:] = [n for n in alone[0] if not set(base[n].tensors) <= set(own.tensors)]
-    if not found:
+    if not pairs:
         raise UnknownModuleError(_nothing(base, tuned, glob, asked))
     tensors = _others(base, tuned, glob)
     matched = set(tensors.values())
     alone[0].extend(n for n in _plain_tensors(base, glob) if n not in tensors)
     alone[1].extend(n for n in _plain_tensors(tuned, glob) if n not in matched)
     return MatchedWeights(
-        {name: found[name] for name in sorted(found, key=model_order)},
+        {name: pairs[name] for name in sorted(pairs, key=model_order)},
         tensors,
         tuple(alone[0]),
         tuple(alone[1]),
@@ -123,7 +123,9 @@ def _nothing(base: Pretrained, tuned: Pretrained, glob: str | None, asked: list[
     )
 
 
-def _fitting(name: str, before: Weight, after: Weight, tuned: Pretrained) -> tuple[Weight, Weight]:
+def _select_fitting(
+    name: str, before: Weight, after: Weight, tuned: Pretrained
+) -> tuple[Weight, Weight]:
     if before.shape == after.shape:
         return before, after
     if before.shape == after.shape[::-1]:  # the name does not say which way round it is stored
@@ -138,7 +140,7 @@ def _fitting(name: str, before: Weight, after: Weight, tuned: Pretrained) -> tup
     )
 
 
-def _same(one: Weight, other: Weight) -> bool:
+def _are_same(one: Weight, other: Weight) -> bool:
     """Whether two weights are the same numbers, an embedding and the head that it is tied to."""
     if one.shape != other.shape and one.shape != other.shape[::-1]:
         return False
@@ -152,15 +154,15 @@ def _plain_tensors(checkpoint: Pretrained, glob: str | None) -> list[str]:
     weights = modules((name, header.shape) for name, header in headers.items())
     taken = set(weights.values())
     packed = {module for module, name in weights.items() if headers[name].dtype not in PLAIN}
-    found = []
+    plain = []
     for name in headers:
         parts = name.split(".")
         parents = {".".join(parts[:n]) for n in range(1, len(parts))}
         if name in taken or (not packed.isdisjoint(parents) and parts[-1] != "bias"):
             continue
         if glob is None or fnmatchcase(name, glob) or fnmatchcase(name.rpartition(".")[0], glob):
-            found.append(name)
-    return found
+            plain.append(name)
+    return plain
 
 
 def _others(base: Pretrained, tuned: Pretrained, glob: str | None) -> dict[str, str]:

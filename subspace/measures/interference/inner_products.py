@@ -52,8 +52,8 @@ class Products:
     def cosines(self) -> Array:
         """The cosines, NaN where an update is zero or where the bound is beyond 1e-6."""
         there = self.norms > 0
-        known = (self.cosine_errors <= CELL_BOUND) & there & there[:, None]
-        return np.where(known, np.clip(self.gram, -1.0, 1.0), np.nan)
+        certain = (self.cosine_errors <= CELL_BOUND) & there & there[:, None]
+        return np.where(certain, np.clip(self.gram, -1.0, 1.0), np.nan)
 
     @property
     def cosine_errors(self) -> Array:
@@ -97,25 +97,25 @@ class Products:
         """
         shape, names = updates[0].shape, range(len(updates))
         factors = [_Factors.of(update, device) for update in updates]
-        found = _Sums.of(factors)
-        if not np.isfinite(found.blocks.diagonal()).all():
+        sums = _Sums.of(factors)
+        if not np.isfinite(sums.blocks.diagonal()).all():
             for update in updates:
                 require_finite(update, "A")
                 require_finite(update, "B")
         lost = np.zeros(len(factors))
-        bound = _gamma(sum(shape) + 2 * found.ranks + 3) * np.square(found.absolute)
-        if (unsure := bound > _UNSURE * found.squares).any():
+        bound = _gamma(sum(shape) + 2 * sums.ranks + 3) * np.square(sums.absolute)
+        if (unsure := bound > _UNSURE * sums.squares).any():
             factors = [x.split() if bad else x for x, bad in zip(factors, unsure, strict=True)]
             again = _Sums.of(factors)
-            lost = 2 * _UNIT * found.ranks * sum(shape) * _over(found.absolute, again.lengths)
-            lost, found = np.where(unsure, lost, 0.0), again
+            lost = 2 * _UNIT * sums.ranks * sum(shape) * _over(sums.absolute, again.lengths)
+            lost, sums = np.where(unsure, lost, 0.0), again
         zero = [is_zero(update) for update in updates]
-        lengths = np.where(zero, 0.0, found.lengths)
+        lengths = np.where(zero, 0.0, sums.lengths)
         signs = np.array([math.copysign(1.0, update.scale) for update in updates])
-        gram = _over(_over(found.blocks, lengths), lengths[:, None]) * np.outer(signs, signs)
+        gram = _over(_over(sums.blocks, lengths), lengths[:, None]) * np.outer(signs, signs)
         np.fill_diagonal(gram, lengths > 0)
-        terms = sum(shape) + np.add.outer(found.ranks, found.ranks) + 3
-        cancel = _over(found.absolute, lengths)
+        terms = sum(shape) + np.add.outer(sums.ranks, sums.ranks) + 3
+        cancel = _over(sums.absolute, lengths)
         errors = _gamma(terms) * np.outer(cancel, cancel) + np.add.outer(lost, lost)
         norms = [
             abs(updates[k].scale) * lengths[k] * min(factors[k].scales) * max(factors[k].scales)

@@ -104,14 +104,14 @@ def _leading(
         raise NonFiniteError(f"W of module {name!r} holds NaN or infinity ({weight.source})")
     smaller = min(W.shape)
     k = min(smaller, most if most is not None else max(1, min(MOST, smaller // 10)))
-    found = linalg.leading(W, k, norm=norm, vectors=True, tolerance=_TOLERANCE, device=device)
+    leading = linalg.leading(W, k, norm=norm, vectors=True, tolerance=_TOLERANCE, device=device)
     tall = W if W.shape[0] >= W.shape[1] else W.mT
-    V = found.V[:, :k].to(device)
+    V = leading.V[:, :k].to(device)
     panels = linalg.panels(tall, torch.float64, device)
     scaled = torch.cat([panel @ V for _, panel in panels])  # U S
     B, A = (scaled, V.mT) if tall is W else (V, scaled.mT)
-    beyond = float(found.S[k]) if k < len(found.S) else 0.0
-    error = float(found.error[:k].max())
+    beyond = float(leading.S[k]) if k < len(leading.S) else 0.0
+    error = float(leading.error[:k].max())
     return LowRankUpdate(
         name, A.cpu(), B.cpu(), 1.0, source=weight.source, error=error, beyond=beyond
     )

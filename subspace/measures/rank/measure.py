@@ -259,12 +259,12 @@ def _build_module(
         replicable=middle,
         replicable_low=min(defined, default=None),
         replicable_high=max(defined, default=None),
-        stable=_spread([stable_rank(S) for S in spectra]),
-        entropy=_spread([entropy_rank(S) for S in spectra]),
-        participation=_spread([participation_ratio(S) for S in spectra]),
-        energy90=_spread([energy_rank(S, 0.90) for S in spectra]),
-        energy95=_spread([energy_rank(S, 0.95) for S in spectra]),
-        energy99=_spread([energy_rank(S, 0.99) for S in spectra]),
+        stable=_find_spread([stable_rank(S) for S in spectra]),
+        entropy=_find_spread([entropy_rank(S) for S in spectra]),
+        participation=_find_spread([participation_ratio(S) for S in spectra]),
+        energy90=_find_spread([energy_rank(S, 0.90) for S in spectra]),
+        energy95=_find_spread([energy_rank(S, 0.95) for S in spectra]),
+        energy99=_find_spread([energy_rank(S, 0.99) for S in spectra]),
         recommended=None if middle is None else max(1, math.ceil(middle)),
         note=rank_notes.of_module(
             nominal, [len(S) for S in reduced.spectra], reduced.zero, counts, labels
@@ -272,7 +272,7 @@ def _build_module(
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def _find_spread(values: Sequence[float]) -> Spread:
     if not values:
         return Spread(math.nan, math.nan, math.nan)
     return Spread(median(values), min(values), max(values))

@@ -67,7 +67,7 @@ def of_all(
         for label, x in zip(labels, adapters, strict=True)
         for note in dict.fromkeys(x.notes)
     ]
-    notes += _left_out(adapters, labels, names, modules)
+    notes += _note_left_out(adapters, labels, names, modules)
     if len(adapters) < 2:
         return (*notes, ONE_RUN)
     ranks = [sorted({x.updates[name].rank for name in names}) for x in adapters]
@@ -86,7 +86,7 @@ def of_all(
     return tuple(notes)
 
 
-def _left_out(
+def _note_left_out(
     adapters: Sequence[Adapter], labels: Sequence[str], names: Sequence[str], modules: str | None
 ) -> list[str]:
     """Name the modules that not every run has, by the runs that have them."""

@@ -112,7 +112,7 @@ def resize(
     if dtype is not None and dtype not in DTYPES:
         raise ArgumentError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
     adapter, device = adapter.select(modules), usable(device)
-    dtypes = {name: dtype or _widest(info) for name, info in adapter.updates.items()}
+    dtypes = {name: dtype or _find_widest(info) for name, info in adapter.updates.items()}
     values, made = _cut(adapter, asked, value, budget, dtypes, device, progress)
     kept = {name: made[name].rank if name in made else 0 for name in adapter}
     table = {name: _module(adapter.updates[name], values[name], kept[name]) for name in adapter}
@@ -143,11 +143,11 @@ def resize(
         energy=energy,
         error=error,
         notes=tuple(notes),
-        adapter=_resized(adapter, made, dtypes, notes),
+        adapter=_resize_adapter(adapter, made, dtypes, notes),
     )
 
 
-def _widest(info: UpdateInfo) -> str:
+def _find_widest(info: UpdateInfo) -> str:
     """Return the stored dtype, the widest of several; float32 for what is none of `DTYPES`."""
     bits = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
     stored = [dtype if dtype in bits else "float32" for dtype in info.dtype.split("/")]
@@ -200,12 +200,12 @@ def _cut(
         shared = share_budget({name: every[name] for name in adapter}, asked, value)
 
     def work(names: list[str]) -> tuple[dict[str, list[float]], dict[str, LowRankUpdate]]:
-        found = solved(names)
-        values = {name: _real(spectrum) for name, spectrum in found.items()}
+        solutions = solved(names)
+        values = {name: _real(spectrum) for name, spectrum in solutions.items()}
         kept = shared or {name: count_kept(S, asked, value) for name, S in values.items()}
         left = [name for name in names if kept[name]]
         return values, {
-            name: _update(adapter, name, found[name], kept[name], getattr(torch, dtypes[name]))
+            name: _update(adapter, name, solutions[name], kept[name], getattr(torch, dtypes[name]))
             for name in left
         }
 
@@ -233,7 +233,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _resized(
+def _resize_adapter(
     adapter: Adapter,
     made: Mapping[str, LowRankUpdate],
     dtypes: Mapping[str, str],

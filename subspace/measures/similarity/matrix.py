@@ -132,7 +132,7 @@ def similarities(
         n for n, x in enumerate(chosen) if own[n] and collect_initial_a([x], own[n]) is not None
     }
     if by != "agreeing":
-        k = _common(k, holders, chosen, labels, side)
+        k = _find_common(k, holders, chosen, labels, side)
 
     def work(chunk: list[str]) -> list[ModulePairs]:
         places = holders[chunk[0]]  # of all in the chunk
@@ -163,7 +163,7 @@ def similarities(
         parts += over_chunks(some, work, progress=progress)
     by_name = dict(zip(itertools.chain(*chunks), itertools.chain(*parts), strict=True))
     pairs = summarise_pairs([by_name[name] for name in holders], labels, by, level, stored)
-    order, linkage = order_by_linkage(_apart(pairs, by, len(labels)), labels)
+    order, linkage = order_by_linkage(_measure_apart(pairs, by, len(labels)), labels)
     return SimilarityMatrix(
         adapters=labels,
         by=by,
@@ -195,7 +195,7 @@ def _check(adapters: Sequence[Adapter], by: By, k: int | None, level: float) -> 
         raise ArgumentError(f"k is {k!r}; it counts directions, from 1")
 
 
-def _common(
+def _find_common(
     k: int | None,
     holders: Mapping[str, tuple[int, ...]],
     adapters: Sequence[Adapter],
@@ -241,7 +241,7 @@ def _batches(
         yield chunks[at : at + step]
 
 
-def _apart(pairs: Sequence[PairSimilarity], by: By, n: int) -> Array:
+def _measure_apart(pairs: Sequence[PairSimilarity], by: By, n: int) -> Array:
     """(n, n): how far two adapters are apart, in [0, 1]; NaN where undefined."""
     apart = np.zeros((n, n))
     for (a, b), pair in zip(itertools.combinations(range(n), 2), pairs, strict=True):

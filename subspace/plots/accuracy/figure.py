@@ -122,17 +122,17 @@ def accuracy_figure(table: Table6, *, width: float = 7.0) -> Figure:
     figure = new_figure(width, down * (inches[1] + 0.35) + 0.5 + 0.125 * lines)
     figure.suptitle(title, fontsize=HEAD_SIZE, usetex=False)
     spec = figure.add_gridspec(down, across)
-    said: list[Axes] = []
+    annotated: list[Axes] = []
     for n, (data, rows) in enumerate(panels.items()):
         ax = figure.add_subplot(spec[n // across, n % across])
         accuracy(rows, ax=ax, nearly_enough=table.nearly_enough, sets=sets, inches=inches)
         fits = characters(inches[0] + 0.3, TITLE_SIZE)
         ax.set_title(literal(data, fits), fontsize=TITLE_SIZE, pad=4, usetex=False)
         if n % across and ax.get_ylabel() == figure.axes[n - 1].get_ylabel():
-            said.append(ax)
+            annotated.append(ax)
         if n + across < len(panels):
             ax.set_xlabel("")
-    for ax in said:  # at the left of a row once, where its panels count one thing
+    for ax in annotated:  # at the left of a row once, where its panels count one thing
         ax.set_ylabel("")
     add_legend_below(figure, handles, note=notes, columns=columns)
     return figure

@@ -88,46 +88,54 @@ def _alpha(rows: Sequence[SweepRow]) -> str:
     return words.replace("_", "\N{NO-BREAK SPACE}")
 
 
-def _words(targets: str) -> str:
+def _join_words(targets: str) -> str:
     return ", ".join(targets.split("+"))
 
 
 def note_words(panels: Mapping[str, Sequence[SweepRow]], sets: Sequence[str]) -> str:
     """Say what is missing, what has one seed, and what lies off the scale."""
     counts = {len(row.test) for rows in panels.values() for row in rows if row.test}
-    said = []
+    sentences = []
     if counts == {1}:
-        said.append("One seed: no bars, and it does not tell which rank is nearly enough.")
+        sentences.append("One seed: no bars, and it does not tell which rank is nearly enough.")
     for data, rows in panels.items():
         place = f"{literal(data, 24)}, " if len(panels) > 1 else ""
-        lacks = _lacks(rows, sets, several=counts != {1})
-        said += [f"{place}{name}: {'; '.join(words)}" for name, words in lacks.items() if words]
+        lacks = _list_lacks(rows, sets, several=counts != {1})
+        sentences += [
+            f"{place}{name}: {'; '.join(words)}" for name, words in lacks.items() if words
+        ]
         levels, inside = reference_levels(rows).items(), levels_inside(rows)
         if off := [f"{literal(k, 16)} {v:.1f}_%" for k, (v, _) in levels if k not in inside]:
             words = ", ".join(off).replace("_%", "\N{NO-BREAK SPACE}%")
-            said.append(f"{place}off the scale: {words}")
-    if len(said) > _NOTES:
-        said[_NOTES - 1 :] = [f"and {len(said) - _NOTES + 1} more such lines"]
-    return "\n".join(said)
+            sentences.append(f"{place}off the scale: {words}")
+    if len(sentences) > _NOTES:
+        sentences[_NOTES - 1 :] = [f"and {len(sentences) - _NOTES + 1} more such lines"]
+    return "\n".join(sentences)
 
 
-def _lacks(rows: Sequence[SweepRow], sets: Sequence[str], *, several: bool) -> dict[str, list[str]]:
+def _list_lacks(
+    rows: Sequence[SweepRow], sets: Sequence[str], *, several: bool
+) -> dict[str, list[str]]:
     """Say, of each target set and reference, where a run or a bar is missing."""
     curves = target_curves(rows)
     ranks = sorted({rank for curve in curves.values() for rank in curve})
-    found = {}
+    lacking = {}
     for targets in (each for each in sets if each in curves):
         groups: dict[str, list[str]] = {}
         for rank in ranks:
-            groups.setdefault(_lack(curves[targets].get(rank), several), []).append(str(rank))
-        said = [f"{words}: r = {', '.join(at)}" for words, at in groups.items() if words]
-        found[literal(_words(targets), 48)] = said
+            groups.setdefault(_describe_lack(curves[targets].get(rank), several), []).append(
+                str(rank)
+            )
+        phrases = [f"{words}: r = {', '.join(at)}" for words, at in groups.items() if words]
+        lacking[literal(_join_words(targets), 48)] = phrases
     for row in (row for row in rows if row.rank is None):
-        found[literal(row.method, 16)] = [words] if (words := _lack(row, several)) else []
-    return found
+        lacking[literal(row.method, 16)] = (
+            [words] if (words := _describe_lack(row, several)) else []
+        )
+    return lacking
 
 
-def _lack(row: SweepRow | None, several: bool) -> str:
+def _describe_lack(row: SweepRow | None, several: bool) -> str:
     if row is None:
         return "not run"
     if not row.test:
@@ -155,17 +163,19 @@ def legend_lines(
         kinds.append(("training texts" + many * ", mean", black | TRAIN))
     if many and len(sets) <= CROWD:
         kinds.append(("test texts, each seed", {"color": "black", **SEED}))
-    if any(found.rank is not None for found in table.nearly_enough):
+    if any(nearly.rank is not None for nearly in table.nearly_enough):
         kinds.append((_ENOUGH, {"color": "black", **RING}))
     levels = [
-        (name, spread) for held in panels for name, (_, spread) in levels_inside(held).items()
+        (name, spread)
+        for panel_rows in panels
+        for name, (_, spread) in levels_inside(panel_rows).items()
     ]
     kinds += [(_WORDS[name], level_style(name)) for name in _WORDS if name in dict(levels)]
     if any(math.isfinite(spread) for _, spread in levels):
         band = {"color": BAND, "linewidth": 3.5}
         kinds.append(("± one standard deviation of these", band))
     names = [
-        Line2D([], [], label=literal(_words(targets), fits), **curve_style(k))
+        Line2D([], [], label=literal(_join_words(targets), fits), **curve_style(k))
         for k, targets in enumerate(sets)
     ]
     marks = [Line2D([], [], label=wrap(label, fits), **style) for label, style in kinds]

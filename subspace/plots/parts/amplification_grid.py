@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Value = Literal["null_ratio", "factor"]
 
 TITLES: dict[Value, str] = {
-    "null_ratio": "how much of W the update meets, × chance",
+    "null_ratio": "null ratio: how much of W the update meets, over a random one",
     "factor": "amplification factor |ΔW| / |Uᵀ W V|",
 }
 

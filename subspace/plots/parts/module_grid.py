@@ -101,11 +101,11 @@ def place_modules(
     values = np.full((len(layers), len(kinds)), np.nan)
     finding, undefined = np.zeros((2, *values.shape), dtype=bool)
     at_layer, at_kind = ({name: n for n, name in enumerate(names)} for names in (layers, kinds))
-    for module, (number, found) in cells.items():
+    for module, (number, word) in cells.items():
         cell = at_layer[spots[module].prefix, spots[module].layer], at_kind[spots[module].kind]
         values[cell] = number
         undefined[cell] = math.isnan(number)
-        finding[cell] = found and not undefined[cell]
+        finding[cell] = word and not undefined[cell]
     words, most = kind_labels(kinds), characters(0.4 * width, TICK_SIZE)
     depths = tuple(layer_words(layers, "").values())
     heads = tuple(literal(words[kind], most) for kind in kinds)

@@ -107,13 +107,13 @@ def log_ticks(low: float, high: float) -> list[float]:
     ([10.0, 100.0, 1000.0], [5.0, 10.0, 20.0, 50.0], [2.2, 2.5, 3.0, 3.5, 4.0, 4.5])
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found: list[float] = []
+    values: list[float] = []
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), _FINE):
-        found = [float(f"{step}e{n}") for n in decades for step in steps]
-        found = [tick for tick in found if low <= tick <= high]
-        if len(found) >= 3:
+        values = [float(f"{step}e{n}") for n in decades for step in steps]
+        values = [tick for tick in values if low <= tick <= high]
+        if len(values) >= 3:
             break
-    return found
+    return values
 
 
 def style_axes(ax: Axes) -> None:

@@ -67,20 +67,20 @@ def read_sweep(path: Path) -> dict[str, Any]:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path}: cannot be read as TOML: {error}") from error
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     wanted = _wanted()
     for key, value in written.items():
         name = key.replace("-", "_")
         name = _ALSO.get(name, name)
         if name not in wanted:
             raise FormatError(f"{path}: {_no_option(key, wanted)}")
-        if name in found:
+        if name in options:
             raise FormatError(f"{path}: {key!r} says again what another line says; leave out one")
         right, what = wanted[name]
         if not right(value):
             raise FormatError(f"{path}: {key} is {printable(repr(value))}; it must be {what}")
-        found[name] = value
-    return found
+        options[name] = value
+    return options
 
 
 def _no_option(key: str, wanted: Iterable[str]) -> str:

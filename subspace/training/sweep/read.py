@@ -45,16 +45,16 @@ def find_runs(folders: Iterable[Path]) -> list[SweepRun]:
     """
     cells: dict[Path, SweepRun] = {}
     for folder in folders:
-        found = _within(folder)
-        if not found:
+        within = _read_cells(folder)
+        if not within:
             raise MissingFileError(f"{folder}: no run in it, that is no folder with {RECORD}")
-        cells |= {place.resolve(): _cell(place) for place in found}
+        cells |= {place.resolve(): _cell(place) for place in within}
     runs = _once(cells.values())
     refuse_mixed(runs)
-    return _searched(sorted(runs, key=_order))
+    return _read_searches(sorted(runs, key=_order))
 
 
-def _within(folder: Path) -> list[Path]:
+def _read_cells(folder: Path) -> list[Path]:
     if (folder / RECORD).is_file():
         return [folder]
     return sorted(
@@ -134,14 +134,14 @@ def refuse_mixed(cells: Sequence[SweepRun]) -> None:
     """
     firsts: dict[tuple[Any, ...], SweepRun] = {}
     for cell in cells:
-        for scope, value in _fixed(cell):
+        for scope, value in _read_fixed(cell):
             first = firsts.setdefault(scope, cell)
-            other = dict(_fixed(first))[scope]
+            other = dict(_read_fixed(first))[scope]
             if value != other:
                 raise _differ(scope[0], cell, value, first, other)
 
 
-def _fixed(cell: SweepRun) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _read_fixed(cell: SweepRun) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield what must be the same, each as its name and the runs that it holds for."""
     config, record = cell.config, cell.record or {}
     yield ("model",), config.model
@@ -161,7 +161,7 @@ def _differ(name: str, a: SweepRun, value: object, b: SweepRun, other: object) -
     )
 
 
-def _searched(cells: Sequence[SweepRun]) -> list[SweepRun]:
+def _read_searches(cells: Sequence[SweepRun]) -> list[SweepRun]:
     groups: dict[tuple[Any, ...], list[SweepRun]] = {}
     for cell in cells:
         groups.setdefault(_order(cell)[:-2], []).append(cell)
@@ -170,7 +170,7 @@ def _searched(cells: Sequence[SweepRun]) -> list[SweepRun]:
         rates: dict[int, list[SweepRun]] = {}
         for cell in group:
             rates.setdefault(cell.config.seed, []).append(cell)
-        tried = next((found for found in rates.values() if len(found) > 1), None)
+        tried = next((runs for runs in rates.values() if len(runs) > 1), None)
         best = max(tried or group[:1], key=search_key).config.learning_rate
         marked = [replace(cell, searched=cell.config.learning_rate != best) for cell in group]
         other = next((cell for cell in marked if cell.searched), None)

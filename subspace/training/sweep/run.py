@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from subspace.results import strict
+from subspace.results import RunRow, strict
 from subspace.training.config import with_defaults
 
 if TYPE_CHECKING:
@@ -37,8 +37,45 @@ class SweepRun:
             return plain | {"error": self.error, "options": self.config.to_options()}
         record = dict(self.record)  # its options may be of before one of them was there
         record["options"] = with_defaults(record.get("options", {}))
-        found: dict[str, Any] = strict(plain | {"error": None} | record)
-        return found
+        entries: dict[str, Any] = strict(plain | {"error": None} | record)
+        return entries
+
+    def to_row(self) -> RunRow:
+        """Return the run as one row; what the record does not have is None."""
+        config, record = self.config, self.record or {}
+        lora = config.method == "lora"
+        targets = config.targets if isinstance(config.targets, str) else "+".join(config.targets)
+        writes = writes_texts(self.record)
+        last: Mapping[str, Any] = (record.get("history") or [{}])[-1]
+        tests: dict[str, float | None] = {
+            name: record.get(when, {}).get(what)
+            for when in ("before", "after")
+            for name, what in (
+                (f"test_exact_match_{when}", "accuracy" if writes else ""),
+                (f"test_accuracy_{when}", "" if writes else "accuracy"),
+                (f"test_loss_{when}", "loss"),
+            )
+        }
+        return RunRow(
+            folder=str(self.folder),
+            data=config.data,
+            method=config.method,
+            targets=targets if lora else "",
+            rank=config.rank if lora else None,
+            alpha=config.lora_alpha if lora else None,
+            seed=config.seed,
+            learning_rate=config.learning_rate,
+            steps=config.steps,
+            searched=self.searched,
+            train_accuracy=last.get("train_accuracy"),
+            validation_accuracy=last.get("validation_accuracy"),
+            train_token_accuracy=last.get("train_token_accuracy"),
+            validation_token_accuracy=last.get("validation_token_accuracy"),
+            seconds=record.get("seconds"),
+            reused=self.reused,
+            error=self.error,
+            **tests,
+        )
 
     @property
     def validation(self) -> float:

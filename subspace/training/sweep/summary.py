@@ -43,13 +43,13 @@ def make_table6(runs: Iterable[SweepRun]) -> Table6:
         groups.setdefault(key, []).append(run)
     rows = tuple(_row(key, group, key[0] in writing) for key, group in groups.items())
     sets = dict.fromkeys((r.data, r.targets) for r in rows if r.method == "lora")
-    found = [
+    nearly = [
         find_nearly_enough(
             [r for r in rows if (r.data, r.targets) == wanted and r.method == "lora"]
         )
         for wanted in sets
     ]
-    return Table6(rows, tuple(each for each in found if each is not None))
+    return Table6(rows, tuple(each for each in nearly if each is not None))
 
 
 def _row(key: tuple[Any, ...], group: Sequence[SweepRun], writing: bool) -> SweepRow:

@@ -78,7 +78,7 @@ def run_sweep(
         ((config,),) = sweep.groups()
         tell = _name_progress(config.run_name, progress or (lambda _step: None))
         result = train(config, out, progress=tell, **shared)
-        return [_finished(out, config, result)]
+        return [_load_finished(out, config, result)]
     if (out / RECORD).exists():
         raise ArgumentError(f"{out}: is a run itself; several runs need a folder to hold them")
     groups = sweep.groups()
@@ -86,11 +86,11 @@ def run_sweep(
     # What no run could read is refused before the first one.
     find_model(sweep.options.model)
     for data in sweep.data:
-        found = load_data(data, **select_columns(sweep.options))
-        if found.kind == "completion" and "head" in sweep.references:
+        dataset = load_data(data, **select_columns(sweep.options))
+        if dataset.kind == "completion" and "head" in sweep.references:
             raise ArgumentError(
-                f"{found.name} is a task of writing, for which a language model has no new head to "
-                "train alone; leave out --reference head"
+                f"{dataset.name} is a task of writing, for which a language model has no new head "
+                "to train alone; leave out --reference head"
             )
     done: dict[Path, SweepRun] = {}
 
@@ -106,7 +106,7 @@ def run_sweep(
         replace(group[0], seed=s) for group in groups if len(group) == 1 for s in sweep.seeds[1:]
     ]
     run([*(config for group in groups for config in group), *sure])
-    chosen = [_best(group, sweep, done) for group in groups]
+    chosen = [_pick_best(group, sweep, done) for group in groups]
     for group, best in zip(groups, chosen, strict=True):
         for config in group:
             if config is not best:
@@ -129,7 +129,9 @@ def _refuse_one_place(sweep: Sweep, groups: Sequence[Sequence[TrainConfig]]) -> 
         places.add(place)
 
 
-def _best(group: Sequence[TrainConfig], sweep: Sweep, done: Mapping[Path, SweepRun]) -> TrainConfig:
+def _pick_best(
+    group: Sequence[TrainConfig], sweep: Sweep, done: Mapping[Path, SweepRun]
+) -> TrainConfig:
     return max(group, key=lambda config: search_key(done[sweep.place(config)]))
 
 
@@ -166,7 +168,7 @@ def _run_all(
                     yield place, future.result()
                 except BrokenProcessPool:
                     why = "its process was killed; run the sweep again to go on from a checkpoint"
-                    yield place, _failed(out / place, tasks[place], why)
+                    yield place, _note_failure(out / place, tasks[place], why)
 
 
 def _end_with_parent() -> None:
@@ -215,16 +217,16 @@ def _train_one(
         text = str(error)
         for place in (folder, folder.resolve()):  # the cell says it already
             text = text.removeprefix(f"{place}: ")
-        return _failed(folder, config, text)
+        return _note_failure(folder, config, text)
     except Exception as error:  # one run's failure, a full disk or an odd model, stops no other
-        return _failed(folder, config, printable(f"{type(error).__name__}: {error}"))
-    return _finished(folder, config, result)
+        return _note_failure(folder, config, printable(f"{type(error).__name__}: {error}"))
+    return _load_finished(folder, config, result)
 
 
-def _finished(folder: Path, config: TrainConfig, result: TrainResult) -> SweepRun:
+def _load_finished(folder: Path, config: TrainConfig, result: TrainResult) -> SweepRun:
     record = dict(result.record)
     return SweepRun(folder=folder, config=config, record=record, reused=result.reused)
 
 
-def _failed(folder: Path, config: TrainConfig, error: str) -> SweepRun:
+def _note_failure(folder: Path, config: TrainConfig, error: str) -> SweepRun:
     return SweepRun(folder=folder, config=config, record=None, reused=False, error=error)

@@ -54,8 +54,8 @@ def hub_records(data: str, *, revision: str | None = None) -> dict[str, Records]
         )
     name, _, subset = data.partition(":")
     try:
-        found = datasets.load_dataset(name, subset or None, revision=revision)
-        parts = dict(found.items())
+        splits = datasets.load_dataset(name, subset or None, revision=revision)
+        parts = dict(splits.items())
     except Exception as error:  # of any kind: datasets, the hub's client and pyarrow raise theirs
         reason = (str(error).strip().splitlines() or [""])[0]
         raise FormatError(

@@ -104,17 +104,17 @@ def _codes() -> dict[str, _Code]:
         raise MissingExtraError(
             f"the task 'icd10-pairs' needs simple-icd-10-cm: {install('demo')}"
         ) from error
-    found = []
+    codes = []
     for code in icd.get_all_codes(with_dots=True):
         if icd.is_category(code) or icd.is_subcategory(code, False):
             above = icd.get_ancestors(code)
             block = next(a for a in above if not icd.is_category(a) and not icd.is_subcategory(a))
             title = " ".join(icd.get_description(code).split())
-            found.append(_Code(code, title, above[0], block, above[-1]))
-    count = Counter(code.title.casefold() for code in found)
+            codes.append(_Code(code, title, above[0], block, above[-1]))
+    count = Counter(code.title.casefold() for code in codes)
     return {
         code.code: code
-        for code in found
+        for code in codes
         if count[code.title.casefold()] == 1 and not _TELLS.search(code.title)
     }
 

@@ -138,11 +138,11 @@ def _as_prompts(path: Path, columns: Columns) -> Columns:
 
 
 def _split_file(folder: Path, split: str) -> Path:
-    found = [folder / (split + s) for s in SUFFIXES if (folder / (split + s)).is_file()]
-    if len(found) != 1:
+    files = [folder / (split + s) for s in SUFFIXES if (folder / (split + s)).is_file()]
+    if len(files) != 1:
         names = " or ".join(split + s for s in SUFFIXES)
         raise MissingFileError(f"folder {folder.name!r} must hold exactly one of {names}")
-    return found[0]
+    return files[0]
 
 
 def _hub_rows(data: str, columns: Columns) -> dict[str, list[Row]]:

@@ -49,8 +49,8 @@ def snli(source: Path | None = None) -> Dataset:
         ``snli*dev*``, ``snli*test*`` (dev and test alone: dev is trained on); or None for
         ``stanfordnlp/snli`` on the Hugging Face hub.
     """
-    found = source_records("snli", source, prefix="snli", hub="stanfordnlp/snli")
-    parts = {part: list(_pairs(records)) for part, records in found.items()}
+    by_split = source_records("snli", source, prefix="snli", hub="stanfordnlp/snli")
+    parts = {part: list(_pairs(records)) for part, records in by_split.items()}
     splits = place_in_splits("snli", parts, lambda pair: (_key(pair.premise),))
     most = {"train": TRAIN_TEXTS, "validation": HELD_OUT_TEXTS, "test": HELD_OUT_TEXTS}
     rows = {

@@ -44,44 +44,46 @@ def source_records(
     """
     if source is None:
         try:
-            found = hub_records(hub, revision=revision)
+            records = hub_records(hub, revision=revision)
         except MissingExtraError as error:
             raise MissingExtraError(
                 f"the task {task!r} needs its texts: write {task}:PATH with a file or folder of "
                 f"yours, or get {hub} from the Hugging Face hub, by {install('hub')}"
             ) from error
-        return {_PARTS[split]: part for split, part in _known(found)}
+        return {_PARTS[split]: part for split, part in _sort_splits(records)}
     if source.is_dir():
-        return {part: read_records(path) for part, path in _files(task, source, prefix).items()}
+        return {
+            part: read_records(path) for part, path in _find_files(task, source, prefix).items()
+        }
     if not source.is_file():
         raise MissingFileError(f"no file or folder {str(source)!r} for the task {task!r}")
     return {WHOLE: read_records(source)}
 
 
-def _known(found: dict[str, Records]) -> list[tuple[str, Records]]:
+def _sort_splits(splits: dict[str, Records]) -> list[tuple[str, Records]]:
     names = {"train": "train", "validation": "dev", "test": "test"}
-    return [(names[split], part) for split, part in found.items() if split in names]
+    return [(names[split], part) for split, part in splits.items() if split in names]
 
 
-def _files(task: str, folder: Path, prefix: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _find_files(task: str, folder: Path, prefix: str) -> dict[str, Path]:
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         name = path.name.lower()
         if not name.startswith(prefix) or not name.endswith(SUFFIXES) or not path.is_file():
             continue
         part = next((part for word, part in _PARTS.items() if word in name), WHOLE)
-        if part in found:
+        if part in files:
             raise MissingFileError(
-                f"folder {folder.name!r} has two files for {part}, {found[part].name!r} and "
+                f"folder {folder.name!r} has two files for {part}, {files[part].name!r} and "
                 f"{path.name!r}; name the one that you mean: {task}:PATH"
             )
-        found[part] = path
-    if not found:
+        files[part] = path
+    if not files:
         raise MissingFileError(
             f"folder {folder.name!r} has no file of the task {task!r}, such as "
             f"{prefix}_train.jsonl or {prefix}_dev.jsonl.gz"
         )
-    return found
+    return files
 
 
 def place_in_splits(

@@ -96,10 +96,10 @@ def wikisql_sql(source: Path | None = None) -> Dataset:
 
 def _splits(task: str, source: Path | None) -> dict[str, list[_Query]]:
     # The hub's own data set is a script, which `datasets` no longer runs; this is its conversion.
-    found = source_records(
+    by_split = source_records(
         task, source, prefix="wikisql", hub="Salesforce/wikisql", revision="refs/convert/parquet"
     )
-    parts = {part: _with_columns(list(_queries(records))) for part, records in found.items()}
+    parts = {part: _with_columns(list(_queries(records))) for part, records in by_split.items()}
     # Both tasks split by one salt: an adapter of one is never tested on what another was taught.
     return place_in_splits(
         "wikisql", parts, lambda q: (q.table, " ".join(q.question.casefold().split()))

@@ -148,11 +148,11 @@ def _of_toml(path: Path) -> dict[str, str]:
     if path.stat().st_size > _LONGEST_FILE:
         raise ArgumentError(f"{path}: larger than {_LONGEST_FILE:_} bytes, which no pattern is")
     try:
-        held: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ArgumentError(f"{path}: not valid TOML ({error})") from None
     fields = {}
-    for name, value in held.items():
+    for name, value in table.items():
         if type(value) not in (str, int, float):
             raise ArgumentError(f"{path}: {name} = {short(value)} is neither a text nor a number")
         fields[name] = str(value)

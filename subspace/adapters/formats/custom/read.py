@@ -62,8 +62,8 @@ def read(source: AdapterSource) -> Adapter:
     if source.alpha is not None and (pattern.scale is not None or pattern.alpha is not None):
         raise ArgumentError("alpha is given beside a pattern that has its own scale or alpha")
     found_a, found_b = _matched(source, pattern.A), _matched(source, pattern.B)
-    for field, template, found in (("A", pattern.A, found_a), ("B", pattern.B, found_b)):
-        if not found:
+    for field, template, matched in (("A", pattern.A, found_a), ("B", pattern.B, found_b)):
+        if not matched:
             raise FormatError(
                 f"{source.weights}: no tensor is named as {field} = {template.text}; it holds "
                 f"{len(source.tensors)}: {some(map(short, source.tensors), 4)}"
@@ -84,23 +84,23 @@ def read(source: AdapterSource) -> Adapter:
                     f"{source.weights}: {short(other)} has no partner {short(partner)}; the file "
                     "is incomplete, or the pattern is not its"
                 )
-        planned.append(_planned(source, pattern, dict(values), *map(str, names)))
+        planned.append(_specify(source, pattern, dict(values), *map(str, names)))
     return build_adapter(source, planned, format=NAME, metadata={"pattern": str(pattern)})
 
 
 def _matched(source: AdapterSource, template: Template) -> dict[tuple[tuple[str, str], ...], str]:
     """Match every tensor's name; go from the placeholders' values to the name."""
-    found: dict[tuple[tuple[str, str], ...], str] = {}
+    matched: dict[tuple[tuple[str, str], ...], str] = {}
     for name in source.tensors:
         if len(name) > LONGEST_NAME:
             raise FormatError(f"{source.weights}: tensor name {name[:40]!r}… is too long")
         values = template.match(name)
         if values is not None:
-            found[tuple(sorted(values.items()))] = name
-    return found
+            matched[tuple(sorted(values.items()))] = name
+    return matched
 
 
-def _planned(
+def _specify(
     source: AdapterSource, pattern: Pattern, values: Mapping[str, str], a: str, b: str
 ) -> UpdateSpec:
     shape_a, shape_b = read_factor_shape(source, a), read_factor_shape(source, b)
@@ -125,9 +125,9 @@ def _planned(
 
 
 def _factors(a: str, b: str, turned: tuple[bool, bool]) -> Factors:
-    return lambda held: (
-        held[b].T if turned[1] else held[b],
-        held[a].T if turned[0] else held[a],
+    return lambda tensors: (
+        tensors[b].T if turned[1] else tensors[b],
+        tensors[a].T if turned[0] else tensors[a],
     )
 
 

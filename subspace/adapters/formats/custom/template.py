@@ -94,14 +94,14 @@ class Template:
                 at = name.find(literal, at + 1)
             return None
 
-        begin, found = len(self.literals[0]), {}
+        begin, fields = len(self.literals[0]), {}
         for hole, (placeholder, _) in enumerate(self.holes):
             at = end(hole, begin)
             if at is None:
                 return None
-            found[placeholder] = name[begin:at]
+            fields[placeholder] = name[begin:at]
             begin = at + len(self.literals[hole + 1])
-        return found if begin == len(name) else None
+        return fields if begin == len(name) else None
 
     def filled(self, values: Mapping[str, str]) -> str:
         """Put values in the placeholders' places."""

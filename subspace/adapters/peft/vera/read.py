@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subspace.adapters.build import UpdateSpec, build_adapter
+from subspace.adapters.layout import Layout
 from subspace.adapters.method import Method
 from subspace.adapters.peft.config import read_config
 from subspace.adapters.peft.methods import (
@@ -78,7 +79,7 @@ def read(source: AdapterSource) -> Adapter:
     config = require_config(source, why="what was trained")
     lora = read_config(config, source.where, alpha=None, also=_FIELDS)
     modules = group_modules(source, _LAMBDAS)
-    projections, shared = _shared(source)
+    projections, shared = _find_shared(source)
     if projections:
         rank, columns = read_factor_shape(source, projections["vera_A"])
         rows, width = read_factor_shape(source, projections["vera_B"])
@@ -87,9 +88,9 @@ def read(source: AdapterSource) -> Adapter:
                 f"{source.text(projections['vera_A'])} and {source.text(projections['vera_B'])} "
                 f"have different ranks, {rank} and {width}"
             )
-        d_ins, both = _widths(source, modules.slots, columns), _stored(projections)
+        d_ins, both = _find_widths(source, modules.slots, columns), _find_stored(projections)
     else:
-        d_ins = _widths(source, modules.slots, None)
+        d_ins = _find_widths(source, modules.slots, None)
         rank, columns, rows = _drawn_shape(source, modules.slots, d_ins)
         seed = require_seed(config, source, (rank, columns, rows))
 
@@ -134,11 +135,11 @@ def read(source: AdapterSource) -> Adapter:
         set_aside={**set_rest_aside(source, lora, used), **modules.others, **shared},
         notes=notes,
         base_model=lora.base_model,
-        metadata={"config": MappingProxyType(dict(config))},
+        layout=Layout(config=MappingProxyType(dict(config))),
     )
 
 
-def _shared(source: AdapterSource) -> tuple[dict[str, str], dict[str, SetAsideReason]]:
+def _find_shared(source: AdapterSource) -> tuple[dict[str, str], dict[str, SetAsideReason]]:
     """Find the two projections, or neither; the copies that a live state dict holds are aside.
 
     Raises
@@ -146,26 +147,26 @@ def _shared(source: AdapterSource) -> tuple[dict[str, str], dict[str, SetAsideRe
     FormatError
         One of them is missing.
     """
-    found: dict[str, str] = {}
+    shared: dict[str, str] = {}
     aside: dict[str, SetAsideReason] = {}
     for name in source.tensors:
         key = split_name(name, _PROJECTIONS)
         if key is None:
             continue
-        if key.module or key.slot in found:
+        if key.module or key.slot in shared:
             aside[name] = SetAsideReason.PROJECTION_COPY
         else:
-            found[key.slot] = name
-    missing = [slot for slot in _PROJECTIONS if slot not in found]
-    if found and missing:
+            shared[key.slot] = name
+    missing = [slot for slot in _PROJECTIONS if slot not in shared]
+    if shared and missing:
         raise FormatError(
             f"{source.weights}: of VeRA's two projections {missing[0]} is not in it; the file is "
             "incomplete"
         )
-    return {slot: found[slot] for slot in _PROJECTIONS if found}, aside
+    return {slot: shared[slot] for slot in _PROJECTIONS if shared}, aside
 
 
-def _widths(
+def _find_widths(
     source: AdapterSource, modules: Mapping[str, Mapping[str, str]], widest: int | None
 ) -> dict[str, int]:
     """Give each module's d_in.
@@ -179,17 +180,17 @@ def _widths(
     for module, slots in modules.items():
         require_factors(source, module, slots, *_LAMBDAS)
         (d_outs[module],) = read_factor_shape(source, slots["vera_lambda_b"], (1,))
-    found = infer_widths(d_outs, widest)
-    unknown = [module for module in modules if module not in found]
+    widths = infer_widths(d_outs, widest)
+    unknown = [module for module in modules if module not in widths]
     if unknown:
         raise FormatError(
             f"{source.weights}: VeRA does not store a layer's d_in, and that of {some(unknown)} "
-            f"does not follow from the others; {_CONVERT}rank={_rank(source, modules)})"
+            f"does not follow from the others; {_CONVERT}rank={_read_rank(source, modules)})"
         )
-    return found
+    return widths
 
 
-def _rank(source: AdapterSource, modules: Mapping[str, Mapping[str, str]]) -> int:
+def _read_rank(source: AdapterSource, modules: Mapping[str, Mapping[str, str]]) -> int:
     return max(
         read_factor_shape(source, slots["vera_lambda_d"], (1,))[0] for slots in modules.values()
     )
@@ -202,10 +203,10 @@ def _drawn_shape(
     d_outs = (
         read_factor_shape(source, slots["vera_lambda_b"], (1,))[0] for slots in modules.values()
     )
-    return _rank(source, modules), max(d_ins.values()), max(d_outs)
+    return _read_rank(source, modules), max(d_ins.values()), max(d_outs)
 
 
-def _stored(projections: Mapping[str, str]) -> _Both:
+def _find_stored(projections: Mapping[str, str]) -> _Both:
     return lambda tensors: (
         tensors[projections["vera_A"]].double(),
         tensors[projections["vera_B"]].double(),

@@ -78,7 +78,7 @@ def infer_widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int
     >>> infer_widths({"h.0.q_proj": 12, "h.0.o_proj": 8}, widest=9)
     {}
     """
-    found: dict[str, int] = {}
+    widths: dict[str, int] = {}
     streams: set[int] = set()
     readers: dict[str, set[int]] = {}  # by the last part of the path
     for module, d_out in d_outs.items():
@@ -87,7 +87,7 @@ def infer_widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int
             streams.add(d_out)
             given = [d_outs[source] for source in sources if source in d_outs]
             if given:
-                found[module] = given[0]
+                widths[module] = given[0]
         elif _reads(module):
             readers.setdefault(module.rpartition(".")[2], set()).add(d_out)
     # One width for all, if there is nothing among them that may be the widest instead.
@@ -96,13 +96,13 @@ def infer_widths(d_outs: Mapping[str, int], widest: int | None) -> dict[str, int
         streams.add(widest)
     if len(streams) == 1:
         (stream,) = streams
-        found |= {m: stream for m in d_outs if not _sources(m) and _reads(m)}
-    rest = [module for module in d_outs if module not in found]
+        widths |= {m: stream for m in d_outs if not _sources(m) and _reads(m)}
+    rest = [module for module in d_outs if module not in widths]
     alike = len({_NUMBER.sub("#", module) for module in rest}) == 1
     # One of them must be the widest, and layers that differ in their number are alike.
-    if alike and widest is not None and found and max(found.values()) < widest:
-        found |= dict.fromkeys(rest, widest)
-    return found if found and widest in (None, max(found.values())) else {}
+    if alike and widest is not None and widths and max(widths.values()) < widest:
+        widths |= dict.fromkeys(rest, widest)
+    return widths if widths and widest in (None, max(widths.values())) else {}
 
 
 def _reads(module: str) -> bool:
