@@ -342,6 +342,10 @@ def test_a_tensor_that_is_not_understood_is_the_first_note(tmp_path):
     for words in (("rank", place), ("similarity", place, place), ("interference", place, place)):
         shown = " ".join(run(*words).stdout.split())
         assert "q: a tensor of the module is not understood" in shown
+        assert "note: q: base_model.model.q.lora_M.weight is not understood" in shown
+        rows = {row["module"]: row for row in json.loads(run(*words, "--json").stdout)["modules"]}
+        assert "not understood" in rows["q"]["note"]
+        assert "not understood" not in rows["v"]["note"]
         assert "not understood" in run(*words, "--strict", code=2).stderr
     assert "not understood" in run("resize", place, tmp_path / "y", "--rank", 1, code=2).stderr
     with pytest.raises(subspace.SubspaceError, match="not understood"):

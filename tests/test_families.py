@@ -120,6 +120,63 @@ def test_every_linear_layer_of_a_family(models, family, tmp_path):
         wrapped.unload()
 
 
+# Whose modules transformers 5 calls otherwise than the files that it reads and writes.
+RENAMED = (
+    *("vit", "deit", "beit", "vit_msn", "dinov2", "dinov2_with_registers", "swin", "segformer"),
+    *("clip", "siglip", "rt_detr", "detr", "jina_embeddings_v3", "gpt_neox", "mixtral", "phimoe"),
+    *("qwen2_moe", "granitemoe", "llava", "llava_next", "paligemma", "gemma3", "qwen2_vl"),
+    *("idefics3", "internvl", "mllama", "whisper", "biogpt"),
+)
+LEAST_RENAMED = 20
+
+
+def shrink(config, depth=0):
+    for name, size in TINY.items():
+        if isinstance(getattr(config, name, None), int):
+            setattr(config, name, size)
+    for part in ("text_config", "vision_config", "audio_config"):
+        inner = getattr(config, part, None)
+        if depth < 3 and isinstance(inner, transformers.PretrainedConfig):
+            shrink(inner, depth + 1)
+    return config
+
+
+def stored_and_built(family, folder):
+    """Yield tiny models of a family, each saved as the release writes it, under older names."""
+    tables = transformers.models.auto.modeling_auto
+    for table in ("", "_FOR_CAUSAL_LM", "_FOR_IMAGE_TEXT_TO_TEXT", "_FOR_IMAGE_CLASSIFICATION"):
+        kind = getattr(tables, f"MODEL{table}_MAPPING_NAMES").get(family)
+        if not isinstance(kind, str):
+            continue
+        try:
+            config = shrink(transformers.CONFIG_MAPPING[family]())
+            with torch.device("meta"):
+                size = sum(p.numel() for p in getattr(transformers, kind)(config).parameters())
+            if size > 60_000_000:
+                continue
+            model = getattr(transformers, kind)(config)
+            model.save_pretrained(folder / kind)
+        except Exception:
+            continue
+        yield kind, model, open_pretrained(folder / kind)
+
+
+def test_a_base_has_the_modules_of_the_younger_names(tmp_path):
+    """Every linear layer of a model is found in the file that transformers wrote of it."""
+    families, renamed = set(), 0
+    for family in RENAMED:
+        for kind, model, base in stored_and_built(family, tmp_path):
+            families.add(family)
+            renamed += not set(model.state_dict()) <= set(base.tensors.headers)
+            for name, module in model.named_modules():
+                if isinstance(module, torch.nn.Linear):
+                    weight = base.get(name, shape=tuple(module.weight.shape))
+                    assert weight.W.shape == module.weight.shape, (kind, name)
+                    assert torch.equal(weight.W, module.weight.detach()), (kind, name)
+    assert len(families) >= LEAST_RENAMED, sorted(set(RENAMED) - families)
+    assert renamed >= LEAST_RENAMED
+
+
 @pytest.mark.parametrize("method", sorted(peft.PeftType.__members__))
 def test_every_method_is_read_or_refused_by_name(method, tmp_path):
     """A config that is peft's own for the method; where it is not read, the error names it."""

@@ -184,7 +184,7 @@ def same_but(name, scale=1.0, rank=2, base="m", seed=0, start=False):
     made = gaussian(20, 30, rank, seed=seed)
     one = Adapter.from_updates({"q": LowRankUpdate("q", made.A, made.B, scale)}, name=name)
     begun = {"q": gaussian(20, 30, rank, seed=seed + 50).A} if start else {}
-    return replace(one, metadata={"base_model": base}, initial=begun)
+    return replace(one, base_model=base, initial=begun)
 
 
 def test_runs_of_one_configuration_have_a_replicable_rank():

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import subspace
 from subspace.adapters import Adapter, LowRankUpdate
+from subspace.adapters.layout import Layout
 from subspace.adapters.save import WRITERS, find_own_format
 from subspace.adapters.writers.content import find_alpha
 from subspace.errors import ArgumentError, FormatError
@@ -92,8 +93,8 @@ def test_peft_loads_what_is_written(tmp_path, model, config, fresh):
     source = subspace.load(written(wrapped, tmp_path / "run"))
     given = source
     if fresh:
-        known = {"stored_transposed": source.metadata["stored_transposed"]}
-        given = replace(source, format="memory", metadata=MappingProxyType(known))
+        layout = Layout(stored_transposed=source.layout.stored_transposed)
+        given = replace(source, format="memory", layout=layout)
     out = subspace.save(given, tmp_path / "out").path
     again = subspace.load(out, strict=True)
     the_same(source, again)

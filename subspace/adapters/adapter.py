@@ -122,6 +122,7 @@ class UpdateInfo:
     groups: int = 1  # of a convolution
     stored: int | None = None  # values, where B and A are multiplied out of fewer
     flat: bool = False  # a convolution's kernel may lie among the inputs, and nothing tells
+    unknown: str = ""  # a tensor of the module that is not understood: the update may be another
 
     @property
     def parameters(self) -> int:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from subspace.adapters.find import describe_rest, find, is_shard
@@ -165,7 +166,11 @@ def load(
             f"({some(unsure.values())}), so that its update may be another than is said here; "
             "--strict refuses such a file"
         )
-        adapter = replace(adapter, notes=(note, *adapter.notes))
+        infos = {
+            name: replace(info, unknown=unsure.get(name, ""))
+            for name, info in adapter.updates.items()
+        }
+        adapter = replace(adapter, updates=MappingProxyType(infos), notes=(note, *adapter.notes))
     return replace(adapter, strict=strict)
 
 

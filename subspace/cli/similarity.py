@@ -75,9 +75,7 @@ if TYPE_CHECKING:
             callback=lambda _context, _parameter, value: value or None,
             help="--out draws a contour where p is this; 0 draws none.",
         ),
-        click.option(
-            "--above-chance", is_flag=True, help="--out draws phi minus its null mean."
-        ),
+        click.option("--above-chance", is_flag=True, help="--out draws phi minus its null mean."),
         click.option(
             "--initial", is_flag=True, help="--out draws the initial A beside, where stored."
         ),

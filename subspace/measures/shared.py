@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 from subspace.adapters.rotary import WAY_OUT, list_reordered
 from subspace.errors import FormatError, ShapeError, UnknownModuleError
 from subspace.spectra import equal_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from subspace.adapters import Adapter
-    from subspace.results import Side
+    from subspace.results import (
+        ModuleAmplification,
+        ModuleInterference,
+        ModuleProfile,
+        ModuleRank,
+        ModuleSimilarity,
+        Side,
+    )
+
+    Row = TypeVar(
+        "Row", ModuleAmplification, ModuleInterference, ModuleProfile, ModuleRank, ModuleSimilarity
+    )
 
 _MAP = "; where two names mean one module, say so: --rename OLD=NEW (subspace.align)"
 
@@ -59,6 +71,19 @@ def _have(labels: Sequence[str], adapters: Sequence[Adapter]) -> str:
         more = f" and {len(adapter) - 3} more" if len(adapter) > 3 else ""
         clauses.append(f"{name!r} has {few}{more}")
     return "; ".join(clauses)
+
+
+def mark_unknown(rows: Iterable[Row], adapters: Sequence[Adapter]) -> list[Row]:
+    """Note in the rows of modules that hold a tensor that is not understood which one it is."""
+    marked = []
+    for row in rows:
+        infos = [x.updates[row.module] for x in adapters if row.module in x]
+        tensors = dict.fromkeys(info.unknown for info in infos if info.unknown)
+        notes: list[str] = [
+            f"{name} is not understood: the update may be another one" for name in tensors
+        ]
+        marked.append(replace(row, note="; ".join(filter(None, [*notes, row.note]))))
+    return marked
 
 
 def chunk_alike(

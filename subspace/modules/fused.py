@@ -23,7 +23,7 @@ _PARTS = {
     **dict.fromkeys(NAMINGS["phi3"].gate_up, _GATE_UP),
 }
 # Their rows are known only with the model's configuration: see `pretrained.fused`.
-_HOSTS = ("qkv_proj", "query_key_value", "c_attn", "W_pack")
+_HOSTS = ("qkv_proj", "query_key_value", "c_attn", "W_pack", "Wqkv")
 _HOSTED = {w: k for k, role in enumerate(_QKV) for w in list_words(role)}
 _HALVES = {word: k for k, role in enumerate(_GATE_UP) for word in words_of(_LLAMA, role)}
 
@@ -99,7 +99,7 @@ def sizes_of(heights: Sequence[int | None], total: int) -> list[int] | None:
 
     Parameters
     ----------
-    known
+    heights
         Rows of each part as another adapter has them, None of those that it lacks.
     total
         Of the fused module.

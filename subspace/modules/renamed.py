@@ -14,7 +14,7 @@ from functools import lru_cache
 _PAIRS = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
-        # ViT and its kin
+        # ViT and its kin; DINOv2 keeps encoder.layer, and detectors hold it as a backbone
         (r"\bencoder\.layer\.(\d+)\.attention\.attention\.query$", r"layers.\1.attention.q_proj"),
         (r"\bencoder\.layer\.(\d+)\.attention\.attention\.key$", r"layers.\1.attention.k_proj"),
         (r"\bencoder\.layer\.(\d+)\.attention\.attention\.value$", r"layers.\1.attention.v_proj"),
@@ -22,6 +22,37 @@ _PAIRS = tuple(
         (r"\bencoder\.layer\.(\d+)\.intermediate\.dense$", r"layers.\1.mlp.fc1"),
         (r"\bencoder\.layer\.(\d+)\.output\.dense$", r"layers.\1.mlp.fc2"),
         (r"\bencoder\.layer\.(\d+)\.mlp\.(fc1|fc2)$", r"layers.\1.mlp.\2"),
+        (r"\bencoder\.layer\.(\d+)\.mlp\.weights_out$", r"layers.\1.mlp.down_proj"),
+        (r"\bencoder\.layer\.(\d+)\.(attention\.[qkvo]_proj|mlp\.down_proj)$", r"layers.\1.\2"),
+        (r"\bencoder\.layer\.(\d+)\.attention\.output$", r"layers.\1.attention.o_proj"),
+        # Swin, and SegFormer, whose stages were blocks of blocks
+        (r"\bencoder\.block\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+        (r"\bblocks\.(\d+)\.attention\.self\.query$", r"blocks.\1.attention.q_proj"),
+        (r"\bblocks\.(\d+)\.attention\.self\.key$", r"blocks.\1.attention.k_proj"),
+        (r"\bblocks\.(\d+)\.attention\.self\.value$", r"blocks.\1.attention.v_proj"),
+        (r"\bblocks\.(\d+)\.attention\.self\.sr$",
+         r"blocks.\1.attention.sequence_reduction.sequence_reduction"),
+        (r"\bblocks\.(\d+)\.attention\.output\.dense$", r"blocks.\1.attention.o_proj"),
+        (r"\bblocks\.(\d+)\.intermediate\.dense$", r"blocks.\1.mlp.fc1"),
+        (r"\bblocks\.(\d+)\.output\.dense$", r"blocks.\1.mlp.fc2"),
+        (r"\bblocks\.(\d+)\.mlp\.dense(1|2)$", r"blocks.\1.mlp.fc\2"),
+        # RT-DETR, D-FINE and their kin
+        (r"\bencoder\.encoder\.(\d+)\.layers\.", r"encoder.aifi.\1.layers."),
+        (r"\blayers\.(\d+)\.(fc1|fc2)$", r"layers.\1.mlp.\2"),
+        (r"\b(self_attn|encoder_attn)\.out_proj$", r"\1.o_proj"),
+        # encoders of text with rotary positions: Nomic's, GTE, Jina's
+        (r"\bencoder\.layers?\.(\d+)\.(?:attn|mixer|attention)\.(?:out_proj|o_proj)$",
+         r"layers.\1.self_attn.o_proj"),
+        (r"\bencoder\.layers?\.(\d+)\.(?:attn|mixer|attention)\.(Wqkv|qkv_proj)$",
+         r"layers.\1.self_attn.\2"),
+        (r"\bencoder\.layers\.(\d+)\.mlp\.fc11$", r"layers.\1.mlp.up_proj"),
+        (r"\bencoder\.layers\.(\d+)\.mlp\.fc12$", r"layers.\1.mlp.gate_proj"),
+        (r"\bencoder\.layers?\.(\d+)\.(mlp\.(?:fc1|fc2|down_proj|up_gate_proj))$",
+         r"layers.\1.\2"),
+        # GPT-NeoX's head, PhiMoE's router
+        (r"\Aembed_out$", "lm_head"),
+        (r"\bblock_sparse_moe\.gate$", "mlp.router"),
+        (r"\bmlp\.gate$", "mlp.router"),
         # experts: Mixtral's, PhiMoE's and Granite's words, and stacks
         (r"\bblock_sparse_moe\.input_linear\.(\d+)$", r"mlp.experts.\1.gate_up_proj"),
         (r"\bblock_sparse_moe\.output_linear\.(\d+)$", r"mlp.experts.\1.down_proj"),

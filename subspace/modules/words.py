@@ -176,7 +176,7 @@ NAMINGS: Mapping[str, Naming] = MappingProxyType(
             down=("fc2",),
             embeddings=("shared", "embed_tokens"),
             positions=("embed_positions",),
-            head=("lm_head",),
+            head=("lm_head", "output_projection", "proj_out"),
         ),
         "phi": Naming(
             query=("q_proj",),

@@ -21,6 +21,11 @@ _THIRDS = frozenset({"W_pack", "in_proj_weight"})
 # were looked up are split. MiniMax and CodeGen, for two, hold qkv_proj in other orders than Phi-3.
 _C_ATTN_THIRDS = frozenset({"decision_transformer", "gpt2", "imagegpt", "openai-gpt", "qwen"})
 _QKV_PROJ_ROWS = frozenset({"phi3", "phi3_v", "phi4_multimodal", "phi4mm"})
+# transformers/conversion_mapping.py cuts these into thirds ("new" is what GTE's own files say).
+_THIRDS_OF = {
+    "Wqkv": frozenset({"nomic_bert", "jina_embeddings_v3"}),
+    "qkv_proj": frozenset({"gte", "new"}),
+}
 # model_type whose query_key_value holds q, k and v of one head, then of the next.
 _HEAD_BY_HEAD = frozenset({"bloom", "gpt_neox"})
 
@@ -80,7 +85,11 @@ def block(
     heads, kv, size = _read_heads(config)
     if last == "gate_up_proj":
         sizes = [rows // 2] * 2
-    elif last in _THIRDS or (last == "c_attn" and family in _C_ATTN_THIRDS):
+    elif (
+        last in _THIRDS
+        or (last == "c_attn" and family in _C_ATTN_THIRDS)
+        or family in _THIRDS_OF.get(last, ())
+    ):
         sizes = [columns] * 3
     elif last == "qkv_proj" and family in _QKV_PROJ_ROWS:
         sizes = [heads * size, kv * size, kv * size]

@@ -221,7 +221,7 @@ Shape = Annotated[
     tuple[int, int],
     Field("d_out and d_in of the map y = delta W x", title="shape", low=1, row=("d_out", "d_in")),
 ]
-Note = Annotated[str, Field("Why something is undefined, in words; empty where nothing is")]
+Note = Annotated[str, Field("What is undefined or in doubt, and why; empty where nothing is")]
 Level = Annotated[
     float, Field("False discovery rate over modules, a probability", digits=6, above=0, below=1)
 ]

@@ -17,6 +17,7 @@ from subspace.errors import ArgumentError
 from subspace.measures.amplification.pretrained_values import ValuesOf
 from subspace.measures.amplification.table7 import AmplificationOptions, module_rows
 from subspace.measures.bases import fit_modules, open_base
+from subspace.measures.shared import mark_unknown
 from subspace.results import Amplification
 from subspace.spectra import usable
 
@@ -161,7 +162,7 @@ def amplifications(
             base=base.name,
             scaled=scaled,
             seed=seed,
-            rows=tuple(made),
+            rows=tuple(mark_unknown(made, [adapter])),
             notes=adapter.notes,
         )
         for adapter, made in zip(chosen, rows, strict=True)

@@ -25,7 +25,7 @@ from subspace.measures.interference.modules import (
     compare_whole,
 )
 from subspace.measures.labels import label_distinctly
-from subspace.measures.shared import check_shapes, chunk_alike, find_holders
+from subspace.measures.shared import check_shapes, chunk_alike, find_holders, mark_unknown
 from subspace.results import Interference, SharedInitial
 from subspace.spectra import over_chunks, solve, solve_sides, usable
 
@@ -165,7 +165,7 @@ def interference(
         adapters=labels,
         weights=tuple(by),
         level=level,
-        modules=results,
+        modules={row.module: row for row in mark_unknown(results.values(), adapters)},
         pairs=tuple(
             replace(
                 compare_whole(pair, labels, by, of_all, compared.values(), results.values()),

@@ -18,6 +18,7 @@ from subspace import linalg
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.measures.bases import fit_modules, open_base
 from subspace.measures.placement.energies import Energies, leave_undefined
+from subspace.measures.shared import mark_unknown
 from subspace.results import Profile
 from subspace.spectra import is_zero, spectrum, usable
 
@@ -105,7 +106,8 @@ def profile(
         results[name] = _module(name, chosen[name], base, side, device)
         if progress is not None:
             progress(1)
-    return Profile(adapter.name, base.name, side, results, chosen.notes)
+    marked = {row.module: row for row in mark_unknown(results.values(), [chosen])}
+    return Profile(adapter.name, base.name, side, marked, chosen.notes)
 
 
 def estimate_seconds(

@@ -25,7 +25,7 @@ from subspace.measures.rank.spectral import (
     participation_ratio,
     stable_rank,
 )
-from subspace.measures.shared import check_shapes, find_shared
+from subspace.measures.shared import check_shapes, find_shared, mark_unknown
 from subspace.results import ModuleRank, Rank, Side, Spread
 from subspace.spectra import equal_chunks, is_zero, over_chunks, solve, solve_sides, usable
 
@@ -167,7 +167,7 @@ def rank(
         adapters=labels,
         side=side,
         level=level,
-        modules=ranks,
+        modules={row.module: row for row in mark_unknown(ranks.values(), adapters)},
         pairs=named,
         recommended=_for_most([m.recommended for m in ranks.values()]),
         same_initial=tuple(pair for pair, count in same.items() if count),

@@ -19,7 +19,7 @@ from subspace.measures.agreement import LEVEL, Overlaps, fill_agreeing
 from subspace.measures.initial import require_initial_a, wrap_initial_a
 from subspace.measures.labels import label_adapters
 from subspace.measures.phi import phi_cells
-from subspace.measures.shared import check_shapes, find_shared
+from subspace.measures.shared import check_shapes, find_shared, mark_unknown
 from subspace.results import Distances, ModuleSimilarity, Side, Similarity
 from subspace.spectra import (
     Solved,
@@ -158,7 +158,7 @@ def compare(
 
     parts = over_chunks(equal_chunks(names, shape), work, progress=progress)
     by_name = {m.module: m for part in parts for m in part}
-    counted = fill_agreeing([by_name[name] for name in names], level)
+    counted = fill_agreeing(mark_unknown((by_name[name] for name in names), adapters), level)
     result = Similarity(
         adapters=labels,
         side=side,
