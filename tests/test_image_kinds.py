@@ -245,6 +245,7 @@ def test_float8_in_pefts_folder(tmp_path):
         ("ip_adapter.1.to_k_ip.weight", "IP-Adapter"),
         ("controlnet_cond_embedding.conv_in.weight", "a ControlNet"),
         ("transformer_blocks.0.mlp_fc1.proj_down", "nunchaku"),
+        ("transformer_blocks.0.mlp_context_fc1.lora_down", "nunchaku"),
     ],
 )
 def test_a_layout_that_is_known_and_not_read_is_named(file, name, what):

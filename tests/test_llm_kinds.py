@@ -542,3 +542,40 @@ def test_one_leaf_of_two_widths_is_refused(tmp_path):
     config = OLD | {"peft_type": "VERA", "projection_prng_key": 0, "save_projection": True}
     with pytest.raises(FormatError, match="d_in"):
         subspace.load(peft(tmp_path / "x", tensors, config))
+
+
+# A config that is not the file's
+
+
+def test_a_file_of_another_writer_in_a_peft_folder_is_read_as_what_it_is(tmp_path):
+    A, B = torch.ones(2, 6), torch.ones(5, 2)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 9, "target_modules": ["q"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    file = tmp_path / "adapter_model.safetensors"
+    kohya = {"lora_unet_q.lora_down.weight": A, "lora_unet_q.lora_up.weight": B}
+    save_file({**kohya, "lora_unet_q.alpha": torch.tensor(6.0)}, file)
+    adapter = subspace.load(tmp_path)
+    assert adapter.format == "kohya / LyCORIS"
+    assert adapter["lora_unet_q"].scale == 3.0  # by its own alpha, not the config's
+    assert adapter.notes[0].startswith("adapter_config.json beside is PEFT's and fits none of the")
+    save_file({"h.0.q.lora_A": A, "h.0.q.lora_B": B}, file)
+    with pytest.raises(subspace.SubspaceError, match=r"no alpha.* fits none of the tensors"):
+        subspace.load(tmp_path)
+    assert subspace.load(tmp_path, alpha=4)["h.0.q"].scale == 2.0
+
+
+def test_no_adapter_without_a_module_opens(tmp_path):
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 9, "modules_to_save": ["score"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    head = {"base_model.model.score.weight": torch.ones(3, 4)}
+    save_file(head, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(subspace.SubspaceError, match=r"no low-rank update .* full copy of the mod"):
+        subspace.load(tmp_path)
+
+
+def test_shards_without_their_index_are_called_shards(tmp_path):
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 9, "target_modules": ["q"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"x": torch.ones(1)}, tmp_path / "adapter_model-00001-of-00002.safetensors")
+    with pytest.raises(subspace.SubspaceError, match=r"holds adapter_model-00001.*is missing"):
+        subspace.load(tmp_path)

@@ -367,11 +367,9 @@ def test_variants_that_are_not_read_are_set_aside(tmp_path):
         target_modules_bd_a=["0"], target_modules_bd_b=["2"], nblocks=2
     )
     wrapped = made(two_linears(), target_modules=["0", "2"], r=4, use_bdlora=blocks)
-    adapter = subspace.load(written(wrapped, tmp_path / "bd"))
-    assert {why for why, _ in reasons(adapter).values()} == {
-        "block-diagonal factor (BD-LoRA), not read yet"
-    }
-    assert adapter.notes[-1] == "no low-rank update is in this file"
+    with pytest.raises(subspace.SubspaceError, match="no low-rank update is in this file") as bd:
+        subspace.load(written(wrapped, tmp_path / "bd"))
+    assert "it holds block-diagonal factor (BD-LoRA), not read yet: " in str(bd.value)
     for name in ("Monteclora", "Velora"):
         config = {f"{name.lower()}_config": getattr(peft.tuners.lora.config, f"{name}Config")()}
         wrapped = made(two_linears(), target_modules=["0", "2"], **config)

@@ -130,11 +130,14 @@ def _in_folder(name: str, folder: Path) -> AdapterFiles:
     named = [p for p in others if p.name in _OTHERS] or others
     if len(named) == 1 and (named[0].name in _OTHERS or "model" not in named[0].stem):
         return _beside(name, folder, named[0])
+    contents = f"; it holds {', '.join(p.name for p in others[:4])}" if others else ""
+    if any(_SHARD.search(p.name) for p in others):
+        contents += f" (shards: {WEIGHTS[0]}.index.json, which says what is in each, is missing)"
     if (folder / CONFIG).exists():
         raise MissingFileError(
             f"{folder}: has {CONFIG} but no weights; {' or '.join(WEIGHTS)} should be beside it"
+            f"{contents}"
         )
-    contents = f"; it holds {', '.join(p.name for p in others[:4])}" if others else ""
     whole = " (a whole model is no adapter)" if (folder / "config.json").exists() else ""
     raise MissingFileError(
         f"{folder}: no adapter here: no {CONFIG}, no {WEIGHTS[0]}{contents}{whole}"

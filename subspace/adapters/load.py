@@ -138,7 +138,7 @@ def load(
     format = _format_of(source)
     if format is None:
         raise FormatError(_unknown(source))
-    adapter = format.read(source)
+    adapter = _read(source, format)
     place = find(Path(path), adapter_name)
     rest = describe_rest(place, Path(path))
     if rest:
@@ -172,6 +172,40 @@ def load(
         }
         adapter = replace(adapter, updates=MappingProxyType(infos), notes=(note, *adapter.notes))
     return replace(adapter, strict=strict)
+
+
+def _read(source: AdapterSource, format: Format) -> Adapter:
+    """Read the files; where a config beside fits none of the tensors, by the tensors alone.
+
+    Raises
+    ------
+    FormatError
+        No low-rank update is there.
+    """
+    adapter = format.read(source)
+    if adapter.updates:
+        return adapter
+    alone = replace(source, config=None, where=str(source.weights))
+    other = None if source.config is None else _format_of(alone)
+    if other is not None and other is not format:
+        note = (
+            f"{Path(source.where).name} beside is {format.NAME}'s and fits none of the tensors: "
+            f"they are read as {other.NAME}, without it"
+        )
+        try:
+            adapter = other.read(alone)
+        except FormatError as error:
+            raise FormatError(f"{error} ({note})") from None
+        adapter = replace(adapter, notes=(note, *adapter.notes))
+    if not adapter.updates:
+        names: dict[str, list[str]] = {}
+        for tensor in adapter.set_aside:
+            names.setdefault(tensor.reason_text, []).append(tensor.name)
+        holds = "; ".join(f"{reason}: {some(of)}" for reason, of in names.items())
+        raise FormatError(
+            f"{source.weights}: no low-rank update is in this file; it holds {holds or 'nothing'}"
+        )
+    return adapter
 
 
 def _find_unsure(adapter: Adapter, unknown: Iterable[str]) -> dict[str, str]:

@@ -126,8 +126,6 @@ def read(source: AdapterSource) -> Adapter:
             "for every module; it would be another with rsLoRA or an alpha_pattern"
         )
     planned, layer_notes, sources = name_base_layers(source, [*linear, *experts], config)
-    if not planned:
-        notes.append("no low-rank update is in this file")
     _check_initial(source, planned)
     dora = lora.dora or bool(magnitudes)
     aside: dict[str, SetAsideReason | SetAside] = {

@@ -103,6 +103,8 @@ _LAYOUTS = {
     ),
     ".qweight_lora": ("nunchaku's, packed for its kernels", "give the file that it was made from"),
     ".lora_down_packed": ("nunchaku's, packed for its kernels", "give the file it was made from"),
+    ".mlp_fc": ("nunchaku's, packed for its kernels", "give the file that it was made from"),
+    "mlp_context_fc": ("nunchaku's, packed for its kernels", "give the file it was made from"),
     ".proj_down": (
         "nunchaku's, packed for its kernels (proj_down, proj_up)",
         "give the file that it was made from",
