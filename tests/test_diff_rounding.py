@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import subspace
 from subspace import linalg
-from subspace.measures.diff.rounding import coarsest, spacing
+from subspace.measures.diff.rounding import coarsest
 from subspace.measures.diff.stored_pair import read_pair
+from subspace.spectra.rounding import spacing
 from tests.support.checkpoints import low_rank, normal, write
 from tests.support.memory import only_krylov
 

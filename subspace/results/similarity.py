@@ -244,8 +244,8 @@ class Similarity(ByModule[ModuleSimilarity]):
 
     def columns(self) -> Sequence[Column]:
         """Phi at the first direction and at all real ones, and what was asked for beside."""
-        ranks = {(m.rank_a, m.rank_b) for m in self.values()}
-        last = "φ({},{})".format(*next(iter(ranks))) if len(ranks) == 1 else "φ(r,r)"
+        used = {(m.numerical_rank_a, m.numerical_rank_b) for m in self.values()}
+        last = "φ({},{})".format(*next(iter(used))) if len(used) == 1 else "φ(r,r)"
         columns = [
             Column("module"),
             Column("phi", "φ(1,1)", value=lambda m: m.phi[0, 0]),
@@ -253,6 +253,7 @@ class Similarity(ByModule[ModuleSimilarity]):
             Column("pvalue", value=lambda m: m.pvalue[0, 0]),
             Column("phi", last, value=lambda m: m.phi[m.whole]),
             Column("null_mean", value=lambda m: m.null_mean[m.whole]),
+            *([Column("numerical_rank_a", "r,r", text=_ranks)] if len(used) > 1 else []),
             Column("agreeing", of=_most),
         ]
         if any(m.angles is not None for m in self.values()):
@@ -280,6 +281,8 @@ class Similarity(ByModule[ModuleSimilarity]):
     def legend(self) -> Sequence[str]:
         """Say at which level directions agree, and what stands beside."""
         lines = [f"above chance: level {self.level:g}, Benjamini-Hochberg over {len(self)} modules"]
+        if len({(m.numerical_rank_a, m.numerical_rank_b) for m in self.values()}) > 1:
+            lines.append("φ(r,r): of all directions that count, r of each adapter beside it")
         if self.initial is not None:
             lines.append("initial A: φ(1,1) between the two initial A")
         if self.control is not None:
@@ -317,6 +320,10 @@ GRIDS = ("phi", "error", "masked", "null_mean", "null_std", "pvalue")
 
 def _most(m: ModuleSimilarity) -> int:
     return min(m.numerical_rank_a, m.numerical_rank_b)
+
+
+def _ranks(m: ModuleSimilarity) -> str:
+    return f"{m.numerical_rank_a},{m.numerical_rank_b}"
 
 
 def _first(m: ModuleSimilarity | None) -> float:

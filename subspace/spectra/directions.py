@@ -17,7 +17,7 @@ from subspace import linalg
 from subspace.errors import ArgumentError
 from subspace.results import SIDES, Side
 from subspace.spectra import kronecker
-from subspace.spectra.factors import Core, Device, Factor, Splitter, moved
+from subspace.spectra.factors import Core, Device, Factor, Split, Splitter, moved
 from subspace.spectra.solved import CELL_BOUND, Directions, Solved, angle_errors
 
 if TYPE_CHECKING:
@@ -169,13 +169,12 @@ def _solve_by(
     sound = torch.ones(len(modules), dtype=torch.bool)
     for n, core in enumerate(cores):
         updates = [row[n] for row in modules]
-        level = _levels([row[n] for row in near], here.norms[n])
+        level = _levels(
+            n, (near, here), None if far is None or there is None else (far, there), core.S
+        )
         gain = torch.ones_like(level)
         turned = None
-        if far is not None and there is not None:
-            e1, e2 = level, _levels([row[n] for row in far], there.norms[n])
-            level = e1 * there.tops[n] + here.tops[n] * e2 + e1 * e2
-            level = torch.maximum(level, level.new_tensor([u.level for u in updates]))
+        if there is not None:
             gain = torch.tensor([abs(u.scale) for u in updates], dtype=torch.float64)
             # U belongs to the near side, V to the far one: V takes a negative scale's sign.
             signs = torch.tensor([math.copysign(1.0, u.scale) for u in updates]).to(core.Z)
@@ -222,10 +221,34 @@ def _mixed(columns: Tensor, coefficients: Tensor) -> Callable[[int], Tensor]:
     return lambda k: linalg.orthonormal(columns, coefficients[:, :k])
 
 
-def _levels(factors: Sequence[Factor], norms: Tensor) -> Tensor:
-    """Bound what storing each factor changed, given its norm."""
-    pairs = zip(factors, norms.tolist(), strict=True)
-    return torch.tensor([factor.rounded(norm) for factor, norm in pairs], dtype=torch.float64)
+def _levels(
+    n: int,
+    near: tuple[Sequence[Sequence[Factor]], Split],
+    far: tuple[Sequence[Sequence[Factor]], Split] | None,
+    S: Tensor,
+) -> Tensor:
+    """Bound what storing the n-th adapter's factors changed of each update, (modules,).
+
+    By the Frobenius norm of the rounding (Weyl); where that hides directions of a factor in 16
+    bits, by the spectral norm of the noise that it is (`subspace.spectra.rounding`).
+    """
+
+    def level(at: int, bound: Callable[[Factor, float], float]) -> float:
+        factors, split = near
+        e1 = bound(factors[at][n], float(split.norms[n][at]))
+        if far is None:
+            return e1
+        others, split2 = far
+        e2 = bound(others[at][n], float(split2.norms[n][at]))
+        tops = float(split.tops[n][at]), float(split2.tops[n][at])
+        return max(e1 * tops[1] + tops[0] * e2 + e1 * e2, factors[at][n].update.level)
+
+    levels = [level(at, Factor.rounded) for at in range(len(S))]
+    for at, hidden in enumerate((S[:, -1] <= S.new_tensor(levels)).tolist()):
+        halves = any(side[0][at][n].is_half for side in (near, far) if side is not None)
+        if hidden and halves:
+            levels[at] = level(at, Factor.rounded_as_noise)
+    return torch.tensor(levels, dtype=torch.float64)
 
 
 def _block_diagonal(blocks: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from subspace import linalg
 from subspace.errors import NonFiniteError
 from subspace.spectra.batches import IN_CACHE
+from subspace.spectra.rounding import noise_level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,21 @@ class Factor:
         if self.rounding is not None:
             return self.rounding
         return max(_rounding(self.tall, norm), self.update.rounding * norm)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it is stored as it is in 16 bits, whose rounding is noise that can be seen."""
+        stored = self.tall.dtype in (torch.float16, torch.bfloat16)
+        return stored and self.rounding is None and not self.update.rounding
+
+    def rounded_as_noise(self, norm: float) -> float:
+        """Spectral bound of what storing it changed, as independent noise; at most `rounded`.
+
+        Bounds wider formats too, but as `rounded` does: there the noise of the arithmetic that made
+        the numbers is as large.
+        """
+        bound = self.rounded(norm)
+        return min(bound, noise_level(self.tall)) if self.is_half else bound
 
 
 def moved(update: LowRankUpdate, A0: Tensor) -> Factor:

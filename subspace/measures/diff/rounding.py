@@ -1,23 +1,7 @@
 """What storing two matrices has rounded away of their difference, and which directions that hides.
 
-A number that is stored to the nearest of its dtype is off by at most half a spacing q; where the
-matrix moved by more than about a spacing, or was not on that grid to begin with, by noise that is
-independent from entry to entry and uniform on +-q/2, of variance v = q^2/12 (Bennett 1948, Bell
-System Technical J. 27). q is known for each entry from what is stored.
-
-The rule of a numerical rank, sigma_k > u |F|_F (Weyl), asks for the spectral norm of the rounding
-and takes its Frobenius norm as a bound: right for a thin factor, and thirty times too high for a
-square matrix of d = 4096, over all of whose directions that noise spreads. In the mean the spectral
-norm of independent noise of variances v_ij is at most about
-
-    sqrt(max_i sum_j v_ij) + sqrt(max_j sum_i v_ij)
-
-(of Gaussian entries by Chevet's inequality where all v are equal, by Bandeira & van Handel 2016,
-Annals of Probability 44, theorem 3.1, elsewhere; uniform noise is strictly sub-Gaussian). Above
-that it is by t s with a probability of exp(-t^2/2) (concentration of a function of Lipschitz
-constant s). s^2 is at most the largest v, whose noise has its own bound, and we take the mean of v
-weighted by itself, sum v^2 / sum v: what directions spread as that noise is have of it. Beyond the
-sum, a singular value of the difference is not rounding alone.
+`subspace.spectra.rounding` says what the noise is and what its spectral norm stays below. A
+singular value of the difference beyond that is not rounding alone.
 
 Both matrices were rounded, but the base need not have been: a tuned model that was loaded from the
 stored base began on its grid, and then what it learned is exact. So the base's rounding counts in
@@ -41,31 +25,12 @@ import torch
 from torch import Tensor
 
 from subspace import linalg
+from subspace.spectra.rounding import FORMATS, edge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_T = math.sqrt(2 * math.log(1e6))  # noise alone exceeds the level once in a million modules
 _CANCELLED = 1e-13  # of the energy: what subtracting the leading directions' leaves unsure
-_EXPONENT = 0x7FF0000000000000
-# Bits of the significand, and the exponent of the smallest normal number.
-_FORMATS = {
-    torch.bfloat16: (8, -126),
-    torch.float16: (11, -14),
-    torch.float32: (24, -126),
-    torch.float64: (53, -1022),
-}
-
-
-def spacing(numbers: Tensor, grid: torch.dtype) -> Tensor:
-    """Return the distance between neighbours at each number (float64) of a dtype.
-
-    >>> spacing(torch.tensor([1.0, -3.0, 0.0], dtype=torch.float64), torch.bfloat16)[:2].tolist()
-    [0.0078125, 0.015625]
-    """
-    bits, least = _FORMATS[grid]
-    power = (numbers.contiguous().view(torch.int64) & _EXPONENT).view(torch.float64)
-    return power.clamp_(min=math.ldexp(1.0, least)).mul_(math.ldexp(1.0, 1 - bits))
 
 
 def coarsest(W: Tensor) -> torch.dtype:
@@ -74,8 +39,8 @@ def coarsest(W: Tensor) -> torch.dtype:
     >>> coarsest(torch.tensor([[1.0, 1.5]])), coarsest(torch.tensor([[1.0, 0.1]]))
     (torch.bfloat16, torch.float32)
     """
-    digits = _FORMATS[W.dtype][0]
-    left = [dtype for dtype, (bits, _) in _FORMATS.items() if bits < digits]
+    digits = FORMATS[W.dtype][0]
+    left = [dtype for dtype, (bits, _) in FORMATS.items() if bits < digits]
     for _, panel in linalg.panels(W, W.dtype, W.device):
         left = [dtype for dtype in left if torch.equal(panel.to(dtype).to(panel.dtype), panel)]
         if not left:
@@ -120,8 +85,7 @@ class Rounding:
         typical = self.tuned.typical + base * self.base.typical
         # No entry is off by more than half a spacing, sqrt(3) standard deviations.
         most = math.sqrt(3 * self.tuned.energy) + math.sqrt(3 * base * self.base.energy)
-        edge = math.sqrt(rows) + math.sqrt(columns) + _T * math.sqrt(typical)
-        return min(edge, most) / self.unit
+        return min(edge(rows, columns, typical), most) / self.unit
 
     def count(self, S: Sequence[float], error: Sequence[float], norm: float) -> tuple[int, float]:
         """Count the leading directions of the difference that are not rounding alone.

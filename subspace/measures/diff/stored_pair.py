@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from subspace import linalg
-from subspace.measures.diff.rounding import Variances, coarsest, spacing
+from subspace.measures.diff.rounding import Variances, coarsest
 from subspace.results import TensorDiff
+from subspace.spectra.rounding import spacing
 
 if TYPE_CHECKING:
     from torch import Tensor
