@@ -179,7 +179,7 @@ def test_fields_that_were_not_computed_do_not_matter():
 @pytest.mark.parametrize(
     ("ranks", "said"),
     [
-        ([(4,), (4,)], "chance; rank 4\n"),
+        ([(4,), (4,)], "random one; rank 4\n"),
         ([(1, 2, 4), (1, 4)], "rank 4, each module's largest\n"),
         ([(4,), (8,)], "ranks 4 to 8\n"),
         ([(4,), (1, 8)], "ranks 4 to 8, each module's largest\n"),

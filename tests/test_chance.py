@@ -50,6 +50,38 @@ def test_p_is_uniform_under_the_null(i, j, d):
     assert np.abs(empirical - grid).max() < 2.23 / np.sqrt(DRAWS) + 0.01
 
 
+def test_two_planes_in_four_dimensions_have_a_closed_form():
+    """phi = (1 + XY)/2 with X, Y uniform on (-1, 1): planes of R^4 are pairs of points of S^2.
+
+    Hence P(phi >= (1 + t)/2) = (1 - t + t log t)/2 for t > 0. The Beta of the same mean and
+    variance alone is 18 times too small where that is 1e-4.
+    """
+    t = np.concatenate([np.linspace(0.01, 0.9, 30), 1 - np.geomspace(0.1, 1e-4, 20)])
+    exact = (1 - t + t * np.log(t)) / 2
+    ours = chance.phi_pvalue((1 + t) / 2, 2, 2, 4)
+    assert (exact / ours).max() < 1.5
+    assert (exact / ours).min() > 0.75
+    assert_allclose(ours[-5:], exact[-5:], rtol=0.02)  # the constant at the end is right
+    assert exact[-1] < 1e-8
+
+
+@pytest.mark.parametrize(("i", "j", "d"), [(2, 3, 5), (3, 3, 6), (2, 2, 8), (3, 4, 8), (4, 4, 8)])
+def test_small_dimensions_are_not_far_too_significant(i, j, d):
+    phi = simulate(i, j, d, draws=100_000, seed=4)
+    for level in (0.05, 0.01, 0.001):
+        rate = np.mean(chance.phi_pvalue(phi, i, j, d) <= level)
+        noise = 4.5 * np.sqrt(level / len(phi))
+        assert rate <= 2.4 * level + noise, level
+
+
+@pytest.mark.parametrize(("i", "j", "d"), [(2, 2, 4), (3, 4, 8), (2, 5, 40), (8, 64, 384)])
+def test_the_quantile_is_the_inverse(i, j, d):
+    levels = np.geomspace(0.5, 1e-8, 20)
+    phi = chance.phi_quantile(levels, i, j, d)
+    assert_allclose(chance.phi_pvalue(phi, i, j, d), levels, rtol=1e-6)
+    assert (np.diff(phi) > 0).all()
+
+
 def test_one_dimension_is_exactly_beta():
     phi = np.linspace(0, 1, 11)
     assert_allclose(chance.phi_pvalue(phi, 1, 7, 20), betaincc(3.5, 6.5, phi), rtol=1e-12)
@@ -117,3 +149,14 @@ def test_drawn_projections_are_seeded():
     again = chance.projection_draws([3.0, 1.0], 20.0, 2, 30, 20, draws=7, seed=3)
     assert (one == again).all()
     assert (chance.projection_draws([3.0, 1.0], 20.0, 2, 30, 20, draws=7, seed=4) != one).any()
+
+
+@pytest.mark.parametrize("d", [4, 8, 30])
+def test_a_constant_energy_is_no_evidence_on_either_side(d):
+    """All d directions hold everything; an isotropic update has k/d in any k."""
+    assert chance.energy_two_sided(1.0, d, d, 1.0) == 1.0
+    assert chance.energy_two_sided(3 / d, 3, d, 1 / d) == 1.0
+    assert chance.energy_two_sided(0.999, 3, d, 1 / d) == 0.0
+    assert np.isnan(chance.energy_two_sided(np.nan, 3, d, 1.0))
+    one = float(chance.energy_pvalue(0.9, 1, d, 1.0))
+    assert chance.energy_two_sided(0.9, 1, d, 1.0) == 2 * min(one, 1 - one)

@@ -118,12 +118,14 @@ def test_what_is_pasted_is_read_back():
 
 
 def test_of_an_adapter_without_updates_nothing_is_next(place):
+    """It does not open, and the error says what is there."""
     (place / "empty").mkdir()
     save_file({}, place / "empty" / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"]}
     (place / "empty" / "adapter_config.json").write_text(json.dumps(config))
-    done = run("inspect", "empty")
-    assert (done.exit_code, hints(done)) == (0, [])
+    done = run("inspect", "empty", code=2)
+    assert hints(done) == []
+    assert "no low-rank update is in this file; it holds nothing" in done.stderr
 
 
 def test_the_next_verb_reads_the_same_adapter_of_several(place):

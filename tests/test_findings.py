@@ -9,6 +9,7 @@ from subspace.errors import printable
 from subspace.findings import describe_similarity
 from subspace.findings import similarity as words
 from subspace.results import ModuleSimilarity, Similarity
+from tests.support.results import fill_rest
 
 D = 384
 
@@ -23,25 +24,27 @@ def module(name, *, agreeing=0, phi11=0.003, p=0.5, share=None, r_a=8, r_b=64, p
         phi[-1, -1], pvalue[-1, -1] = phi_end, 1e-9
     overlap = np.full(r_a, r_b / D if share is None else share)
     overlap[: agreeing or 0] = 0.95  # counted as agreeing: not part of the rest
-    return ModuleSimilarity(
-        module=name,
-        side="A",
-        d=D,
-        rank_a=r_a,
-        rank_b=r_b,
-        numerical_rank_a=r_a,
-        numerical_rank_b=r_b,
-        phi=phi,
-        error=np.zeros_like(phi),
-        masked=np.zeros(phi.shape, dtype=bool),
-        null_mean=mean,
-        null_std=np.zeros_like(phi),
-        pvalue=pvalue,
-        agreeing=agreeing,
-        overlap_a=overlap,
-        overlap_b=np.full(r_b, r_a / D),
-        method_a="cholesky",
-        method_b="cholesky",
+    return fill_rest(
+        ModuleSimilarity(
+            module=name,
+            side="A",
+            d=D,
+            rank_a=r_a,
+            rank_b=r_b,
+            numerical_rank_a=r_a,
+            numerical_rank_b=r_b,
+            phi=phi,
+            error=np.zeros_like(phi),
+            masked=np.zeros(phi.shape, dtype=bool),
+            null_mean=mean,
+            null_std=np.zeros_like(phi),
+            pvalue=pvalue,
+            agreeing=agreeing,
+            overlap_a=overlap,
+            overlap_b=np.full(r_b, r_a / D),
+            method_a="cholesky",
+            method_b="cholesky",
+        )
     )
 
 
@@ -118,7 +121,7 @@ def at(excess):
     ("share", "verdict"),
     [
         (at(-2 * words.NEAR_CHANCE), "overlap less than chance gives"),
-        (at(0), "are close to chance"),
+        (at(0), "are not told apart from chance"),
         (at(words.NEAR_CHANCE - 1e-6), "are close to chance"),
         (at(words.NEAR_CHANCE + 1e-6), "agree in part"),
         (at(words.AGREE_TOO - 1e-6), "agree in part"),
@@ -158,7 +161,7 @@ def test_a_full_space_cannot_judge_the_rest():
     ("two_ranks", "two_seeds", "said"),
     [
         ([2, 2], [0, 0], "agree above chance in none of 2 modules, fewer than the two ranks"),
-        ([2, 2], [2, 2], "in 2 of 2 modules: a median of 2 of 64 (range 2 to 2), about as many as"),
+        ([2, 2], [2, 2], "in 2 of 2 modules: 2 of 64 in each, about as many as"),
         ([2, 2], [3, 3], "more than the two ranks (median 3 against 2)"),
         ([2, 3], [2, 2], "about as many as the two ranks (median 2 against 2.5)"),
         ([0, 0], [0, 0], "as few as the two ranks (median 0 against 0)"),
@@ -243,7 +246,7 @@ def test_the_control_stands_beside():
         0
     ]
     assert (
-        " With the control 'shuffled' the count is a median of 0 of 8 (range 0 to 0), "
+        " With the control 'shuffled' the count is 0 of 8 in each, "
         "and the median φ(1,1) is 0.01" in first
     )
 

@@ -6,7 +6,14 @@ Start reading with `overlap`.
 """
 
 from subspace.chance.discovery import fdr_threshold
-from subspace.chance.energy import energy_mean, energy_pvalue, energy_range, energy_std, two_sided
+from subspace.chance.energy import (
+    energy_mean,
+    energy_pvalue,
+    energy_range,
+    energy_std,
+    energy_two_sided,
+    two_sided,
+)
 from subspace.chance.overlap import (
     distance_rms,
     overlap_pvalue,
@@ -24,6 +31,7 @@ __all__ = [
     "energy_pvalue",
     "energy_range",
     "energy_std",
+    "energy_two_sided",
     "fdr_threshold",
     "overlap_pvalue",
     "phi_mean",

@@ -74,6 +74,19 @@ def energy_pvalue(energy: ArrayLike, k: ArrayLike, d: int, concentration: float)
     return np.where(np.isnan(energy), np.nan, tail)
 
 
+def energy_two_sided(energy: float, k: int, d: int, concentration: float) -> float:
+    """Twice the smaller of P(T >= energy) and P(T <= energy), at most 1; NaN stays NaN.
+
+    >>> energy_two_sided(1.0, 8, 8, 1.0)  # all d directions hold everything, always
+    1.0
+    """
+    above = float(energy_pvalue(energy, k, d, concentration))
+    a, _, mean = _energy_beta(k, d, concentration)
+    if np.isnan(a):  # a constant is no continuous null: it is at most itself
+        return two_sided(above, float(energy >= float(mean) - 1e-9))
+    return two_sided(above, 1 - above)
+
+
 def _energy_beta(k: ArrayLike, d: int, concentration: float) -> tuple[Array, Array, Array]:
     """Return the Beta's parameters and the mean; NaN where the energy is a constant."""
     mean = np.asarray(k, dtype=np.float64) / d

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import betaincc, betainccinv
+from scipy.special import betaincc, betainccinv, gammaln
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -53,9 +53,13 @@ def phi_std(i: ArrayLike, j: ArrayLike, d: int) -> Array:
 def phi_pvalue(phi: ArrayLike, i: ArrayLike, j: ArrayLike, d: int) -> Array:
     """P(phi_null >= phi) for independent random i- and j-dimensional subspaces of R^d.
 
-    Exactly Beta where min(i, j) = 1 or where a complement is one-dimensional; elsewhere the Beta
-    of the same mean and variance, whose upper tail is right to 8 % at 1e-2 ... 1e-5. For
-    i + j > d the dimensions of the complements are used, since
+    Exactly Beta where min(i, j) = 1 or where a complement is one-dimensional; elsewhere the larger
+    of two tails. One is of the Beta with the same mean and variance, which is right in the bulk.
+    The other is right at the end, phi -> 1, where the trace of a matrix Beta (Muirhead 1982,
+    theorem 3.3.1) has the tail of Beta(pq/2, p(d-q)/2) times a constant, p = min and q = max of
+    (i, j); it counts in small d alone. docs/calibration.md has the rates in simulation.
+
+    For i + j > d the dimensions of the complements are used, since
     ``|U^T V|_F^2 = i + j - d + |U_perp^T V_perp|_F^2``; where a subspace is everything, phi is a
     constant and p = 1. NaN stays NaN.
 
@@ -70,7 +74,12 @@ def phi_pvalue(phi: ArrayLike, i: ArrayLike, j: ArrayLike, d: int) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         x = (phi * np.minimum(i, j) - excess) / smaller
         a, b = _beta(p, q, d)
-        tail = betaincc(a, b, np.clip(x, 0.0, 1.0))
+        x = np.clip(x, 0.0, 1.0)
+        a_end, b_end, constant = _end(p, q, d)
+        tail = np.array(betaincc(a, b, x))
+        far = constant > tail  # else it cannot be the larger one: nowhere where d is large
+        at_end = constant[far] * betaincc(a_end[far], b_end[far], x[far])
+        tail[far] = np.maximum(tail[far], at_end)
     tail = np.where(smaller > 0, tail, 1.0)
     return np.where(np.isnan(phi), np.nan, tail)
 
@@ -81,7 +90,10 @@ def phi_quantile(probability: ArrayLike, i: ArrayLike, j: ArrayLike, d: int) -> 
     excess, smaller = np.maximum(i + j - d, 0), np.minimum(p, q)
     with np.errstate(invalid="ignore", divide="ignore"):
         a, b = _beta(p, q, d)
-        x = np.where(smaller > 0, betainccinv(a, b, probability), 0.0)
+        a_end, b_end, constant = _end(p, q, d)
+        at_end = betainccinv(a_end, b_end, np.minimum(probability / constant, 1.0))
+        larger = np.maximum(betainccinv(a, b, probability), at_end)
+        x = np.where(smaller > 0, larger, 0.0)
     quantile: Array = (excess + smaller * x) / np.minimum(i, j)
     return quantile
 
@@ -125,6 +137,25 @@ def _reduced(
     )
     swap = i + j > d
     return value, np.where(swap, d - i, i), np.where(swap, d - j, j), i, j
+
+
+def _end(i: Array, j: Array, d: int) -> tuple[Array, Array, Array]:
+    """Return the Beta, and the constant before it, that the null's upper tail tends to at phi = 1.
+
+    With Y = I - B of the matrix Beta B, P(tr Y < e) -> Gamma_p(d/2) e^(p(d-q)/2) /
+    (Gamma_p(q/2) Gamma(p(d-q)/2 + 1)), from the integral of |Y|^((d-q-p-1)/2) over tr Y < e.
+    """
+    p, q = np.minimum(i, j).astype(np.int64), np.maximum(i, j).astype(np.int64)
+    a, b = p * q / 2, p * (d - q) / 2
+    k = np.arange(int(p.max(initial=0))) / 2
+    sizes, at = np.unique(q, return_inverse=True)
+    # log of Gamma_p(d/2) / Gamma_p(q/2): the first p factors of both
+    with np.errstate(invalid="ignore"):
+        factors = gammaln(d / 2 - k) - gammaln(sizes[:, None] / 2 - k)
+    ratios = np.concatenate([np.zeros((len(sizes), 1)), factors.cumsum(axis=1)], axis=1)
+    log = ratios[at.reshape(q.shape), p] + gammaln(a) - gammaln(p * d / 2)
+    log = log + b * np.log(np.maximum(p, 1))
+    return a, b, np.where(p > 0, np.exp(np.minimum(log, 0.0)), 1.0)
 
 
 def _beta(i: Array, j: Array, d: int) -> tuple[Array, Array]:

@@ -47,6 +47,35 @@ def near(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> int:
     return sum(bool(m.pvalue[0, 0] <= similarity.level / len(compared)) for m in compared)
 
 
+def describe_others(compared: Sequence[ModuleSimilarity]) -> str:
+    """Say how many directions are shared in another order than that of their strength."""
+    several = [m for m in compared if m.shared]
+    if not several:
+        return ""
+    sizes = [min(m.numerical_rank_a, m.numerical_rank_b) for m in several]
+    many = median(m.shared or 0 for m in several)
+    return (
+        f"in {len(several)} they share others above chance: a median of {many:g} "
+        f"of {_span(sizes)}, in any order"
+    )
+
+
+def describe_outside(above: int, below: int, of: int) -> str:
+    """Say in how many modules something is significantly above chance, or below it."""
+    words = f"above chance in {above} of {modules(of)}"
+    return f"{words}, below it in {below}" if below else words
+
+
+def count_alike(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> int:
+    """Count the modules in which phi of all directions is above chance, by Bonferroni over them."""
+    bar = similarity.level / max(len(compared), 1)
+    return sum(bool(m.pvalue[end(m)] <= bar) for m in compared)
+
+
+def _span(sizes: Sequence[int]) -> str:
+    return f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+
+
 def first(compared: Sequence[ModuleSimilarity]) -> str:
     """Say what the median phi(1, 1) is."""
     phi = Middle.of(m.phi[0, 0] for m in compared)
@@ -76,7 +105,9 @@ def spread(compared: Sequence[ModuleSimilarity]) -> str:
     """Say how many leading directions agree: median and range."""
     agreeing = counts(compared)
     sizes = [min(m.numerical_rank_a, m.numerical_rank_b) for m in compared]
-    of = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    of = _span(sizes)
+    if min(agreeing) == max(agreeing):
+        return f"{agreeing[0]} of {of}" + (" in each" if len(agreeing) > 1 else "")
     return f"a median of {median(agreeing):g} of {of} (range {min(agreeing)} to {max(agreeing)})"
 
 
@@ -86,23 +117,30 @@ class Rest:
 
     shares: list[float]  # mean energy of the further directions within the second adapter
     chances: list[float]
+    p: list[float]  # two-sided, between random subspaces
     full: int  # modules with none left over
 
     @classmethod
     def of(cls, compared: Sequence[ModuleSimilarity]) -> Rest:
         """Take what is left over in each module."""
-        shares, chances = [], []
-        for m in compared:
-            further = [float(e) for e in m.overlap_a[m.agreeing : m.numerical_rank_a]]
-            if further:
-                shares.append(sum(further) / len(further))
-                chances.append(m.numerical_rank_b / m.d)
-        return cls(shares, chances, len(compared) - len(shares))
+        left = [m for m in compared if math.isfinite(m.rest)]
+        return cls(
+            [m.rest for m in left],
+            [m.numerical_rank_b / m.d for m in left],
+            [m.rest_p for m in left],
+            len(compared) - len(left),
+        )
 
     @property
     def excesses(self) -> list[float]:
         """Excess over chance of each module."""
         return [excess(s, c) for s, c in zip(self.shares, self.chances, strict=True)]
+
+    def outside(self, level: float) -> tuple[int, int]:
+        """Count the modules significantly above chance and below it, by Bonferroni over them."""
+        bar = level / max(len(self.p), 1)
+        far = [s - c for s, c, p in zip(self.shares, self.chances, self.p, strict=True) if p <= bar]
+        return sum(x > 0 for x in far), sum(x < 0 for x in far)
 
     def __str__(self) -> str:
         none = f" ({modules(self.full)} with none left not counted)" if self.full else ""

@@ -59,39 +59,33 @@ def describe_inheritance(
     One sentence for each comparison that is there; names in them are not printed.
     """
     sentences = [
-        f"Of two ranks the directions that agree are a median of {_count_agreeing(ranks['A'])} "
-        "on side A "
-        f"and {_count_agreeing(ranks['delta-A'])} with initial A taken out, of two seeds "
-        f"{_count_agreeing(seeds['A'])} and {_count_agreeing(seeds['delta-A'])}: what A keeps "
-        "of initial A is "
-        "shared with no other run, and side A counts it as unshared."
+        f"Of two ranks a median of {_count_agreeing(ranks['A'])} directions agree on side A, and "
+        f"{_count_agreeing(ranks['delta-A'])} with initial A taken out; of two seeds "
+        f"{_count_agreeing(seeds['A'])} and {_count_agreeing(seeds['delta-A'])}. What A keeps of "
+        "initial A is shared with no other run, and side A counts it as unshared."
     ]
     initial = None if one_seed is None else one_seed["A"].initial
     if one_seed is not None and initial is not None:
         sentences.append(
-            f"Two ranks of one seed are at φ(1,1) {_find_first(one_seed['A'])} where two seeds "
-            "are at "
-            f"{_find_first(ranks['A'])}, and their initial A at {_find_first(initial)}: what "
-            "one seed gives "
-            "beside initial A, such as the order of the texts, is in the directions too."
+            f"Two ranks of one seed are at φ(1,1) {_find_first(one_seed['A'])}, two ranks of two "
+            f"seeds at {_find_first(ranks['A'])}, the initial A of one seed at "
+            f"{_find_first(initial)}. A seed also gives the order of the texts, and that is in "
+            "the directions too."
         )
     if shuffled is not None:
         sentences.append(
-            f"Two seeds on shuffled labels share {_count_agreeing(shuffled['delta-A'])} on side "
-            "delta-A, "
-            f"two of the task {_count_agreeing(seeds['delta-A'])}: runs of one training find "
-            "the same "
-            "directions, whatever it has to teach, so that the rank recommended above is not owed "
-            "to the task alone."
+            f"Two seeds on shuffled labels share {_count_agreeing(shuffled['delta-A'])} "
+            "directions on side delta-A, two of the task "
+            f"{_count_agreeing(seeds['delta-A'])}. Runs of one training find the same directions, "
+            "whatever it has to teach: the rank recommended above is not owed to the task alone."
         )
     if crossed is not None:
         sentences.append(
             "A run of the task and one on shuffled labels share "
-            f"{_count_agreeing(crossed['delta-A'])}, "
-            f"at φ(1,1) {_find_first(crossed['A'])} on side A where two of the task are at "
-            f"{_find_first(seeds['A'])}: so much is owed to the texts and the model alone, and "
-            "what is "
-            "beyond it to the labels."
+            f"{_count_agreeing(crossed['delta-A'])} directions. On side A they are at φ(1,1) "
+            f"{_find_first(crossed['A'])}, two of the task at {_find_first(seeds['A'])}. So much "
+            "is shared without the labels. What is beyond it need not be owed to them: two runs "
+            "on different shufflings share directions too."
         )
     return tuple(sentences)
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 # Agreement in fewer modules than this fraction of the defined ones is called 'only'.
 MOST = 0.5
+# Measured on two runs of different shufflings, and on runs of unrelated tasks: docs/meaning.md.
+_NOT_THE_TASK = (
+    "The count is not owed to the task alone: chance is that of random subspaces, and runs on the "
+    "same texts share directions whatever the labels, on side out even runs of unrelated tasks"
+)
 # So many modules that need more than the recommended rank are named; the others are counted.
 NAMED = 3
 
@@ -66,7 +71,15 @@ def _describe_result(result: Rank) -> str:
     some = sum(count > 0 for count in counts)
     runs = f"{len(result.adapters)} runs"
     at = f"side {result.side}, level {result.level:g}"
-    if not some:
+    others = [m for m in ranked if m.shared]
+    if not some and others:
+        many = median(m.shared or 0 for m in others)
+        sentence = (
+            f"In none of {modules(len(ranked))} do {runs} agree from the first direction on, but "
+            f"in {len(others)} they share others above chance, a median of {many:g} in any order "
+            f"({at}), while {_describe_spectrum(ranked)}: a count from the first says nothing here"
+        )
+    elif not some:
         sentence = (
             f"In none of {modules(len(ranked))} do {runs} share a leading direction above chance "
             f"({at}), though {_describe_spectrum(ranked)}: nothing here speaks for a rank above 1"
@@ -75,12 +88,17 @@ def _describe_result(result: Rank) -> str:
         only = "Only in" if some < MOST * len(ranked) else "In"
         sentence = (
             f"{only} {some} of {modules(len(ranked))} {runs} share leading directions above "
-            f"chance: a median of {median(counts):g} (range {min(counts):g} to {max(counts):g}; "
-            f"{at}), while {_describe_spectrum(ranked)}"
+            f"chance: {_spread(counts)}{at}), while {_describe_spectrum(ranked)}"
         )
     out = len(result) - len(ranked)
     left = f"left out as undefined: {out} of {modules(len(result))}" if out else ""
     return write_sentences(sentence, _describe_recommended(result, ranked) if some else "", left)
+
+
+def _spread(counts: Sequence[float]) -> str:
+    if min(counts) == max(counts):
+        return f"{counts[0]:g}{' in each' if len(counts) > 1 else ''} ("
+    return f"a median of {median(counts):g} (range {min(counts):g} to {max(counts):g}; "
 
 
 def _describe_spectrum(ranked: Iterable[ModuleRank]) -> str:
@@ -90,6 +108,8 @@ def _describe_spectrum(ranked: Iterable[ModuleRank]) -> str:
     sizes = [m.energy90.median for m in trained]
     of = {m.nominal for m in trained}
     rank = f"{min(of)}" if len(of) == 1 else f"{min(of)} to {max(of)}"
+    if min(sizes) == max(sizes):
+        return f"90 % of the energy lies in {sizes[0]:g} of {rank} directions"
     return (
         f"90 % of the energy lies in a median of {median(sizes):g} of {rank} directions "
         f"(range {min(sizes):g} to {max(sizes):g})"
@@ -132,6 +152,6 @@ def _open(result: Rank) -> str:
     )
     return (
         "Not shown: that this rank does for the task (train at it and compare), and directions "
-        "that are shared in another order, for a count ends at the first that is not; chance is "
-        f"that of random subspaces, not of the task's inputs{caution}."
+        "that are shared in another order, for a count ends at the first that is not. "
+        f"{_NOT_THE_TASK}{caution}."
     )

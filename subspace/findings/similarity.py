@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from subspace.findings.comparison import (
     Rest,
     control,
+    count_alike,
     counts,
     defined,
     describe_initial,
+    describe_others,
+    describe_outside,
     first,
     left_out,
     names,
@@ -80,7 +83,17 @@ def _describe_shared(ranks: Similarity) -> str:
         return undefined(ranks)
     a, b = names(ranks)
     some = sum(count > 0 for count in counts(compared))
-    if not some and (lean := near(ranks, compared)):
+    if not some and (other := describe_others(compared)):
+        sentence = (
+            f"In none of {modules(len(compared))} do {a} and {b} agree from the first direction on "
+            f"(level {ranks.level:g}), but {other}"
+        )
+    elif not some and (alike := count_alike(ranks, compared)):
+        sentence = (
+            f"In none of {modules(len(compared))} is one direction alone shared by {a} and {b} "
+            f"(level {ranks.level:g}), but as whole spaces they overlap above chance in {alike}"
+        )
+    elif not some and (lean := near(ranks, compared)):
         sentence = (
             f"In none of {modules(len(compared))} do {a} and {b} share a whole leading direction "
             f"(level {ranks.level:g}), though the first ones lean together above chance in {lean}"
@@ -117,11 +130,14 @@ def _describe_rest(ranks: Similarity) -> str:
             f"no direction of {a} is left over: all of them agree with {b}", *after
         )
     beyond = Middle.of(rest.excesses).value
+    above, below = rest.outside(ranks.level)
     if math.isnan(beyond):
         verdict = "cannot be judged, for they fill the space in which they are compared"
-    elif beyond < -NEAR_CHANCE:
+    elif not max(above, below):
+        verdict = "are not told apart from chance"
+    elif beyond < -NEAR_CHANCE and below:
         verdict = "overlap less than chance gives"
-    elif beyond <= NEAR_CHANCE:
+    elif beyond <= NEAR_CHANCE or not above:
         verdict = "are close to chance"
     elif beyond < AGREE_TOO:
         verdict = "agree in part"
@@ -129,7 +145,8 @@ def _describe_rest(ranks: Similarity) -> str:
         verdict = "agree too"
     which = "Beyond those" if any(counts(compared)) else "Taken one by one"
     sentence = (
-        f"{which} the directions of {a} {verdict}: the share of one that lies within {b} {rest}"
+        f"{which} the directions of {a} {verdict}: the share of one that lies within {b} {rest}; "
+        f"{describe_outside(above, below, len(rest.shares))}"
     )
     return write_sentences(sentence, *after)
 
@@ -143,7 +160,14 @@ def _describe_seeds(seeds: Similarity, ranks: Similarity) -> str:
     at = f"at rank {sizes.pop()}" if len(sizes) == 1 else "of several ranks"
     some = sum(map(bool, counts(compared)))
     sentence = f"Two seeds {at} ({a} and {b}) agree "
-    if not some:
+    if not some and (other := describe_others(compared)):
+        sentence += f"from the first direction on in none of {modules(len(compared))}, but {other}"
+    elif not some and (alike := count_alike(seeds, compared)):
+        sentence += (
+            f"in one direction alone in none of {modules(len(compared))}, but as whole spaces "
+            f"above chance in {alike}"
+        )
+    elif not some:
         close = near(seeds, compared)
         lean = f", though the first ones lean together above chance in {close}" if close else ""
         how = "in a whole direction" if close else "above chance"

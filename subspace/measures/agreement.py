@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -80,22 +81,66 @@ def count_agreeing(modules: Sequence[Overlaps], level: float = LEVEL) -> list[in
     return [None if pair is None else min(_count_leading(p <= bar) for p in pair) for pair in tails]
 
 
+def count_shared(modules: Sequence[Overlaps], level: float = LEVEL) -> list[int | None]:
+    """Count the directions that two adapters share above chance in any order, module by module.
+
+    As `count_agreeing`, but a direction counts whatever becomes of the ones before it: where the
+    strongest one differs alone, all others are shared all the same. Benjamini-Hochberg selects the
+    modules by their best direction. Never less than the leading ones that agree.
+    """
+    tails = [_find_tails(m, leading=False) for m in modules]
+    best = [max(np.nanmin(in_b), np.nanmin(in_a)) for in_b, in_a in filter(None, tails)]
+    bar = chance.fdr_threshold(best, level)
+    return [None if pair is None else min(int((p <= bar).sum()) for p in pair) for pair in tails]
+
+
+def measure_rest(m: Overlaps, agreeing: int | None) -> tuple[float, float]:
+    """Measure how a's directions after the agreeing ones lie within b.
+
+    Returns
+    -------
+    Their mean share, and its two-sided probability between random subspaces of these sizes; NaN
+    where no direction is left over.
+    """
+    further = m.a[agreeing or 0 : m.rank_a]
+    further = further[~np.isnan(further)]
+    if not len(further) or not m.rank_b or agreeing is None:
+        return math.nan, math.nan
+    share = float(further.mean())
+    fewer = min(len(further), m.rank_b)
+    phi = min(1.0, share * len(further) / fewer)
+    tail = float(chance.phi_pvalue(phi, len(further), m.rank_b, m.d))
+    return share, chance.two_sided(tail, 1 - tail) if m.rank_b < m.d else 1.0
+
+
 def fill_agreeing(
     modules: Sequence[ModuleSimilarity], level: float = LEVEL
 ) -> list[ModuleSimilarity]:
-    """Fill ``.agreeing`` of two adapters' modules: see `count_agreeing`."""
+    """Fill what two adapters share: see `count_agreeing`, `count_shared`, `measure_rest`."""
     overlaps = [
         Overlaps(m.d, m.numerical_rank_a, m.numerical_rank_b, m.overlap_a, m.overlap_b)
         for m in modules
     ]
     counts = count_agreeing(overlaps, level)
-    return [replace(m, agreeing=count) for m, count in zip(modules, counts, strict=True)]
+    filled = []
+    for m, each, count, shared in zip(
+        modules, overlaps, counts, count_shared(overlaps, level), strict=True
+    ):
+        rest, p = measure_rest(each, count)
+        filled.append(replace(m, agreeing=count, shared=shared, rest=rest, rest_p=p))
+    return filled
 
 
-def _find_tails(m: Overlaps) -> tuple[Array, Array] | None:
-    """Give p of each direction, a in b and b in a, times the number of directions (Bonferroni)."""
+def _find_tails(m: Overlaps, *, leading: bool = True) -> tuple[Array, Array] | None:
+    """Give p of each direction, a in b and b in a, times the number of directions (Bonferroni).
+
+    None where there is none, or, of the `leading` ones, where the first is not defined.
+    """
     ra, rb = m.rank_a, m.rank_b
-    if not ra or not rb or np.isnan(m.a[0]) or np.isnan(m.b[0]):
+    if not ra or not rb:
+        return None
+    missing = [np.isnan(m.a[:ra]), np.isnan(m.b[:rb])]
+    if any(none[0] if leading else none.all() for none in missing):
         return None
     return (
         chance.overlap_pvalue(m.a[:ra], rb, m.d) * ra,

@@ -70,6 +70,14 @@ class ModuleRank(Part):
     replicable_high: Annotated[
         int | None, Field("Largest of `agreeing`", low=0, undefined="where none is defined")
     ]
+    shared: Annotated[
+        float | None,
+        Field(
+            "Directions that runs share above chance in any order, the median over pairs of runs",
+            low=0,
+            undefined="where none is defined",
+        ),
+    ] = None
     stable: Annotated[
         Spread,
         Field(

@@ -165,6 +165,32 @@ class ModuleSimilarity(Part):
         Field("Method that split the second's factors; none where its update is zero"),
     ]
     note: Note = ""
+    shared: Annotated[
+        int | None,
+        Field(
+            "Directions that both share above chance, in any order",
+            low=0,
+            undefined="where undefined",
+        ),
+    ] = None
+    rest: Annotated[
+        float,
+        Field(
+            "Mean share within the second of the first's directions after the agreeing ones",
+            low=0,
+            undefined="where none is left over",
+        ),
+    ] = math.nan
+    rest_p: Annotated[
+        float,
+        Field(
+            "Two-sided probability of `rest` between random subspaces",
+            form="pvalue",
+            low=0,
+            high=1,
+            undefined="where none is left over",
+        ),
+    ] = math.nan
     angles: Annotated[
         Vector | None,
         Field(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from subspace.measures.agreement import Overlaps, measure_rest
 from subspace.results import (
     Amplification,
     DirectionGain,
@@ -16,6 +17,13 @@ from subspace.results import (
 
 BERT = [f"encoder.layer.{k}.attention.self.{w}" for k in range(6) for w in ("query", "value")]
 LONG = "experiments/2024-05-17/llama-2-7b-chat-qlora-r8-alpha-16-$x$"
+
+
+def fill_rest(m):
+    """Fill what follows from the overlaps of a module that a test has put together."""
+    ranks = (m.numerical_rank_a, m.numerical_rank_b)
+    rest, p = measure_rest(Overlaps(m.d, *ranks, m.overlap_a, m.overlap_b), m.agreeing)
+    return replace(m, shared=m.agreeing, rest=rest, rest_p=p)
 
 
 def module(name="layer.0.query", r_a=8, r_b=64, *, d=384, seed=0, real=None, masked=()):
@@ -36,25 +44,27 @@ def module(name="layer.0.query", r_a=8, r_b=64, *, d=384, seed=0, real=None, mas
         off[cell] = True
     none = (i > real[0]) | (j > real[1])
     mean = np.maximum(i, j) / d + 0 * phi
-    return ModuleSimilarity(
-        module=name,
-        side="A",
-        d=d,
-        rank_a=r_a,
-        rank_b=r_b,
-        numerical_rank_a=real[0],
-        numerical_rank_b=real[1],
-        phi=np.where(none | off, np.nan, phi),
-        error=np.where(none, np.nan, 1e-12),
-        masked=off,
-        null_mean=mean,
-        null_std=np.sqrt(mean / d),
-        pvalue=np.where(none | off, np.nan, rng.uniform(0, 0.03, phi.shape)),
-        agreeing=1,
-        overlap_a=squares.sum(1),
-        overlap_b=squares.sum(0),
-        method_a="cholesky",
-        method_b="cholesky",
+    return fill_rest(
+        ModuleSimilarity(
+            module=name,
+            side="A",
+            d=d,
+            rank_a=r_a,
+            rank_b=r_b,
+            numerical_rank_a=real[0],
+            numerical_rank_b=real[1],
+            phi=np.where(none | off, np.nan, phi),
+            error=np.where(none, np.nan, 1e-12),
+            masked=off,
+            null_mean=mean,
+            null_std=np.sqrt(mean / d),
+            pvalue=np.where(none | off, np.nan, rng.uniform(0, 0.03, phi.shape)),
+            agreeing=1,
+            overlap_a=squares.sum(1),
+            overlap_b=squares.sum(0),
+            method_a="cholesky",
+            method_b="cholesky",
+        )
     )
 
 

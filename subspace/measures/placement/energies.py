@@ -49,7 +49,6 @@ class Energies:
         def within(k: int) -> TopEnergy:
             defined = bool(sure[k - 1])
             share = float(cumulative[k - 1]) if defined else math.nan
-            tail = float(chance.energy_pvalue(share, k, d, c))
             return TopEnergy(
                 k=k,
                 energy=share,
@@ -57,7 +56,7 @@ class Energies:
                 null_mean=chance.energy_mean(k, d),
                 null_low=float(low[k - 1]),
                 null_high=float(high[k - 1]),
-                p=chance.two_sided(tail, 1 - tail),
+                p=chance.energy_two_sided(share, k, d, c),
             )
 
         half, between, median_p = _median(cumulative, self.error, c)

@@ -15,7 +15,7 @@ import numpy as np
 
 from subspace.adapters import Adapter, align
 from subspace.errors import ArgumentError
-from subspace.measures.agreement import LEVEL, Overlaps, count_agreeing
+from subspace.measures.agreement import LEVEL, Overlaps, count_agreeing, count_shared
 from subspace.measures.initial import require_initial_a, share_initial_a, wrap_initial_a
 from subspace.measures.labels import label_adapters
 from subspace.measures.rank import notes as rank_notes
@@ -147,12 +147,16 @@ def rank(
     counts = [
         count_agreeing([m.overlaps[p] for m in reduced.values()], level) for p in range(len(pairs))
     ]
+    shared = [
+        count_shared([m.overlaps[p] for m in reduced.values()], level) for p in range(len(pairs))
+    ]
     ranks = {
         name: _build_module(
             name,
             reduced[name],
             [x.updates[name].rank for x in adapters],
             tuple(count[at] for count in counts),
+            [count for each in shared if (count := each[at]) is not None],
             labels,
         )
         for at, name in enumerate(names)
@@ -241,6 +245,7 @@ def _build_module(
     reduced: _Module,
     nominal: Sequence[int],
     counts: tuple[int | None, ...],
+    shared: Sequence[int],
     labels: Sequence[str],
 ) -> ModuleRank:
     defined = [count for count in counts if count is not None]
@@ -259,6 +264,7 @@ def _build_module(
         replicable=middle,
         replicable_low=min(defined, default=None),
         replicable_high=max(defined, default=None),
+        shared=median(shared) if shared else None,
         stable=_find_spread([stable_rank(S) for S in spectra]),
         entropy=_find_spread([entropy_rank(S) for S in spectra]),
         participation=_find_spread([participation_ratio(S) for S in spectra]),
