@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from subspace.adapters import align
 from subspace.errors import ArgumentError
 from subspace.measures.agreement import LEVEL
-from subspace.measures.initial import collect_initial_a, wrap_initial_a
+from subspace.measures.initial import collect_initial_a, note_same_rows, wrap_initial_a
 from subspace.measures.interference import notes as interference_notes
 from subspace.measures.interference.inner_products import Products
 from subspace.measures.interference.merged import Merged, sum_modules
@@ -182,7 +182,10 @@ def interference(
         same_initial=None
         if same_initial_a is None
         else tuple(SharedInitial(pair, count) for pair, count in same_initial_a.items()),
-        notes=interference_notes.of_all(adapters, labels, alone, len(shared), same_initial_a),
+        notes=(
+            *interference_notes.of_all(adapters, labels, alone, len(shared), same_initial_a),
+            *note_same_rows(adapters, labels),
+        ),
     )
 
 

@@ -90,7 +90,7 @@ def placement(
             progress(1)
     whole = Adapter.from_updates(leading, name=f"W of {base.name}")
     pair = Aligned([whole, chosen])  # by its names
-    return replace(compare(pair, side=side, device=device), of_base=True)
+    return replace(compare(pair, side=side, device=device, trained=False), of_base=True)
 
 
 def _leading(

@@ -16,7 +16,12 @@ import numpy as np
 from subspace.adapters import Adapter, align
 from subspace.errors import ArgumentError
 from subspace.measures.agreement import LEVEL, Overlaps, count_agreeing, count_shared
-from subspace.measures.initial import require_initial_a, share_initial_a, wrap_initial_a
+from subspace.measures.initial import (
+    note_same_rows,
+    require_initial_a,
+    share_initial_a,
+    wrap_initial_a,
+)
 from subspace.measures.labels import label_adapters
 from subspace.measures.rank import notes as rank_notes
 from subspace.measures.rank.spectral import (
@@ -175,8 +180,11 @@ def rank(
         pairs=named,
         recommended=_for_most([m.recommended for m in ranks.values()]),
         same_initial=tuple(pair for pair, count in same.items() if count),
-        notes=rank_notes.of_all(
-            adapters, labels, names, modules, side, None if initial_a is None else same
+        notes=(
+            *rank_notes.of_all(
+                adapters, labels, names, modules, side, None if initial_a is None else same
+            ),
+            *note_same_rows(adapters, labels),
         ),
     )
 

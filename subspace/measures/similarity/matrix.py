@@ -13,7 +13,12 @@ import numpy as np
 from subspace.adapters import align
 from subspace.errors import ArgumentError
 from subspace.measures.agreement import LEVEL
-from subspace.measures.initial import collect_initial_a, require_initial_a, wrap_initial_a
+from subspace.measures.initial import (
+    collect_initial_a,
+    note_same_rows,
+    require_initial_a,
+    wrap_initial_a,
+)
 from subspace.measures.labels import label_distinctly
 from subspace.measures.shared import check_shapes, chunk_alike, find_holders
 from subspace.measures.similarity import notes as matrix_notes
@@ -173,7 +178,10 @@ def similarities(
         pairs=pairs,
         order=order,
         linkage=linkage,
-        notes=matrix_notes.of_all(adapters, labels, pairs, side, stored),
+        notes=(
+            *matrix_notes.of_all(adapters, labels, pairs, side, stored),
+            *note_same_rows(adapters, labels),
+        ),
     )
 
 

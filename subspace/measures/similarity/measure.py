@@ -16,7 +16,7 @@ from subspace import chance, linalg
 from subspace.adapters import Adapter, Aligned, LowRankUpdate, align
 from subspace.errors import ArgumentError
 from subspace.measures.agreement import LEVEL, Overlaps, fill_agreeing
-from subspace.measures.initial import require_initial_a, wrap_initial_a
+from subspace.measures.initial import note_same_rows, require_initial_a, wrap_initial_a
 from subspace.measures.labels import label_adapters
 from subspace.measures.phi import phi_cells
 from subspace.measures.shared import check_shapes, find_shared, mark_unknown
@@ -126,8 +126,12 @@ def compare(
     level: float = LEVEL,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
+    trained: bool = True,
 ) -> Similarity:
-    """`similarity` of two adapters that are aligned; a third one is the control."""
+    """`similarity` of two adapters that are aligned; a third one is the control.
+
+    Only of `trained` ones is it said that they began from one initial A.
+    """
     if not 0 < level < 1:
         raise ArgumentError(f"level is {level!r}; it is a probability between 0 and 1")
     device = usable(device)
@@ -165,10 +169,13 @@ def compare(
         modules={m.module: m for m in counted},
         level=level,
         unmatched=(tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)),
-        notes=tuple(
-            f"{label}: {note}"
-            for label, x in zip(labels, adapters, strict=True)
-            for note in x.notes
+        notes=(
+            *(
+                f"{label}: {note}"
+                for label, x in zip(labels, adapters, strict=True)
+                for note in x.notes
+            ),
+            *(note_same_rows(adapters, labels) if trained else ()),
         ),
     )
     if initial_a is not None and side in ("A", "in"):
@@ -195,7 +202,7 @@ def _compare_initial(adapters: Aligned, initial_a: InitialA, level: float) -> Si
         )
         for n, x in enumerate(adapters)
     )
-    return compare(initial, side="A", level=level)
+    return compare(initial, side="A", level=level, trained=False)
 
 
 def _build_module(
@@ -313,4 +320,4 @@ def random_pair(rank_a: int, rank_b: int, d: int, *, seed: int = 0) -> ModuleSim
         )
         for r in (rank_a, rank_b)
     )
-    return compare(pair)["random"]
+    return compare(pair, trained=False)["random"]
