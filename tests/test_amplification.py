@@ -398,3 +398,28 @@ def test_no_rank_at_all_is_told_before_the_work():
     with pytest.raises(ArgumentError, match="seed is -1"):
         table7(factors(30, 20, 4), torch.randn(30, 20), seed=-1)
     assert amplifications([], MemoryBase({})) == ()
+
+
+def test_a_cut_through_equal_singular_values_has_no_factor():
+    """One update in two factorisations had factor(1) 1.98 and 1.34: its leading one is "
+    "arbitrary."""
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal((n, 3)))[0] for n in (30, 20))
+    S, W = np.array([2.0, 2.0, 1.0]), torch.from_numpy(rng.standard_normal((30, 20)))
+    turn = np.linalg.qr(rng.standard_normal((2, 2)))[0]
+    mixed = np.eye(3)
+    mixed[:2, :2] = turn
+    whole = []
+    for mix in (np.eye(3), mixed):
+        B, A = (U * S) @ mix, mix.T @ V.T
+        rows = list(
+            table7(LowRankUpdate("q", *map(torch.from_numpy, (A, B)), 1.0), W, ranks=[1, 2, 3])
+        )
+        assert math.isnan(rows[0].factor)
+        assert math.isnan(rows[0].w_in_delta)
+        assert "singular values 1 and 2 of delta W are equal" in rows[0].note
+        whole.append([row.factor for row in rows[1:]])
+    assert_allclose(whole[0], whole[1], rtol=1e-9)
+    assert_allclose(
+        whole[0][0], S[:2] @ S[:2] / np.sqrt(8) / np.linalg.norm((U.T @ W.numpy() @ V)[:2, :2])
+    )

@@ -87,3 +87,21 @@ def test_orthonormal_repairs_what_cholesky_left():
     assert bool(split.sound[0])
     U = linalg.orthonormal(split.columns[0], split.transform[0])
     assert_allclose(U.T @ U, np.eye(5), atol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "angles", [[0, 0, 0, 1e-7], [1e-9, 1e-8, 1e-7, 0.3, 1.2], [0, 1e-12, 1e-3, 1.5, np.pi / 2]]
+)
+def test_several_small_angles_at_once(seed, angles):
+    """(0, 0, 0, 1e-7) came out 2e-10, 3e-10, 7e-8, 7e-8: equal cosines have arbitrary vectors."""
+    rng = np.random.default_rng(seed)
+    k = len(angles)
+    Q = np.linalg.qr(rng.standard_normal((40, 2 * k)))[0]
+    mix = [np.linalg.qr(rng.standard_normal((k, k)))[0] for _ in range(2)]
+    U = Q[:, :k] @ mix[0]
+    V = (Q[:, :k] * np.cos(angles) + Q[:, k:] * np.sin(angles)) @ mix[1]
+    got = linalg.principal_angles(torch.tensor(U), torch.tensor(V)).numpy()
+    assert_allclose(got, angles, atol=2e-15 * 8, rtol=1e-13)
+    wider = np.linalg.qr(np.concatenate([U, rng.standard_normal((40, 3))], axis=1))[0]
+    assert (linalg.principal_angles(torch.tensor(wider), torch.tensor(U)).numpy() < 1e-14).all()

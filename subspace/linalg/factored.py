@@ -220,11 +220,10 @@ def principal_angles(U: Tensor, V: Tensor) -> Tensor:
     if U.shape[1] < V.shape[1]:
         U, V = V, U
     X, cosines, Zh = torch.linalg.svd(U.mT @ V, full_matrices=False)
-    # Residuals of V's principal vectors: their lengths are the sines, pair by pair.
-    residual = V @ Zh.mT - U @ (X * cosines)
-    sines = torch.linalg.vector_norm(residual, dim=0)
-    small = cosines.square() >= 0.5
-    angles = torch.where(
-        small, torch.asin(sines.clamp(max=1.0)), torch.acos(cosines.clamp(-1.0, 1.0))
-    )
-    return angles.sort().values
+    near = int((cosines.square() >= 0.5).sum())  # the cosines descend
+    # Of V's principal vectors under 45 degrees what lies outside of U. Their cosines are 1 to
+    # rounding, so that which vectors these are is arbitrary: their lengths are not the sines,
+    # the singular values of all of them together are.
+    outside = V @ Zh[:near].mT - U @ (X[:, :near] * cosines[:near])
+    sines = torch.linalg.svdvals(outside).flip(0).clamp(max=1.0)
+    return torch.cat([torch.asin(sines), torch.acos(cosines[near:].clamp(-1.0, 1.0))])

@@ -72,7 +72,7 @@ class ModuleAmplification(Part):
             title="in ΔW",
             explain=True,
             low=0,
-            undefined="beyond the numerical rank",
+            undefined="beyond the numerical rank, and at a cut through equal singular values",
         ),
     ]
     w_in_w: Annotated[

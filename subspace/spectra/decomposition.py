@@ -59,12 +59,19 @@ class Spectrum:
         """Right singular vectors, (d_in, k) float64, orthonormal columns; formed on first use."""
         return self._right.form()
 
+    def cut_errors(self) -> Tensor:
+        """Bound sin(Theta) of the leading i directions of U or V, for i = 1 ... k, (k,) float64.
+
+        Infinite where i cuts a cluster of equal singular values.
+        """
+        return self._left.angle_errors()[: len(self.S)]
+
     def direction_errors(self) -> Tensor:
         """Bound sin(angle) by which each single direction of U or V may be off, (k,) float64.
 
         A direction is as sure as the cuts before and after it; infinite within a cluster.
         """
-        cuts = self._left.angle_errors()[: len(self.S)]
+        cuts = self.cut_errors()
         return cuts + torch.nn.functional.pad(cuts[:-1], (1, 0))
 
 

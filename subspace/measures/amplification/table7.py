@@ -14,7 +14,7 @@ from subspace.chance.projection import ProjectionNull
 from subspace.errors import ArgumentError, NonFiniteError
 from subspace.measures.amplification.pretrained_values import STEP
 from subspace.results import DirectionGain, ModuleAmplification
-from subspace.spectra import is_zero, spectrum
+from subspace.spectra import CELL_BOUND, is_zero, spectrum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,12 +123,20 @@ class _Shared:
         sizes = spec.S[:real].numpy() / (1.0 if self.options.scaled else abs(update.scale))
         gains = self._gains(P, sizes, spec, real, eps)
         wanted = sorted({k for k in (self.options.ranks or [max(real, 1)]) if k <= update.rank})
+        cuts = spec.cut_errors().numpy()
         rows = []
         for k in wanted:
             defined = k <= real
-            inside = float(np.linalg.norm(P[:k, :k])) if defined else math.nan
+            # At a cut through equal singular values the leading k are any of many.
+            sure = defined and float(cuts[k - 1]) <= CELL_BOUND
+            inside = float(np.linalg.norm(P[:k, :k])) if sure else math.nan
             resolvable = inside > eps * math.sqrt(k) * self.w_norm
             note = self._note(update, real, defined, resolvable)
+            if defined and not sure:
+                note = (
+                    f"singular values {k} and {k + 1} of delta W are equal as far as can be told: "
+                    "the leading directions are arbitrary, and so is a factor"
+                )
             delta = float(np.linalg.norm(sizes[:k])) if defined or not real else math.nan
             shown = gains[:k] if defined else ()
             rows.append(self._row(update, k, delta, inside, resolvable, shown, note))
