@@ -6,13 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import base_7b, page, pair_7b, synthetic
+from benchmarks import base_7b, calibration, page, pair_7b, synthetic
 from benchmarks.printing import base_table, page_table, table
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=["pair-7b", "pair-minilm", "base-7b", "page"])
+    parser.add_argument(
+        "name",
+        choices=["pair-7b", "pair-minilm", "base-7b", "page", "rates", "accuracy"],
+    )
     parser.add_argument(
         "--layers", type=int, help="how many layers (default: all of the model's; base-7b: 2)"
     )
@@ -21,6 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--out-dir", type=Path, help="keep the adapters here and use them again")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; the best counts")
+    parser.add_argument("--draws", type=int, default=400_000, help="of rates (default 400000)")
+    parser.add_argument("--cases", type=int, default=60, help="of accuracy (default 60 a kind)")
     parser.add_argument("--no-dense", action="store_true", help="leave the dense SVD out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--paste", type=Path, help="put the table between its marks in this file")
@@ -30,6 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         for name in ("layers", "hidden", "inner")
         if getattr(chosen, name) is not None
     }
+    if chosen.name in ("rates", "accuracy"):
+        report(chosen)
+        return
     if chosen.name == "pair-minilm":
         if "inner" in given:
             parser.error("--inner is an option of the 7B shapes")
@@ -47,6 +55,19 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         out = pair_7b.run(family, **options, dense=not chosen.no_dense)
         text = table(out)
+    if chosen.paste is not None:
+        paste(chosen.name, text, chosen.paste)
+    print(json.dumps(out, indent=1, allow_nan=False) if chosen.json else text)
+
+
+def report(chosen: argparse.Namespace) -> None:
+    """Measure what is no matter of time: rates of p-values, errors of phi."""
+    if chosen.name == "rates":
+        out = calibration.measure_rates(chosen.draws)
+        text = calibration.rates_table(out)
+    else:
+        out = calibration.measure_accuracy(chosen.cases)
+        text = calibration.accuracy_table(out)
     if chosen.paste is not None:
         paste(chosen.name, text, chosen.paste)
     print(json.dumps(out, indent=1, allow_nan=False) if chosen.json else text)

@@ -91,7 +91,7 @@ def test_shared_directions_carry_their_numbers_and_chance():
         ([0, 0, 0, 0], "Nothing above chance: in none of 4 modules do 'r8' and 'r64' share"),
         ([1, 0, 0, 0], "Only in 1 of 4 modules"),
         ([1, 1, 0, 0], "In 2 of 4 modules"),  # MOST is reached
-        ([0], "Nothing above chance: in none of 1 module do"),
+        ([0], "Nothing above chance: in no module do"),
     ],
 )
 def test_first_sentence_is_chosen_by_the_fraction_of_modules(counts, start):

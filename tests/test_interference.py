@@ -566,7 +566,7 @@ def test_of_many_adapters_the_extremes_are_named():
     first, second, _ = describe_interference(interference(adapters, weights=[1, -1, 1]))
     assert "'a', 'b' and 'c' partly cancel" in first
     assert second.startswith("Of 3 pairs 'a' and 'b' (-1.00, by chance 0 ± 0.041) have the lowest")
-    assert "of 3 meetings in a module 0 significantly point the same way and 1 against" in second
+    assert "of 3 comparisons of a module 0 significantly point the same way and 1 against" in second
 
 
 def test_beyond_chance_yet_too_little():
@@ -595,3 +595,27 @@ def test_no_module_is_said():
         kept=(),
     )
     assert describe_interference(empty)[1].startswith("Undefined: no cosine in any of 0 modules")
+
+
+def test_what_balances_over_the_model_is_not_left_alone():
+    """+dW in one module and -dW in the other: a cosine of 0 in the whole, and of 1 in each."""
+    u, v = gaussian(20, 30, 3, seed=1), gaussian(20, 30, 3, seed=2)
+    flipped = replace(v, B=-v.B * float(u.delta().norm() / v.delta().norm()))
+    like = replace(v, B=v.B * float(u.delta().norm() / v.delta().norm()))
+    a = Adapter.from_updates({"h.0.q": replace(u, name="h.0.q"), "h.1.q": like}, name="a")
+    b = Adapter.from_updates({"h.0.q": replace(u, name="h.0.q"), "h.1.q": flipped}, name="b")
+    result = interference([a, b])
+    first = describe_interference(result)[0]
+    assert abs(result.pairs[0].cosine) < 1e-6
+    assert "'a' and 'b' add up in 1 and cancel in 1 of 2 modules, which balances" in first
+    assert "leave each other alone" not in first
+
+
+def test_an_update_a_millionth_of_the_other_is_drowned():
+    u, v = gaussian(20, 30, 3, seed=1), gaussian(20, 30, 3, seed=2)
+    a = Adapter.from_updates({"q": u}, name="a")
+    b = Adapter.from_updates({"q": replace(v, B=v.B * 1e-6)}, name="b")
+    first = describe_interference(interference([a, b]))[0]
+    assert "'b' is drowned: it holds" in first
+    assert "× 'b'" not in first
+    assert "× 'a'" in first

@@ -53,14 +53,15 @@ def describe_amplification(results: Sequence[Amplification]) -> str:
         parts.append(words)
         verdicts.add(verdict)
     if verdicts & {"more", "less", "both"}:
+        many = "so many modules" if sum(map(len, results)) > 1 else "a module"
         close = (
             "a factor above 1 alone shows nothing, since chance has one too, "
-            "but so many modules outside chance are not by chance"
+            f"but {many} outside chance cannot be owed to it"
         )
     elif verdicts == {"undefined"}:
         close = "nothing was added, so there is nothing to amplify"
     else:
-        close = "large as the factors are, a random update of that size has the same"
+        close = "a random update of that norm has factors like these"
     return printable(write_sentences(f"of W's directions, {parts[0]}", *parts[1:], close))
 
 

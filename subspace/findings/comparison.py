@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import Middle, excess, modules, pvalue
+from subspace.findings.numbers import Middle, excess, modules, of_modules, pvalue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Excess of phi between two initial A from which they are called the same.
 SAME_INITIAL = 0.9
+# Median phi of all directions from which two updates are said to span one space.
+SAME_SPACE = 0.999
 
 
 def defined(similarity: Similarity) -> list[ModuleSimilarity]:
@@ -62,7 +64,7 @@ def describe_others(compared: Sequence[ModuleSimilarity]) -> str:
 
 def describe_outside(above: int, below: int, of: int) -> str:
     """Say in how many modules something is significantly above chance, or below it."""
-    words = f"above chance in {above} of {modules(of)}"
+    words = f"above chance in {of_modules(above, of)}"
     return f"{words}, below it in {below}" if below else words
 
 
@@ -95,9 +97,15 @@ def whole(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
     phi = Middle.of(m.phi[end(m)] for m in compared)
     chance = Middle.of(m.null_mean[end(m)] for m in compared)
     above = sum(bool(m.pvalue[end(m)] <= similarity.level) for m in compared)
+    sign = (
+        "; φ does not see a sign, and ΔW and -ΔW have the same directions (`subspace interference` "
+        "tells them apart)"
+        if phi.value > SAME_SPACE
+        else ""
+    )
     return (
         f"all against all, the median φ is {phi}, where chance gives {chance} "
-        f"(p ≤ {similarity.level:g} in {above} of {modules(len(compared) - phi.missing)})"
+        f"(p ≤ {similarity.level:g} in {of_modules(above, len(compared) - phi.missing)}){sign}"
     )
 
 

@@ -17,12 +17,14 @@ from subspace.findings.numbers import modules, number, write_sentences
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from subspace.results import Interference, WholePair
+    from subspace.results import Interference, ModuleInterference, WholePair
 
 # An energy this near to 1 leaves the adapters alone, however sure it is that it is not 1.
 ALONE = 0.05
 # Of an adapter that holds this share of the energy the merge is said to be nearly all.
 LOUD = 0.9
+# Of one that holds less it says nothing how far the merge goes along it: the others' rest is more.
+DROWNED = 1e-4
 
 
 def describe_interference(result: Interference) -> tuple[str, str, str]:
@@ -90,11 +92,21 @@ def _merge(result: Interference) -> str:
     sure = is_significant(result)
     effect = classify_effect(result.energy) if sure else Effect.LEAVES_ALONE
     names = _listed([f"'{name}'" for name in result.adapters])
+    adding, cancelling = (
+        sum(_is_sure(m) and classify_effect(m.energy) is each for m in result.values())
+        for each in (Effect.ADDS, Effect.CANCELS)
+    )
+    balanced = effect is Effect.LEAVES_ALONE and adding + cancelling > 0
     what = {
         Effect.ADDS: f"{names} add up",
         Effect.CANCELS: f"{names} partly cancel",
         Effect.LEAVES_ALONE: f"{names} leave each other alone",
     }[effect]
+    if balanced:
+        what = (
+            f"{names} add up in {adding} and cancel in {cancelling} of {modules(len(result))}, "
+            "which balances over the whole model"
+        )
     energy = f"{number(result.energy)} times the sum of their energies"
     level = f"{energy} (1 ± {result.energy_std:.2g} by chance)"
     if not sure:
@@ -103,15 +115,26 @@ def _merge(result: Interference) -> str:
         close = "significant, yet too little to matter"
     else:
         close = "significant"
+    each = list(zip(result.adapters, result.kept, result.weights, result.shares, strict=True))
     along = ", ".join(
         f"{number(k)} × {name!r} (weight {w:g})"
-        for name, k, w in zip(result.adapters, result.kept, result.weights, strict=True)
-        if not math.isnan(k)
+        for name, k, w, share in each
+        if not math.isnan(k) and share >= DROWNED
     )
+    drowned = [
+        f"{name!r} is drowned: it holds {100 * share:.2g} % of the energy"
+        for name, k, w, share in each
+        if share < DROWNED and not math.isnan(k)
+    ]
     return write_sentences(
         f"merged, {what}: the energy of the sum is {level}, {close}",
         f"along each one's own update it goes {along}{_loud(result)}",
+        *drowned,
     )
+
+
+def _is_sure(module: ModuleInterference) -> bool:
+    return any(pair.finding for pair in module.pairs)
 
 
 def _loud(result: Interference) -> str:
@@ -140,8 +163,8 @@ def _modules(result: Interference) -> str:
         ordered = sorted(pairs, key=lambda pair: pair.cosine)
         sentence = (
             f"Of {len(pairs)} pairs {_named(ordered[0])} have the lowest cosine and "
-            f"{_named(ordered[-1])} the highest; of {sum(p.modules for p in pairs)} meetings in a "
-            f"module {sum(p.same for p in pairs)} significantly point the same way and "
+            f"{_named(ordered[-1])} the highest; of {sum(p.modules for p in pairs)} comparisons "
+            f"of a module {sum(p.same for p in pairs)} significantly point the same way and "
             f"{sum(p.opposite for p in pairs)} against each other"
         )
     sentence += f" (level {result.level:g}, Benjamini-Hochberg over modules)"
@@ -166,8 +189,8 @@ def _named(pair: WholePair) -> str:
 
 
 def _open(result: Interference) -> str:
-    meetings = [p for m in result.values() for p in m.pairs]
-    sides = {"row": [p.rows for p in meetings], "column": [p.columns for p in meetings]}
+    compared = [p for m in result.values() for p in m.pairs]
+    sides = {"row": [p.rows for p in compared], "column": [p.columns for p in compared]}
     defined_spaces = {word: [s for s in spaces if s.phi == s.phi] for word, spaces in sides.items()}
     overlap = ""
     if all(defined_spaces.values()):

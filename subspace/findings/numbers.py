@@ -65,6 +65,17 @@ def modules(n: int) -> str:
     return f"{n} module{'' if n == 1 else 's'}"
 
 
+def of_modules(count: int, n: int) -> str:
+    """Return in how many of some modules, in words that also fit a single one.
+
+    >>> of_modules(3, 12), of_modules(0, 12), of_modules(1, 1), of_modules(0, 1)
+    ('3 of 12 modules', 'none of 12 modules', 'the one module', 'no module')
+    """
+    if n == 1:
+        return "the one module" if count else "no module"
+    return f"{count} of {modules(n)}" if count else f"none of {modules(n)}"
+
+
 def excess(value: float, chance: float) -> float:
     """Return 0 at chance, 1 at identity; NaN where chance alone gives 1.
 

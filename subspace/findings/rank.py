@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from subspace.errors import printable
-from subspace.findings.numbers import modules, write_sentences
+from subspace.findings.numbers import modules, of_modules, write_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,19 +75,19 @@ def _describe_result(result: Rank) -> str:
     if not some and others:
         many = median(m.shared or 0 for m in others)
         sentence = (
-            f"In none of {modules(len(ranked))} do {runs} agree from the first direction on, but "
+            f"In {of_modules(0, len(ranked))} do {runs} agree from the first direction on, but "
             f"in {len(others)} they share others above chance, a median of {many:g} in any order "
             f"({at}), while {_describe_spectrum(ranked)}: a count from the first says nothing here"
         )
     elif not some:
         sentence = (
-            f"In none of {modules(len(ranked))} do {runs} share a leading direction above chance "
+            f"In {of_modules(0, len(ranked))} do {runs} share a leading direction above chance "
             f"({at}), though {_describe_spectrum(ranked)}: nothing here speaks for a rank above 1"
         )
     else:
         only = "Only in" if some < MOST * len(ranked) else "In"
         sentence = (
-            f"{only} {some} of {modules(len(ranked))} {runs} share leading directions above "
+            f"{only} {of_modules(some, len(ranked))} {runs} share leading directions above "
             f"chance: {_spread(counts)}{at}), while {_describe_spectrum(ranked)}"
         )
     out = len(result) - len(ranked)

@@ -27,7 +27,7 @@ from subspace.findings.comparison import (
     undefined,
     whole,
 )
-from subspace.findings.numbers import Middle, modules, write_sentences
+from subspace.findings.numbers import Middle, modules, of_modules, write_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,28 +85,28 @@ def _describe_shared(ranks: Similarity) -> str:
     some = sum(count > 0 for count in counts(compared))
     if not some and (other := describe_others(compared)):
         sentence = (
-            f"In none of {modules(len(compared))} do {a} and {b} agree from the first direction on "
+            f"In {of_modules(0, len(compared))} do {a} and {b} agree from the first direction on "
             f"(level {ranks.level:g}), but {other}"
         )
     elif not some and (alike := count_alike(ranks, compared)):
         sentence = (
-            f"In none of {modules(len(compared))} is one direction alone shared by {a} and {b} "
+            f"In {of_modules(0, len(compared))} is one direction alone shared by {a} and {b} "
             f"(level {ranks.level:g}), but as whole spaces they overlap above chance in {alike}"
         )
     elif not some and (lean := near(ranks, compared)):
         sentence = (
-            f"In none of {modules(len(compared))} do {a} and {b} share a whole leading direction "
+            f"In {of_modules(0, len(compared))} do {a} and {b} share a whole leading direction "
             f"(level {ranks.level:g}), though the first ones lean together above chance in {lean}"
         )
     elif not some:
         sentence = (
-            f"Nothing above chance: in none of {modules(len(compared))} do {a} and {b} share a "
+            f"Nothing above chance: in {of_modules(0, len(compared))} do {a} and {b} share a "
             f"leading direction (level {ranks.level:g})"
         )
     else:
-        only = "Only in" if some < MOST * len(compared) else "In"
+        only = "Only in" if 0 < some < MOST * len(compared) else "In"
         sentence = (
-            f"{only} {some} of {modules(len(compared))} {a} and {b} share leading directions "
+            f"{only} {of_modules(some, len(compared))} {a} and {b} share leading directions "
             f"above chance (level {ranks.level:g}): {spread(compared)}"
         )
     return write_sentences(
@@ -161,20 +161,20 @@ def _describe_seeds(seeds: Similarity, ranks: Similarity) -> str:
     some = sum(map(bool, counts(compared)))
     sentence = f"Two seeds {at} ({a} and {b}) agree "
     if not some and (other := describe_others(compared)):
-        sentence += f"from the first direction on in none of {modules(len(compared))}, but {other}"
+        sentence += f"from the first direction on in {of_modules(0, len(compared))}, but {other}"
     elif not some and (alike := count_alike(seeds, compared)):
         sentence += (
-            f"in one direction alone in none of {modules(len(compared))}, but as whole spaces "
+            f"in one direction alone in {of_modules(0, len(compared))}, but as whole spaces "
             f"above chance in {alike}"
         )
     elif not some:
         close = near(seeds, compared)
         lean = f", though the first ones lean together above chance in {close}" if close else ""
         how = "in a whole direction" if close else "above chance"
-        sentence += f"{how} in none of {modules(len(compared))}{lean}"
+        sentence += f"{how} in {of_modules(0, len(compared))}{lean}"
     else:
         only = "only in" if some < MOST * len(compared) else "in"
-        sentence += f"above chance {only} {some} of {modules(len(compared))}: {spread(compared)}"
+        sentence += f"above chance {only} {of_modules(some, len(compared))}: {spread(compared)}"
     sentence += _name_relation(compared, defined(ranks))
     return write_sentences(
         sentence,

@@ -99,7 +99,15 @@ def align_rows(A: torch.Tensor, other: torch.Tensor) -> float:
 def note_same_rows(adapters: Sequence[Adapter], labels: Sequence[str]) -> tuple[str, ...]:
     """Warn of pairs that began from one initial A, as their weights alone tell."""
     notes = []
-    for (a, first), (b, second) in itertools.combinations(zip(labels, adapters, strict=True), 2):
+    rows: dict[tuple[int, str], torch.Tensor] = {}  # each is read once, however many pairs
+
+    def read(n: int, name: str) -> torch.Tensor:
+        if (n, name) not in rows:
+            rows[n, name] = adapters[n][name].A
+        return rows[n, name]
+
+    for (n, a), (m, b) in itertools.combinations(enumerate(labels), 2):
+        first, second = adapters[n], adapters[m]
         names = [
             name
             for name, info in first.updates.items()
@@ -109,9 +117,11 @@ def note_same_rows(adapters: Sequence[Adapter], labels: Sequence[str]) -> tuple[
             and info.stored is None  # multiplied-out factors have no rows of their own
         ]
         step = -(-len(names) // _LOOKED_AT) or 1
-        found = [align_rows(first[name].A, second[name].A) for name in names[::step]]
-        defined = [z for z in found if math.isfinite(z)]
-        if defined and median(defined) >= SAME_ROWS and first is not second:
+        if first is second:
+            continue
+        every = [align_rows(read(n, name), read(m, name)) for name in names[::step]]
+        defined = [z for z in every if math.isfinite(z)]
+        if defined and median(defined) >= SAME_ROWS:
             notes.append(
                 f"caution: the rows of A of {a} and of {b} lie along one another, row by row "
                 f"({median(defined):.0f} standard errors in the median of {len(defined)} modules): "

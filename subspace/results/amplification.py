@@ -252,6 +252,11 @@ class Amplification(Result, Sequence[ModuleAmplification]):
     def legend(self) -> Sequence[str]:
         """Say what the star is, and how near W's own values are known."""
         lines = ["*: outside the central 95 % of the null"]
+        if any(row.rank == 1 for row in self):
+            lines.append(
+                "at r = 1 the null factor is by a root mean square: half of all random updates "
+                "have a null ratio below about 0.7, or less where W is steep"
+            )
         approximate = [row for row in self if row.w_in_w_method == "krylov" and row.w_in_w > 0]
         if approximate:
             bound = max(row.w_in_w_error / row.w_in_w for row in approximate)

@@ -45,7 +45,7 @@ class Directions:
 
         ``e / (g_i - e)`` with g_i = sigma_i - sigma_(i+1), g_r = sigma_r - `beyond`; infinite where
         e >= g_i / 2, since such an i cuts a cluster of singular values. All d directions of R^d
-        are always known.
+        are known but for how far from orthonormal they come out, e / sigma_1.
         """
         return self._angle_errors
 
@@ -60,7 +60,9 @@ def angle_errors(S: Tensor, error: Tensor, d: int, beyond: float = 0.0) -> Tenso
     gaps = S - torch.nn.functional.pad(S[..., 1:], (0, 1), value=beyond)
     error = error.to(S)[..., None]
     bound = torch.where(2 * error < gaps, error / (gaps - error), torch.inf)
-    bound[..., d - 1 :] = 0.0
+    largest = S[..., :1]
+    whole = torch.where(largest > 0, error / largest, 0.0)
+    bound[..., d - 1 :] = whole
     return bound
 
 
