@@ -74,12 +74,16 @@ def report(chosen: argparse.Namespace) -> None:
 
 
 def paste(name: str, text: str, file: Path) -> None:
-    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``."""
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``.
+
+    A table of Markdown stands there as it is, all else as plain text.
+    """
+    block = text if text.startswith("|") else f"```text\n{text}\n```"
     before, mark, rest = file.read_text().partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- end {name} -->")
     if not mark or not end:
         raise SystemExit(f"{file}: no marks <!-- {name} --> and <!-- end {name} -->")
-    file.write_text(f"{before}{mark}\n```text\n{text}\n```\n\n{end}{after}")
+    file.write_text(f"{before}{mark}\n{block}\n\n{end}{after}")
 
 
 if __name__ == "__main__":

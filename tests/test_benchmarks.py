@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import base_7b, browser, page, rivals, synthetic
+from benchmarks import base_7b, browser, calibration, page, rivals, synthetic
 from benchmarks.printing import BASE_ROWS, ROWS, base_table, page_table
 from tests.support.samples import ROOT
 
@@ -179,3 +179,40 @@ def test_pages_need_a_browser(monkeypatch):
     monkeypatch.setattr(page, "DRIVER", None)
     with pytest.raises(SystemExit, match="apt-get install chromium"):
         page.run(synthetic.llama_7b(1, 96, 160))
+
+
+def test_no_error_of_phi_is_beyond_its_bound():
+    """Against 60 digits; docs/calibration.md has more cases."""
+    rows = calibration.measure_accuracy(4, seed=1)
+    assert len(rows) == 8
+    assert all(row["cells"] > 0 and row["ratio"] <= 1 for row in rows)
+    assert any(row["error"] > 0 for row in rows)
+    assert calibration.accuracy_table(rows).count("\n") == 9
+
+
+def test_rates_are_those_of_the_levels():
+    """Few draws: within five standard errors of 0.05 and of twice that."""
+    rows = calibration.measure_rates(2000, seed=3)
+    assert len(rows) == len(calibration.nulls())
+    for row in rows:
+        noise = 5 * (0.05 * 0.95 / row["draws"]) ** 0.5
+        assert row["rates"][0] <= 0.07 + noise, row["name"]
+        assert row["rates"][0] >= 0.03 - noise, row["name"]
+    assert calibration.rates_table(rows).startswith("| p-value |")
+
+
+def test_the_tables_of_the_docs_are_whole():
+    text = (ROOT / "docs" / "calibration.md").read_text()
+    for null in calibration.nulls():
+        assert f"| {null.name} |" in text
+    ratios = [float(line.split("|")[-2]) for line in text.splitlines() if ", float" in line]
+    assert len(ratios) == 8
+    assert max(ratios) <= 1
+
+
+def test_a_table_is_pasted_as_markdown(tmp_path):
+    file = tmp_path / "x.md"
+    file.write_text("a\n<!-- rates -->\nold\n<!-- end rates -->\nb\n")
+    command.paste("rates", "| a |\n|---|", file)
+    assert file.read_text() == "a\n<!-- rates -->\n\n| a |\n|---|\n\n<!-- end rates -->\nb\n"
+    command.main(["accuracy", "--cases", "1", "--json"])

@@ -41,7 +41,7 @@ ROOMS = {
         "cache",
         "results",
     },
-    "findings": {"modules", "results"},
+    "findings": {"chance", "modules", "results"},
     "plots": {"modules", "results"},
     "reports": {
         "modules",

@@ -1,7 +1,8 @@
 """Null distributions: what independent random directions give, in closed form or drawn.
 
 `overlap` is of random subspaces, `energy` of an update in given directions, `cosine` of two random
-updates, `projection` of |U^T W V|_F; `discovery` finds the significant ones of many p-values.
+updates, `projection` of |U^T W V|_F, `paired` of a few seeds; `discovery` finds the significant
+ones of many p-values.
 Start reading with `overlap`.
 """
 
@@ -23,6 +24,7 @@ from subspace.chance.overlap import (
     phi_std,
     smallest_angle,
 )
+from subspace.chance.paired import paired_interval
 from subspace.chance.projection import projection_draws, projection_moments, projection_range
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "energy_two_sided",
     "fdr_threshold",
     "overlap_pvalue",
+    "paired_interval",
     "phi_mean",
     "phi_pvalue",
     "phi_quantile",

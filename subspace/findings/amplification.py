@@ -65,6 +65,33 @@ def describe_amplification(results: Sequence[Amplification]) -> str:
     return printable(write_sentences(f"of W's directions, {parts[0]}", *parts[1:], close))
 
 
+def describe_crossing(rows: Sequence[ModuleAmplification]) -> str:
+    """Say from which rank on one module's update meets less of W than a random one does.
+
+    Parameters
+    ----------
+    rows
+        One module at several ranks, ascending.
+
+    Returns
+    -------
+    One sentence; empty where it never meets significantly less.
+
+    >>> describe_crossing([])
+    ''
+    """
+    less = [bool(row.finding) and row.null_ratio < 1 for row in rows]
+    if not any(less):
+        return ""
+    first = len(less) - less[::-1].index(False) if False in less else 0
+    if first == len(less):
+        return ""
+    start = rows[first]
+    return printable(
+        f"The update of {start.module} meets less of W than a random one from k = {start.rank} on."
+    )
+
+
 @dataclass(frozen=True)
 class Outside:
     """The rows of one adapter that have a factor, and those outside their chance range."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from subspace.adapters import Adapter
     from subspace.gallery.measure import GalleryResults
     from subspace.gallery.runs import ComparedAdapters
-    from subspace.results import Similarity
+    from subspace.results import Amplification, Similarity
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,12 @@ def list_figures(
     )
     yield drawn(
         "amplification-curve.png",
-        f"The factor over the leading k directions of {large.name}, with its chance level.",
+        " ".join(
+            [
+                f"The factor over the leading k directions of {large.name}, with its null.",
+                *_describe_crossings(results.curve),
+            ]
+        ),
         f"amplification {at[large.name]} --base {base} --ranks 1-{most} --figure curve",
         lambda: curve_figure(results.curve),
     )
@@ -140,6 +145,15 @@ def list_figures(
         f"amplification {at[small.name]} --base {base}",
         lambda: gains_figure(results.table7[0]),
     )
+
+
+def _describe_crossings(curve: Amplification) -> list[str]:
+    """Say of each module that is drawn where its curve crosses chance for good."""
+    from subspace.findings.amplification import describe_crossing
+    from subspace.plots.amplification_curve import list_drawn
+
+    have = list_drawn(curve)
+    return [said for rows in have.values() if (said := describe_crossing(rows))]
 
 
 def _beside_random(result: Similarity) -> Figure:

@@ -105,7 +105,7 @@ def curve_figure(
     check_width(width)
     check_value(value)
     have = rows_by_module(result)
-    names = chosen(have, modules, most=_MOST, many="subspace.plots.amplification_map.map_figure")
+    names = list(list_drawn(result, modules))
     if max(map(len, have.values())) < 2 and any(map(_defined, result.rows)):
         raise ArgumentError(
             "a curve over the rank k needs several ranks of a module, and this result has one: "
@@ -142,6 +142,15 @@ def curve_figure(
             ax.set_xlabel("")
     add_legend_below(figure, _make_handles(), note=note, columns=1 if width < NARROW else 4)
     return figure
+
+
+def list_drawn(
+    result: Amplification, modules: Sequence[str] | None = None
+) -> dict[str, Sequence[ModuleAmplification]]:
+    """Return the rows of each module that `curve_figure` draws."""
+    have = rows_by_module(result)
+    many = "subspace.plots.amplification_map.map_figure"
+    return {name: have[name] for name in chosen(have, modules, most=_MOST, many=many)}
 
 
 def curve(rows: Sequence[ModuleAmplification], *, ax: Axes, value: Value = "factor") -> Axes:

@@ -13,7 +13,7 @@ _TABLE7 = (
     "w_norm", "delta_norm", "w_in_delta", "w_in_w", "w_in_random", "factor", "null_factor",
     "null_low", "null_high",
 )  # fmt: skip
-Verdict = Literal["agrees", "in part", "does not", "open"]
+Verdict = Literal["agrees", "in part", "does not", "inconclusive", "open"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Claim(Part):
     here: Annotated[str, Field("Numbers of these runs, each beside its chance level or its spread")]
     verdict: Annotated[
         Verdict,
-        Field("Whether they agree; open where something is undefined or too little was trained"),
+        Field(
+            "Whether they agree; inconclusive at so few seeds, open where undefined or untrained"
+        ),
     ]
 
 

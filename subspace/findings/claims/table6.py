@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from subspace.chance import paired_interval
 from subspace.findings.paper import TABLE6, TABLE6_RANKS, matrices
 from subspace.results import Claim, Verdict
 
@@ -28,11 +29,9 @@ COMPETITIVE = 0.005
 # enough'. The best of several is chosen after the fact: that favours what is said of the largest
 # rank a little, and what is said of the smallest not.
 NO_BETTER = 1.0
-# Standard errors beyond which it is better; in part between the two.
-BETTER = 2.0
-# A standard error beyond this share of what was learned (over the head alone, or untrained) tells
-# nothing: then 'no better' would be agreed to because the seeds scatter.
-TELLS = 0.1
+# What a rank may lack of the best and still do: this share of what was learned (over the head
+# alone, or untrained). A verdict needs the whole interval of the paired difference on one side.
+MARGIN = 0.1
 # What the paper adapts where it speaks of r = 1; quoted where our matrices are none of its sets.
 QUOTED = "Wq, Wv"
 
@@ -40,10 +39,12 @@ QUOTED = "Wq, Wv"
 def check_small_rank(table: Table6) -> list[Claim]:
     """Return two claims a data set and target set: a small rank is enough, a large one no better.
 
-    A rank does where it is behind the best by at most `COMPETITIVE` or `NO_BETTER` standard errors,
-    paired over seeds. Agrees where one up to `SMALL` does; in part where one up to `IN_PART` times
-    that does, or a small one is behind by at most `BETTER` standard errors. Of the largest rank
-    over the best smaller one: agrees where that does, in part up to `BETTER`.
+    A rank does where the 95 % interval of what it lacks of the best (Student's, paired over seeds)
+    ends below `MARGIN` of what was learned, and fails where that begins above `COMPETITIVE` and
+    ends beyond the margin. The first claim agrees where a rank up to `SMALL` does, holds in part
+    where one up to `IN_PART` times that does, and does not hold where all of them fail. The second
+    asks the same of the best smaller rank beside the largest one. A gain that is sure and within
+    the margin holds in part. All else is inconclusive at this number of seeds.
 
     >>> from subspace.results import Table6
     >>> for claim in check_small_rank(Table6((), ())):
@@ -128,7 +129,7 @@ def _judge_small(curve: _Curve, nearly: NearlyEnough) -> tuple[str, Verdict]:
     ranks, rows = curve.ranks, curve.rows
     best, least = _best(rows), ranks[0]
     words, verdict = (
-        ("too few seeds tell which rank is nearly enough", _OPEN)
+        ("too few seeds tell which rank is nearly enough", _FEW)
         if nearly.rank is None
         else _judge_enough(curve, nearly, nearly.rank)
     )
@@ -157,25 +158,43 @@ def _judge_enough(curve: _Curve, nearly: NearlyEnough, rank: int) -> tuple[str, 
     unknown = does == least and does > curve.small
     words += ", and no smaller one was trained" if unknown else ""
 
-    small = max((r for r in ranks if r <= curve.small), key=lambda r: rows[r].mean, default=0)
-    larger = {r: row for r, row in rows.items() if r > does}
-    error = _paired(rows[_best(larger)], rows[does])[1] if larger else 0.0
-    verdict: Verdict
-    if does <= curve.small:
-        verdict = "agrees"
-    elif does <= IN_PART * curve.small:
-        verdict = "in part"
-    elif small and behind[small][0] <= BETTER * behind[small][1]:
-        verdict, error = "in part", behind[small][1]
-        words += f"; r = {small} is {_format_points(*behind[small])} points behind"
-    else:
-        return words, "open" if unknown else "does not"
-    sure = error <= TELLS * curve.gain[0]
-    return (words, verdict) if sure else (f"{words}; {_TOO_WIDE}", "open")
+    # Beside the best larger one: whether a rank that is itself the best needs more is the question.
+    ends = {
+        r: _interval(rows[_best({k: rows[k] for k in ranks if k > r})], rows[r])
+        for r in ranks[:-1]
+        if r <= IN_PART * curve.small
+    }
+    judged = {r: _judge(curve, *ends[r]) for r in ends}
+    does_small = [r for r in judged if r <= curve.small and judged[r] == "agrees"]
+    if does_small:
+        return words, "agrees"
+    if any(verdict in ("agrees", "in part") for verdict in judged.values()):
+        return words, "in part"
+    if not judged:
+        return words, "open"
+    if all(verdict == "does not" for verdict in judged.values()):
+        return words, "does not"
+    r = max(judged, key=lambda r: rows[r].mean)
+    return f"{words}; {_describe_interval(f'r = {r} lacks', *ends[r])}", "inconclusive"
 
 
-_OPEN: Verdict = "open"
-_TOO_WIDE = "the seeds differ too much, or are too few, to tell a larger rank from a small one"
+_FEW: Verdict = "inconclusive"
+
+
+def _judge(curve: _Curve, low: float, high: float) -> Verdict:
+    """Judge the interval of what a smaller rank lacks."""
+    if math.isnan(low):
+        return "inconclusive"
+    margin = max(COMPETITIVE, MARGIN * curve.gain[0])
+    if high <= margin:
+        return "in part" if low > COMPETITIVE else "agrees"
+    return "does not" if low > COMPETITIVE else "inconclusive"
+
+
+def _describe_interval(what: str, low: float, high: float) -> str:
+    if math.isnan(low):
+        return "one seed has no interval"
+    return f"{what} {100 * low:.1f} to {100 * high:.1f} points at 95 %, too wide for a verdict"
 
 
 def _no_better(gain: float, error: float) -> bool:
@@ -201,14 +220,14 @@ def _judge_large(curve: _Curve, _: NearlyEnough) -> tuple[str, Verdict]:
     )
     gain, error = _paired(rows[largest], smaller[best])
     if math.isnan(gain):
-        return f"{words}; they share too few seeds to tell a difference", "open"
+        return f"{words}; they share too few seeds to tell a difference", "inconclusive"
     seeds = len(set(rows[largest].seeds) & set(smaller[best].seeds))
     words += f", paired over {seeds} seeds {_format_points(gain, error, sign='+')} points"
-    if gain > max(COMPETITIVE, BETTER * error):
-        return words, "does not"
-    if error > TELLS * curve.gain[0]:
-        return f"{words}; {_TOO_WIDE}", "open"
-    return words, "agrees" if _no_better(gain, error) else "in part"
+    low, high = _interval(rows[largest], smaller[best])
+    verdict = _judge(curve, low, high)
+    if verdict == "inconclusive":
+        words += f"; {_describe_interval(f'r = {largest} gains', low, high)}"
+    return words, verdict
 
 
 def _best(rows: Mapping[int, SweepRow]) -> int:
@@ -218,6 +237,12 @@ def _best(rows: Mapping[int, SweepRow]) -> int:
 
 def _paired(a: SweepRow, b: SweepRow) -> tuple[float, float]:
     return _difference(_list_by_seed(a), _list_by_seed(b))
+
+
+def _interval(a: SweepRow, b: SweepRow) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a's accuracy less b's, paired over seeds."""
+    one, other = _list_by_seed(a), _list_by_seed(b)
+    return paired_interval([one[seed] - other[seed] for seed in one if seed in other])
 
 
 def _list_by_seed(row: SweepRow) -> dict[int, float]:
