@@ -521,3 +521,18 @@ def test_figures_refuse_what_they_cannot_draw():
         profile_figure(result, modules=BERT[:3])
     with pytest.raises(ArgumentError, match="inches"):
         profile_figure(result, width=1)
+
+
+@pytest.mark.parametrize("r", [10, 14])
+def test_a_rank_that_fills_the_side_is_no_evidence(r):
+    """r >= d_out: all energy of side out lies in W's leading d_out directions, by necessity.
+
+    "1.000, p < 1e-4" stood there, where chance is 1.000.
+    """
+    m = of(gaussian(10, 30, r), normal(10, 30), side="out")
+    for top in (m.top, m.tenth):
+        if top.k == 10:
+            assert top.energy == pytest.approx(1.0)
+            assert top.null_mean == 1.0
+            assert top.p == 1.0
+    assert m.top.k == 10

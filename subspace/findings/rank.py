@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Agreement in fewer modules than this fraction of the defined ones is called 'only'.
 MOST = 0.5
-# Measured on two runs of different shufflings, and on runs of unrelated tasks: docs/meaning.md.
+# docs/meaning.md has the same: two runs on different shufflings agree, and on side out any two.
 _NOT_THE_TASK = (
     "The count is not owed to the task alone: chance is that of random subspaces, and runs on the "
     "same texts share directions whatever the labels, on side out even runs of unrelated tasks"

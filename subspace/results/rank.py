@@ -58,7 +58,8 @@ class ModuleRank(Part):
             "different seeds, share above chance; over more than two the median over their "
             "pairs, with its range. Recommended: rounded up, and 1 at least. Adapters of the "
             "same modules, ranks and scales are taken for such runs; two tasks trained alike "
-            "look the same from their files.",
+            "look the same from their files. The count is not owed to the task alone: runs on "
+            "the same texts share directions whatever the labels.",
             source=f"after the comparison of seeds, Figure 4, section 7.2, {_PAPER}",
             low=0,
             undefined="where none is defined",

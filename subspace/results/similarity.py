@@ -138,7 +138,8 @@ class ModuleSimilarity(Part):
             explain=True,
             definition="Leading directions of either adapter that lie within the other's above "
             "chance, counted from the first until one does not, with Benjamini-Hochberg over "
-            "modules. A lower bound on what is shared.",
+            "modules. A lower bound on what is shared, and not owed to the task alone: runs on the "
+            "same texts share directions whatever the labels.",
             source=f"after the reading of Figures 3 and 4, section 7.2, {_PAPER}",
         ),
     ]
