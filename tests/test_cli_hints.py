@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from subspace.cli.shared.hints import pasted
+from subspace.cli.shared.hints import quote_command
 from tests.support.folders import base, folder, two_models
 from tests.support.samples import R8, R64
 from tests.support.verbs import run
@@ -113,8 +113,8 @@ def test_no_log_and_no_document_has_a_hint(monkeypatch):
 
 def test_what_is_pasted_is_read_back():
     words = ["subspace", "rank", Path("it's mine/r8"), "--modules", "*.q", "$HOME", ""]
-    assert shlex.split(pasted(words)) == [str(word) for word in words]
-    assert "\x1b" not in pasted(["\x1b[31m"])
+    assert shlex.split(quote_command(words)) == [str(word) for word in words]
+    assert "\x1b" not in quote_command(["\x1b[31m"])
 
 
 def test_of_an_adapter_without_updates_nothing_is_next(place):

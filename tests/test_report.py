@@ -21,7 +21,7 @@ from subspace.errors import ArgumentError
 from subspace.findings import describe_rank, describe_similarity
 from subspace.reports import html, report
 from subspace.reports.page import SCRIPTS
-from subspace.reports.payload import payload
+from subspace.reports.payload import build_payload
 from tests.support.memory import adapter, gaussian
 from tests.support.results import row6
 from tests.support.samples import NAMES, R8, R64, SAMPLES, SEED
@@ -138,7 +138,7 @@ def test_undefined_cells_say_why():
     B = torch.eye(20, 3, dtype=torch.float64)
     one = adapter(LowRankUpdate("q", A, B, 1.0), name="one")
     two = adapter(gaussian(20, 20, 2), name="two")
-    plain, grids = payload(report([one, two]))
+    plain, grids = build_payload(report([one, two]))
     numbers = np.frombuffer(gzip.decompress(base64.b64decode(grids)), "<u2").reshape(2, 3, 2)
     assert set(numbers[0, 0]) == {plain["masked"]}
     assert set(numbers[0, 2]) == {plain["undefined"]}
@@ -276,15 +276,17 @@ def test_a_strangers_training_record_costs_no_report(tmp_path, text):
 
 
 def test_a_column_of_one_value_is_said_in_the_caption():
-    from subspace.reports.tables import of_table6
+    from subspace.reports.tables import tabulate_table6
     from subspace.results import Table6
 
-    table = of_table6(Table6((row6(1, (0.6, 0.5)), row6(4, (0.7, 0.6))), ()))
+    table = tabulate_table6(Table6((row6(1, (0.6, 0.5)), row6(4, (0.7, 0.6))), ()))
     names = list(table.header)
     assert names[:3] == ["adapted", "r", "accuracy"]
     assert "data" not in names
     assert "; data " in table.caption
-    several = of_table6(Table6((row6(1, (0.6,), data="a"), row6(4, (0.7, 0.6), data="b")), ()))
+    several = tabulate_table6(
+        Table6((row6(1, (0.6,), data="a"), row6(4, (0.7, 0.6), data="b")), ())
+    )
     assert several.header[-1] == "data"
     assert "seeds" in several.header
 

@@ -10,7 +10,7 @@ import pytest
 
 from subspace.cli.sweep_table import echo_cells_csv, echo_table6, show_cells
 from subspace.findings.table6 import describe_enough
-from subspace.reports.tables import of_table6
+from subspace.reports.tables import tabulate_table6
 from subspace.results import SweepRow, Table6
 from subspace.training import TrainConfig
 from subspace.training.sweep.run import SweepRun
@@ -163,7 +163,7 @@ def test_the_result_says_its_metric():
 
 def test_a_report_says_what_its_table_counts():
     def caption(cells):
-        return of_table6(make_table6(cells)).caption.partition(" in percent")[0]
+        return tabulate_table6(make_table6(cells)).caption.partition(" in percent")[0]
 
     assert caption(SORTING) == "Test accuracy"
     assert caption(WRITING) == "Test texts written exactly"

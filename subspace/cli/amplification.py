@@ -190,9 +190,9 @@ def command(
                 click.echo()
             show_table(result.directions() if output.form == "directions" else result.table())
 
-    cut = [] if ranks else [hints.again("--ranks", "1-8")]
+    cut = [] if ranks else [hints.suggest_again("--ranks", "1-8")]
     one = len(paths) == 1
-    drawn = [hints.again("--figure", "map", "--out", "map.png")] if one else []
+    drawn = [hints.suggest_again("--figure", "map", "--out", "map.png")] if one else []
     output.emit(
         results[0] if one else Amplifications(tuple(results)),
         show=show,

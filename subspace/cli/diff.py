@@ -92,7 +92,7 @@ def command(
     output.emit(
         result,
         wrote=out,
-        next_commands=[hints.again("--out", _free(tuned))] if result else [],
+        next_commands=[hints.suggest_again("--out", _free(tuned))] if result else [],
     )
 
 

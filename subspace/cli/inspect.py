@@ -76,12 +76,12 @@ def command(paths: tuple[Path, ...], output: Output, explain: bool) -> None:
                 click.echo()
             _show(adapter, reading.reasons(adapter) if explain else {})
 
-    pairs = [hints.then("similarity", paths[:2])] if len(paths) > 1 else []
+    pairs = [hints.suggest("similarity", paths[:2])] if len(paths) > 1 else []
     updates = all(adapter.updates for adapter in adapters)  # without any, no verb is next
     output.emit(
         Inspection(tuple(map(inspect_adapter, adapters))),
         show=show_all,
-        next_commands=[*pairs, hints.report()] if updates and not failed else [],
+        next_commands=[*pairs, hints.suggest_report()] if updates and not failed else [],
     )
     if failed:  # the others were shown all the same
         click.get_current_context().exit(2)

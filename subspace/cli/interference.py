@@ -80,14 +80,14 @@ def command(
         return interference_figure(result, width=style.width)
 
     shares = ",".join([f"{1 / len(paths):.2g}"] * len(paths))
-    other = [] if weights is not None else [hints.again("--weights", shares)]
+    other = [] if weights is not None else [hints.suggest_again("--weights", shares)]
     by_pairs = len(paths) > 2 and not each
     output.emit(
         result,
         table=lambda: result.pairs_table() if by_pairs else result.table(),
         show=lambda: show(result, by_pairs=by_pairs),
         draw=draw,
-        next_commands=[*other, hints.again("--out", "map.png")],
+        next_commands=[*other, hints.suggest_again("--out", "map.png")],
     )
 
 

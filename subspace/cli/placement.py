@@ -85,5 +85,5 @@ def command(
         result,
         draw=lambda style: draw(result, width=style.width, **output.drawing),
         # Figure 8 of the paper, whatever it is drawn like.
-        next_commands=[hints.again("--out", "fig8.png"), hints.report()],
+        next_commands=[hints.suggest_again("--out", "fig8.png"), hints.suggest_report()],
     )

@@ -57,7 +57,7 @@ def run(
     output.emit(
         result,
         draw=draw,
-        next_commands=[hints.again("--out", "profile.png")],
+        next_commands=[hints.suggest_again("--out", "profile.png")],
     )
 
 

@@ -64,7 +64,7 @@ def command(
         result,
         show=lambda: show(result),
         draw=draw,
-        next_commands=[hints.again("--out", "rank.png"), hints.report()],
+        next_commands=[hints.suggest_again("--out", "rank.png"), hints.suggest_report()],
     )
 
 

@@ -137,7 +137,7 @@ def command(
     output.emit(
         result,
         draw=lambda style: draw(result, width=style.width, **output.drawing),
-        next_commands=[hints.again("--out", f"fig{figure}.png"), hints.report()],
+        next_commands=[hints.suggest_again("--out", f"fig{figure}.png"), hints.suggest_report()],
     )
 
 

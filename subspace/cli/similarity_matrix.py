@@ -90,7 +90,10 @@ def compare_all(
         table=lambda: draw_triangle(result, clustered=clustered),
         show=lambda: show(result, clustered=clustered),
         draw=draw,
-        next_commands=[hints.again("--out", "matrix.png"), hints.then("similarity", paths[:2])],
+        next_commands=[
+            hints.suggest_again("--out", "matrix.png"),
+            hints.suggest("similarity", paths[:2]),
+        ],
     )
 
 

@@ -128,7 +128,7 @@ def words_of(config: TrainConfig, *more: object) -> str:
             words.append(value if isinstance(value, str) else typed(value))
         elif value is not True:
             words.append(value)
-    return hints.pasted([*words, *more])
+    return hints.quote_command([*words, *more])
 
 
 def _write(cells: Sequence[SweepRun], output: Output) -> None:
@@ -184,4 +184,4 @@ def _next(cells: Sequence[SweepRun]) -> list[str]:
         if (cell.config.model, cell.config.targets)
         == (there[0].config.model, there[0].config.targets)
     ]
-    return [hints.then("similarity", alike[:2])] if len(alike) > 1 else []
+    return [hints.suggest("similarity", alike[:2])] if len(alike) > 1 else []

@@ -24,23 +24,23 @@ SAME_INITIAL = 0.9
 SAME_SPACE = 0.999
 
 
-def defined(similarity: Similarity) -> list[ModuleSimilarity]:
+def select_defined(similarity: Similarity) -> list[ModuleSimilarity]:
     """Return the modules where agreeing directions could be counted."""
     return [m for m in similarity.values() if m.agreeing is not None]
 
 
-def counts(compared: Iterable[ModuleSimilarity]) -> list[int]:
+def list_counts(compared: Iterable[ModuleSimilarity]) -> list[int]:
     """Return how many leading directions agree, of each."""
     return [m.agreeing for m in compared if m.agreeing is not None]
 
 
-def names(similarity: Similarity) -> tuple[str, str]:
+def quote_names(similarity: Similarity) -> tuple[str, str]:
     """Return both adapters' names, quoted and printable."""
     a, b = (f"'{printable(name)}'" for name in similarity.adapters)
     return a, b
 
 
-def near(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> int:
+def count_leaning(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> int:
     """Count the modules whose phi(1, 1) alone is above chance, by Bonferroni over modules.
 
     Two first directions may lean together far above chance, 1/d, and still lie too little within
@@ -71,14 +71,14 @@ def describe_outside(above: int, below: int, of: int) -> str:
 def count_alike(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> int:
     """Count the modules in which phi of all directions is above chance, by Bonferroni over them."""
     bar = similarity.level / max(len(compared), 1)
-    return sum(bool(m.pvalue[end(m)] <= bar) for m in compared)
+    return sum(bool(m.pvalue[find_end(m)] <= bar) for m in compared)
 
 
 def _span(sizes: Sequence[int]) -> str:
     return f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
 
 
-def first(compared: Sequence[ModuleSimilarity]) -> str:
+def describe_first(compared: Sequence[ModuleSimilarity]) -> str:
     """Say what the median phi(1, 1) is."""
     phi = Middle.of(m.phi[0, 0] for m in compared)
     chance = Middle.of(m.null_mean[0, 0] for m in compared)
@@ -87,16 +87,16 @@ def first(compared: Sequence[ModuleSimilarity]) -> str:
     return f"the median φ(1,1) is {phi}, where chance gives {chance}{tail}"
 
 
-def end(m: ModuleSimilarity) -> tuple[int, int]:
+def find_end(m: ModuleSimilarity) -> tuple[int, int]:
     """Return the cell of all real directions against all."""
     return m.numerical_rank_a - 1, m.numerical_rank_b - 1
 
 
-def whole(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
+def describe_whole(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
     """Say how all of the first adapter's directions agree with all of the second's."""
-    phi = Middle.of(m.phi[end(m)] for m in compared)
-    chance = Middle.of(m.null_mean[end(m)] for m in compared)
-    above = sum(bool(m.pvalue[end(m)] <= similarity.level) for m in compared)
+    phi = Middle.of(m.phi[find_end(m)] for m in compared)
+    chance = Middle.of(m.null_mean[find_end(m)] for m in compared)
+    above = sum(bool(m.pvalue[find_end(m)] <= similarity.level) for m in compared)
     sign = (
         "; φ does not see a sign, and ΔW and -ΔW have the same directions (`subspace interference` "
         "tells them apart)"
@@ -109,9 +109,9 @@ def whole(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
     )
 
 
-def spread(compared: Sequence[ModuleSimilarity]) -> str:
+def describe_spread(compared: Sequence[ModuleSimilarity]) -> str:
     """Say how many leading directions agree: median and range."""
-    agreeing = counts(compared)
+    agreeing = list_counts(compared)
     sizes = [min(m.numerical_rank_a, m.numerical_rank_b) for m in compared]
     of = _span(sizes)
     if min(agreeing) == max(agreeing):
@@ -156,20 +156,21 @@ class Rest:
         return f"has the median {middles[0]}, chance gives {middles[1]}{none}"
 
 
-def control(similarity: Similarity) -> str:
+def describe_control(similarity: Similarity) -> str:
     """Say what the first adapter shares with one that had nothing to learn."""
     if similarity.control is None:
         return ""
-    name = names(similarity.control)[1]
-    compared = defined(similarity.control)
+    name = quote_names(similarity.control)[1]
+    compared = select_defined(similarity.control)
     if not compared:
         return f"; the control {name} is undefined"
-    return f"; with the control {name} the count is {spread(compared)}, and {first(compared)}"
+    spread, first = describe_spread(compared), describe_first(compared)
+    return f"; with the control {name} the count is {spread}, and {first}"
 
 
 def count_same_initial(similarity: Similarity) -> tuple[int, int]:
     """Count the modules where both had one initial A, and all whose initial A are stored."""
-    compared = [] if similarity.initial is None else defined(similarity.initial)
+    compared = [] if similarity.initial is None else select_defined(similarity.initial)
     return sum(_find_closest(m) >= SAME_INITIAL for m in compared), len(compared)
 
 
@@ -180,7 +181,7 @@ def describe_initial(similarity: Similarity) -> str:
     same, of = count_same_initial(similarity)
     if not of:
         return "; the initial A is undefined"
-    phi = Middle.of(m.phi[0, 0] for m in defined(similarity.initial))
+    phi = Middle.of(m.phi[0, 0] for m in select_defined(similarity.initial))
     if same:
         return (
             f"; caution: in {same} of {modules(of)} both had the same initial A "
@@ -191,13 +192,13 @@ def describe_initial(similarity: Similarity) -> str:
 
 def _find_closest(m: ModuleSimilarity) -> float:
     # An A made of another (cut, padded, rotated) agrees as a whole where (1, 1) need not.
-    excesses = [excess(m.phi[c], m.null_mean[c]) for c in ((0, 0), end(m))]
+    excesses = [excess(m.phi[c], m.null_mean[c]) for c in ((0, 0), find_end(m))]
     return max((x for x in excesses if math.isfinite(x)), default=0.0)
 
 
-def undefined(similarity: Similarity) -> str:
+def describe_undefined(similarity: Similarity) -> str:
     """Say why nothing can be said."""
-    a, b = names(similarity)
+    a, b = quote_names(similarity)
     if not similarity:
         return f"Undefined: {a} and {b} have no module in common."
     notes = "; ".join(sorted({m.note for m in similarity.values() if m.note}))
@@ -205,7 +206,7 @@ def undefined(similarity: Similarity) -> str:
     return f"Undefined: none of {modules(len(similarity))} has directions in both {a} and {b}{why}."
 
 
-def left_out(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
+def describe_left_out(similarity: Similarity, compared: Sequence[ModuleSimilarity]) -> str:
     """Count the modules of which nothing is said."""
     out = len(similarity) - len(compared)
     return f"; left out as undefined: {out} of {modules(len(similarity))}" if out else ""

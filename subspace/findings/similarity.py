@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 from subspace.findings.comparison import (
     Rest,
-    control,
     count_alike,
-    counts,
-    defined,
+    count_leaning,
+    describe_control,
+    describe_first,
     describe_initial,
+    describe_left_out,
     describe_others,
     describe_outside,
-    first,
-    left_out,
-    names,
-    near,
-    spread,
-    undefined,
-    whole,
+    describe_spread,
+    describe_undefined,
+    describe_whole,
+    list_counts,
+    quote_names,
+    select_defined,
 )
 from subspace.findings.numbers import Middle, modules, of_modules, write_sentences
 
@@ -78,11 +78,11 @@ def describe_similarity(ranks: Similarity, seeds: Similarity) -> tuple[str, str,
 
 
 def _describe_shared(ranks: Similarity) -> str:
-    compared = defined(ranks)
+    compared = select_defined(ranks)
     if not compared:
-        return undefined(ranks)
-    a, b = names(ranks)
-    some = sum(count > 0 for count in counts(compared))
+        return describe_undefined(ranks)
+    a, b = quote_names(ranks)
+    some = sum(count > 0 for count in list_counts(compared))
     if not some and (other := describe_others(compared)):
         sentence = (
             f"In {of_modules(0, len(compared))} do {a} and {b} agree from the first direction on "
@@ -93,7 +93,7 @@ def _describe_shared(ranks: Similarity) -> str:
             f"In {of_modules(0, len(compared))} is one direction alone shared by {a} and {b} "
             f"(level {ranks.level:g}), but as whole spaces they overlap above chance in {alike}"
         )
-    elif not some and (lean := near(ranks, compared)):
+    elif not some and (lean := count_leaning(ranks, compared)):
         sentence = (
             f"In {of_modules(0, len(compared))} do {a} and {b} share a whole leading direction "
             f"(level {ranks.level:g}), though the first ones lean together above chance in {lean}"
@@ -107,23 +107,23 @@ def _describe_shared(ranks: Similarity) -> str:
         only = "Only in" if 0 < some < MOST * len(compared) else "In"
         sentence = (
             f"{only} {of_modules(some, len(compared))} {a} and {b} share leading directions "
-            f"above chance (level {ranks.level:g}): {spread(compared)}"
+            f"above chance (level {ranks.level:g}): {describe_spread(compared)}"
         )
     return write_sentences(
         sentence,
-        first(compared),
-        control(ranks),
+        describe_first(compared),
+        describe_control(ranks),
         describe_initial(ranks),
-        left_out(ranks, compared),
+        describe_left_out(ranks, compared),
     )
 
 
 def _describe_rest(ranks: Similarity) -> str:
-    compared = defined(ranks)
+    compared = select_defined(ranks)
     if not compared:
         return "Undefined: without directions to compare there is no rest that could agree."
-    a, b = names(ranks)
-    after = whole(ranks, compared), left_out(ranks, compared)
+    a, b = quote_names(ranks)
+    after = describe_whole(ranks, compared), describe_left_out(ranks, compared)
     rest = Rest.of(compared)
     if not rest.shares:
         return write_sentences(
@@ -143,7 +143,7 @@ def _describe_rest(ranks: Similarity) -> str:
         verdict = "agree in part"
     else:
         verdict = "agree too"
-    which = "Beyond those" if any(counts(compared)) else "Taken one by one"
+    which = "Beyond those" if any(list_counts(compared)) else "Taken one by one"
     sentence = (
         f"{which} the directions of {a} {verdict}: the share of one that lies within {b} {rest}; "
         f"{describe_outside(above, below, len(rest.shares))}"
@@ -152,13 +152,13 @@ def _describe_rest(ranks: Similarity) -> str:
 
 
 def _describe_seeds(seeds: Similarity, ranks: Similarity) -> str:
-    compared = defined(seeds)
+    compared = select_defined(seeds)
     if not compared:
-        return undefined(seeds)
-    a, b = names(seeds)
+        return describe_undefined(seeds)
+    a, b = quote_names(seeds)
     sizes = {rank for m in compared for rank in (m.rank_a, m.rank_b)}
     at = f"at rank {sizes.pop()}" if len(sizes) == 1 else "of several ranks"
-    some = sum(map(bool, counts(compared)))
+    some = sum(map(bool, list_counts(compared)))
     sentence = f"Two seeds {at} ({a} and {b}) agree "
     if not some and (other := describe_others(compared)):
         sentence += f"from the first direction on in {of_modules(0, len(compared))}, but {other}"
@@ -168,20 +168,22 @@ def _describe_seeds(seeds: Similarity, ranks: Similarity) -> str:
             f"above chance in {alike}"
         )
     elif not some:
-        close = near(seeds, compared)
+        close = count_leaning(seeds, compared)
         lean = f", though the first ones lean together above chance in {close}" if close else ""
         how = "in a whole direction" if close else "above chance"
         sentence += f"{how} in {of_modules(0, len(compared))}{lean}"
     else:
         only = "only in" if some < MOST * len(compared) else "in"
-        sentence += f"above chance {only} {of_modules(some, len(compared))}: {spread(compared)}"
-    sentence += _name_relation(compared, defined(ranks))
+        sentence += (
+            f"above chance {only} {of_modules(some, len(compared))}: {describe_spread(compared)}"
+        )
+    sentence += _name_relation(compared, select_defined(ranks))
     return write_sentences(
         sentence,
-        first(compared),
-        control(seeds),
+        describe_first(compared),
+        describe_control(seeds),
         describe_initial(seeds),
-        left_out(seeds, compared),
+        describe_left_out(seeds, compared),
     )
 
 
@@ -190,8 +192,8 @@ def _name_relation(seeds: Sequence[ModuleSimilarity], ranks: Sequence[ModuleSimi
     both = {m.module for m in seeds} & {m.module for m in ranks}
     if not both:
         return ", which no module allows to compare with the two ranks"
-    mine = median(counts(m for m in seeds if m.module in both))
-    theirs = median(counts(m for m in ranks if m.module in both))
+    mine = median(list_counts(m for m in seeds if m.module in both))
+    theirs = median(list_counts(m for m in ranks if m.module in both))
     if not mine and not theirs:
         words = "as few as"
     elif abs(mine - theirs) < AS_MANY:

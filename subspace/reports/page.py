@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from subspace.errors import printable
 from subspace.reports.definitions import DEFINITIONS
-from subspace.reports.payload import payload
+from subspace.reports.payload import build_payload
 from subspace.reports.tables import (
-    of_files,
-    of_matrix,
-    of_ranks,
-    of_table6,
+    tabulate_files,
+    tabulate_matrix,
+    tabulate_ranks,
+    tabulate_table6,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def html(report: Report, *, title: str = "") -> str:
 
     from subspace.findings import describe_rank
 
-    plain, grids = payload(report)
+    plain, grids = build_payload(report)
     script, style = "".join(map(_text, SCRIPTS)), _text("page.css")
     environment = Environment(
         loader=PackageLoader("subspace.reports", "."),
@@ -65,11 +65,11 @@ def html(report: Report, *, title: str = "") -> str:
         data=_embedded(plain),
         grids=grids,
         compared=report.table(),
-        read=of_files(report),
+        read=tabulate_files(report),
         trained=report.trained,
         pairs=[pair.table().shortened() for pair in report.pairs],
-        matrix=of_matrix(report.pairs),
-        ranks=of_ranks(report.ranks),
+        matrix=tabulate_matrix(report.pairs),
+        ranks=tabulate_ranks(report.ranks),
         replicable=[
             (each.table().shortened(), describe_rank(each), each) for each in report.replicable
         ],
@@ -115,5 +115,5 @@ def _sweep(table: Table6) -> dict[str, Any]:
         "right": chart.RIGHT,
         "top": chart.TOP,
         "bottom": chart.BOTTOM,
-        "table": of_table6(table),
+        "table": tabulate_table6(table),
     }

@@ -40,7 +40,7 @@ _COLOURS = 64
 _LEAST_P = 1e-300  # stands for all below it, zero among them
 
 
-def payload(report: Report) -> tuple[dict[str, Any], str]:
+def build_payload(report: Report) -> tuple[dict[str, Any], str]:
     """Return the numbers as plain JSON, and the grids in base64."""
     # In the model's own order, as each adapter has them.
     names = list(dict.fromkeys(name for rank in report.ranks for name in rank))

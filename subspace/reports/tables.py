@@ -33,7 +33,7 @@ class FileRead(Part):
     identity: Annotated[str, Field("What identifies it", title="what identifies it")]
 
 
-def of_table6(table: Table6) -> Table:
+def tabulate_table6(table: Table6) -> Table:
     """Table 6; a column that says one thing in every row goes into the caption."""
     columns = [
         Column("targets", value=lambda row: ", ".join(adapted(row).split("+"))),
@@ -67,7 +67,7 @@ def _format_spread(row: SweepRow) -> str:
     return f"{100 * row.mean:.1f}{spread}"
 
 
-def of_files(report: Report) -> Table:
+def tabulate_files(report: Report) -> Table:
     """All files that were read, and what identifies each."""
     rows = [
         FileRead(source.name, name, f"SHA-256 {digest}")
@@ -81,7 +81,7 @@ def of_files(report: Report) -> Table:
     return make_table(FileRead, columns, rows, caption="Files that were read")
 
 
-def of_ranks(ranks: Sequence[Rank]) -> Table:
+def tabulate_ranks(ranks: Sequence[Rank]) -> Table:
     """Show every adapter's ranks of its spectrum, one row per module and adapter."""
     rows = [
         (rank.adapters[0], m)
@@ -108,7 +108,7 @@ def _of_module(column: Column) -> Callable[[tuple[str, ModuleRank]], object]:
     return lambda row: value(row[1])
 
 
-def of_matrix(pairs: Sequence[Similarity]) -> Table | None:
+def tabulate_matrix(pairs: Sequence[Similarity]) -> Table | None:
     """Median phi(1, 1) and agreeing directions of every pair, where there are several."""
     if len(pairs) < 2:
         return None

@@ -22,25 +22,25 @@ _READING = {
 }  # fmt: skip
 
 
-def pasted(words: Iterable[object]) -> str:
+def quote_command(words: Iterable[object]) -> str:
     """Return words as a shell reads them back.
 
-    >>> pasted(["subspace", "rank", "my runs/r8", "--modules", "*.q"])
+    >>> quote_command(["subspace", "rank", "my runs/r8", "--modules", "*.q"])
     "subspace rank 'my runs/r8' --modules '*.q'"
     """
     return printable(shlex.join(map(str, words)))
 
 
-def again(*more: object) -> str:
+def suggest_again(*more: object) -> str:
     """Return the command that is running, as it was typed, with `more` options."""
     context = click.get_current_context()
     verb, *rest = context.meta.get(WORDS) or [context.info_name]
     if "--" in rest:  # behind which nothing is an option
-        return pasted(["subspace", verb, *more, *rest])
-    return pasted(["subspace", verb, *rest, *more])
+        return quote_command(["subspace", verb, *more, *rest])
+    return quote_command(["subspace", verb, *rest, *more])
 
 
-def then(verb: str, paths: Iterable[Path], *more: object) -> str:
+def suggest(verb: str, paths: Iterable[Path], *more: object) -> str:
     """Return a command of another verb, that reads adapters as the running one was told to."""
     context = click.get_current_context()
     read: list[object] = []
@@ -52,15 +52,15 @@ def then(verb: str, paths: Iterable[Path], *more: object) -> str:
             for each in value if isinstance(value, (list, tuple)) else (value,):
                 read += [option, each]
     words = [f"./{word}" if str(word).startswith("-") else word for word in paths]
-    return pasted(["subspace", verb, *words, *more, *read])
+    return quote_command(["subspace", verb, *words, *more, *read])
 
 
-def report() -> str:
+def suggest_report() -> str:
     """Return the command that puts the running one's adapters on one page."""
     given = click.get_current_context().params
     paths = given.get("paths") or [given["path"]]
     base = given.get("base")
-    return then("report", paths, *([] if base is None else ["--base", base]))
+    return suggest("report", paths, *([] if base is None else ["--base", base]))
 
 
 def conclude(out: Path | None, *hints: str) -> None:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from subspace.findings.claims.verdicts import at_rank
 from subspace.findings.comparison import (
     Rest,
-    control,
     count_same_initial,
-    counts,
-    defined,
+    describe_control,
+    describe_first,
     describe_initial,
-    end,
-    first,
-    left_out,
-    names,
-    spread,
-    undefined,
-    whole,
+    describe_left_out,
+    describe_spread,
+    describe_undefined,
+    describe_whole,
+    find_end,
+    list_counts,
+    quote_names,
+    select_defined,
 )
 from subspace.findings.numbers import Middle, excess, modules
 from subspace.findings.paper import FIGURE3, FIGURE8, FIGURE8_TOP, query_or_value
@@ -57,7 +57,7 @@ def check_top_directions(ranks: Similarity) -> Claim:
     paper = (
         f"The first directions of r = 8 and r = 64 agree, φ(1,1) above {FIGURE3:g}, for Wq and Wv"
     )
-    compared = [m for m in defined(ranks) if math.isfinite(m.phi[0, 0])]
+    compared = [m for m in select_defined(ranks) if math.isfinite(m.phi[0, 0])]
     if not compared:
         return Claim("Figure 3", paper, _nothing(ranks, "φ(1,1)"), "open")
     base = _find_control_phi(ranks)
@@ -73,12 +73,13 @@ def check_top_directions(ranks: Similarity) -> Claim:
         if beyond >= enough and far
         else "does not"
     )
-    a, b = names(ranks)
+    a, b = quote_names(ranks)
     than = "chance" if math.isnan(base) else "chance and the control"
     here = (
         f"φ(1,1) of {a} and {b} is above {FIGURE3:g} in {far} of "
         f"{modules(len(compared))}, and above "
-        f"{than} in {beyond} (level {ranks.level:g} over them); {first(compared)}{control(ranks)}"
+        f"{than} in {beyond} (level {ranks.level:g} over them); "
+        f"{describe_first(compared)}{describe_control(ranks)}"
     )
     return _describe_closed("Figure 3", paper, here, verdict, ranks, compared)
 
@@ -98,13 +99,13 @@ def check_further_directions(ranks: Similarity, moved: Similarity | None = None)
     'open'
     """
     paper = "The further directions of r = 8 are not shared with r = 64: they are mostly noise"
-    compared = defined(ranks)
+    compared = select_defined(ranks)
     rest = Rest.of(compared)
     full = sum(m.agreeing == m.numerical_rank_a > 1 for m in compared)
     middle = Middle.of([*rest.excesses, *[1.0] * full]).value
-    a, b = names(ranks)
+    a, b = quote_names(ranks)
     if not compared:
-        return Claim("Figure 3", paper, undefined(ranks), "open")
+        return Claim("Figure 3", paper, describe_undefined(ranks), "open")
     if math.isnan(middle):
         here = f"Undefined: no further direction of {a} can be held against {b}"
         return _describe_closed("Figure 3", paper, here, "open", ranks, compared)
@@ -119,15 +120,15 @@ def check_further_directions(ranks: Similarity, moved: Similarity | None = None)
     )
     share = (
         f"the share within {b} of a direction of {a} beyond the leading ones that agree, "
-        f"{spread(compared)}, {rest}"
+        f"{describe_spread(compared)}, {rest}"
         if rest.shares
         else f"all directions of {a} agree with {b} in {modules(full)}"
     )
-    here = f"{share}; {whole(ranks, compared)}"
-    learned = defined(moved) if moved is not None else []
+    here = f"{share}; {describe_whole(ranks, compared)}"
+    learned = select_defined(moved) if moved is not None else []
     if learned:
         whole_too = sum((m.agreeing or 0) >= MOST * m.numerical_rank_a for m in learned)
-        here += f"; of what A moved by (side delta-A) they share {spread(learned)}"
+        here += f"; of what A moved by (side delta-A) they share {describe_spread(learned)}"
         if verdict == "agrees" and whole_too >= MOST * len(learned):
             # Side A holds the initial A that each run keeps: what is noise there may be that alone.
             verdict = "in part"
@@ -146,18 +147,19 @@ def check_two_seeds(seeds: Similarity) -> Claim:
     'open'
     """
     paper = "Two seeds of r = 64 share leading directions, two random matrices none"
-    compared = defined(seeds)
+    compared = select_defined(seeds)
     if not compared:
-        return Claim("Figure 4", paper, undefined(seeds), "open")
-    some = sum(map(bool, counts(compared)))
+        return Claim("Figure 4", paper, describe_undefined(seeds), "open")
+    some = sum(map(bool, list_counts(compared)))
     verdict: Verdict = (
         "agrees" if some >= MOST * len(compared) else "in part" if some else "does not"
     )
-    a, b = names(seeds)
+    a, b = quote_names(seeds)
     here = (
         f"{a} and {b} share leading directions in {some} of {modules(len(compared))}, "
-        f"{spread(compared)}, where chance gives 0 (level {seeds.level:g}); {first(compared)}"
-        f"{control(seeds)}"
+        f"{describe_spread(compared)}, where chance gives 0 (level {seeds.level:g}); "
+        f"{describe_first(compared)}"
+        f"{describe_control(seeds)}"
     )
     return _describe_closed("Figure 4", paper, here, verdict, seeds, compared)
 
@@ -177,16 +179,17 @@ def check_query_against_value(seeds: Similarity) -> list[Claim]:
     if not any(map(query_or_value, seeds)):
         return []
     paper = "Wq has the higher intrinsic rank: two seeds share more directions of it than of Wv"
-    compared = [m for m in defined(seeds) if query_or_value(m.module)]
+    compared = [m for m in select_defined(seeds) if query_or_value(m.module)]
     q, v = ([m for m in compared if query_or_value(m.module) == part] for part in "qv")
     if not q or not v:
         both = f"{modules(len(q))} of queries and {len(v)} of values are defined"
         return [Claim("Figure 4", paper, f"Undefined: {both}, so that none compare", "open")]
-    more = median(counts(q)) - median(counts(v))
-    pairs = [(one, other) for one in counts(q) for other in counts(v)]
+    more = median(list_counts(q)) - median(list_counts(v))
+    pairs = [(one, other) for one in list_counts(q) for other in list_counts(v)]
     above, below = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
     here = (
-        f"shared leading directions of queries: {spread(q)}; of values: {spread(v)}; a query has "
+        f"shared leading directions of queries: {describe_spread(q)}; of values: "
+        f"{describe_spread(v)}; a query has "
         f"more than a value in {above}, fewer in {below} of {len(pairs)} pairs of modules (chance "
         f"gives 0 to each, level {seeds.level:g})"
     )
@@ -194,7 +197,7 @@ def check_query_against_value(seeds: Similarity) -> list[Claim]:
     verdict: Verdict = (
         "agrees" if more >= AS_MANY and often else "in part" if more > 0 else "does not"
     )
-    if not median(counts(q)) and not median(counts(v)):
+    if not median(list_counts(q)) and not median(list_counts(v)):
         here, verdict = f"both medians are 0, too few to rank them: {here}", "open"
     return [_describe_closed("Figure 4", paper, here, verdict, seeds, compared)]
 
@@ -212,19 +215,19 @@ class _Placed:
         compared = [
             m
             for m in placed.values()
-            if m.numerical_rank_a and m.numerical_rank_b and math.isfinite(m.phi[end(m)])
+            if m.numerical_rank_a and m.numerical_rank_b and math.isfinite(m.phi[find_end(m)])
         ]
         if not compared:
             return None
-        phi = [float(m.phi[end(m)]) for m in compared]
-        chance = [float(m.null_mean[end(m)]) for m in compared]
+        phi = [float(m.phi[find_end(m)]) for m in compared]
+        chance = [float(m.null_mean[find_end(m)]) for m in compared]
         level = placed.level / len(compared)
-        beyond = sum(bool(m.pvalue[end(m)] <= level) for m in compared)
+        beyond = sum(bool(m.pvalue[find_end(m)] <= level) for m in compared)
         ranks = [m.rank_b for m in compared]
         words = (
             f"{median(phi):.3f} at {at_rank(ranks)} where chance gives {median(chance):.3f} "
             f"(above it in {beyond} of {modules(len(compared))}"
-            f"{left_out(placed, compared)})"
+            f"{describe_left_out(placed, compared)})"
         )
         over = Middle.of(excess(p, c) for p, c in zip(phi, chance, strict=True)).value
         return cls(max(ranks), over, words)
@@ -248,7 +251,7 @@ def check_within_w(placed: Sequence[Similarity]) -> Claim:
         return Claim("Figure 8", paper, "Undefined: no update was placed in its base", "open")
     placements = [one for one in map(_Placed.of, placed) if one is not None]
     if not placements:
-        return Claim("Figure 8", paper, undefined(placed[0]), "open")
+        return Claim("Figure 8", paper, describe_undefined(placed[0]), "open")
     here = "φ between W's top directions and all of an update's has the median " + ", and ".join(
         one.words for one in placements
     )
@@ -264,14 +267,18 @@ def check_within_w(placed: Sequence[Similarity]) -> Claim:
 
 
 def _nothing(ranks: Similarity, what: str) -> str:
-    return undefined(ranks) if not defined(ranks) else f"Undefined: {what} is defined in no module"
+    return (
+        describe_undefined(ranks)
+        if not select_defined(ranks)
+        else f"Undefined: {what} is defined in no module"
+    )
 
 
 def _find_control_phi(similarity: Similarity) -> float:
     """Return the control's median phi(1, 1); NaN without one."""
     if similarity.control is None:
         return math.nan
-    return Middle.of(m.phi[0, 0] for m in defined(similarity.control)).value
+    return Middle.of(m.phi[0, 0] for m in select_defined(similarity.control)).value
 
 
 def _describe_closed(
@@ -283,7 +290,7 @@ def _describe_closed(
     compared: Sequence[ModuleSimilarity],
 ) -> Claim:
     """Add what was left out; two runs that began with one A leave open what they learned."""
-    here += left_out(similarity, compared)
+    here += describe_left_out(similarity, compared)
     same, of = count_same_initial(similarity)
     if same and same >= MOST * of:
         return Claim(where, paper, here + describe_initial(similarity), "open")

@@ -196,7 +196,7 @@ def _compare_module(
         real=real if plain else None,
         more=plain and real == many < min(before.shape),
     )
-    result = replace(result, note=diff_notes.of_module(result, pair.grids))
+    result = replace(result, note=diff_notes.note_module(result, pair.grids))
     if not options.factors or not kept:
         return result, None
     return result, _update(result, pair, leading, after.source, options.device)
@@ -269,5 +269,5 @@ def _build_adapter(
             for t in result.tensors
             if t.changed
         ),
-        notes=diff_notes.of_adapter(result),
+        notes=diff_notes.note_adapter(result),
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from subspace.results import Diff, ModuleDiff
 
 
-def of_module(row: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
+def note_module(row: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
     """Say what is undefined, or rounding alone, in one module.
 
     Parameters
@@ -46,7 +46,7 @@ def of_module(row: ModuleDiff, grids: tuple[torch.dtype, torch.dtype]) -> str:
     return "; ".join(notes)
 
 
-def of_adapter(result: Diff) -> tuple[str, ...]:
+def note_adapter(result: Diff) -> tuple[str, ...]:
     """Say what an adapter that was cut from a difference is and is not."""
     asked = (
         f"rank {result.rank}" if result.energy is None else f"{result.energy:.0%} of each energy"

@@ -183,7 +183,7 @@ def interference(
         if same_initial_a is None
         else tuple(SharedInitial(pair, count) for pair, count in same_initial_a.items()),
         notes=(
-            *interference_notes.of_all(adapters, labels, alone, len(shared), same_initial_a),
+            *interference_notes.note_all(adapters, labels, alone, len(shared), same_initial_a),
             *note_same_rows(adapters, labels),
         ),
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _NAMED = 4  # modules of a list that are named; the others are counted
 
 
-def of_all(
+def note_all(
     adapters: Sequence[Adapter],
     labels: Sequence[str],
     alone: Sequence[Sequence[str]],

@@ -181,7 +181,7 @@ def rank(
         recommended=_for_most([m.recommended for m in ranks.values()]),
         same_initial=tuple(pair for pair, count in same.items() if count),
         notes=(
-            *rank_notes.of_all(
+            *rank_notes.note_all(
                 adapters, labels, names, modules, side, None if initial_a is None else same
             ),
             *note_same_rows(adapters, labels),
@@ -280,7 +280,7 @@ def _build_module(
         energy95=_find_spread([energy_rank(S, 0.95) for S in spectra]),
         energy99=_find_spread([energy_rank(S, 0.99) for S in spectra]),
         recommended=None if middle is None else max(1, math.ceil(middle)),
-        note=rank_notes.of_module(
+        note=rank_notes.note_module(
             nominal, [len(S) for S in reduced.spectra], reduced.zero, counts, labels
         ),
     )

@@ -14,7 +14,7 @@ ONE_RUN = "one run: a replicable rank needs a second one of another seed"
 _NAMED = 6  # modules of a list that are named; the others are counted
 
 
-def of_module(
+def note_module(
     nominal: Sequence[int],
     numerical: Sequence[int],
     zero: Sequence[bool],
@@ -47,7 +47,7 @@ def _no_count(zero: Sequence[bool]) -> str:
     return "a first direction is not told apart from the next, or from zero"
 
 
-def of_all(
+def note_all(
     adapters: Sequence[Adapter],
     labels: Sequence[str],
     names: Sequence[str],

@@ -179,7 +179,7 @@ def similarities(
         order=order,
         linkage=linkage,
         notes=(
-            *matrix_notes.of_all(adapters, labels, pairs, side, stored),
+            *matrix_notes.note_all(adapters, labels, pairs, side, stored),
             *note_same_rows(adapters, labels),
         ),
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _NAMED = 4  # adapters or pairs of a list that are named; the others are counted
 
 
-def of_all(
+def note_all(
     adapters: Sequence[Adapter],
     labels: Sequence[str],
     pairs: Sequence[PairSimilarity],
