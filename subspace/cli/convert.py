@@ -95,14 +95,14 @@ def _result(adapter: Adapter, written: Written) -> Conversion:
 def _named(adapter: Adapter, base: str | None, to: str) -> Adapter:
     """Give modules the names that the user, or the base, has for them."""
     from subspace.adapters import align
-    from subspace.cli.base_names import match_base_names, with_kernels
+    from subspace.measures.base_names import match_base_names, with_kernels
 
     table = reading.rename()
     if base is not None:
         rest = [module for module in adapter if module not in table]
-        table |= match_base_names(adapter, base, rest, to=to)
+        table |= match_base_names(adapter, base, rest, to=to, open_base=reading.open_base)
     (named,) = align([adapter], table)
-    return named if base is None else with_kernels(named, base)
+    return named if base is None else with_kernels(named, base, open_base=reading.open_base)
 
 
 def show(result: Conversion) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from subspace.adapters.factors.kernels import KINDS
+from subspace.adapters.writers.content import split_part
 from subspace.errors import ArgumentError, MissingFileError, UnknownModuleError
 from subspace.modules.underscored import is_flat, models_of
 from subspace.modules.words import FLAT_PREFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from subspace.adapters import Adapter
     from subspace.pretrained import Pretrained
@@ -22,7 +24,12 @@ _ALL = tuple(dict.fromkeys(model for models in FLAT_PREFIXES.values() for model 
 
 
 def match_base_names(
-    adapter: Adapter, base: str, modules: Iterable[str], *, to: str
+    adapter: Adapter,
+    base: str,
+    modules: Iterable[str],
+    *,
+    to: str,
+    open_base: Callable[[str], Pretrained],
 ) -> dict[str, str]:
     """Map each of `modules` that has such a name to the base's own.
 
@@ -48,8 +55,6 @@ def match_base_names(
             f"--base {base!r} is a pipeline of several models, for --to diffusers: give the folder "
             "of one of them, such as its unet, and --modules 'lora_unet_*'"
         )
-    from subspace.cli.shared.reading import open_base
-
     opened: dict[str, Pretrained] = {}
 
     def model(part: str) -> Pretrained:
@@ -77,15 +82,11 @@ def match_base_names(
     return table
 
 
-def with_kernels(adapter: Adapter, base: str) -> Adapter:
+def with_kernels(adapter: Adapter, base: str, *, open_base: Callable[[str], Pretrained]) -> Adapter:
     """Take from the base the kernels of convolutions that the adapter's file lays flat.
 
     A module that the base lacks keeps what it has.
     """
-    from subspace.adapters.factors.kernels import KINDS
-    from subspace.adapters.writers.content import split_part
-    from subspace.cli.shared.reading import open_base
-
     pipeline = (Path(base) / _INDEX).is_file()
     opened: dict[str, Pretrained] = {}
     updates = dict(adapter.updates)
