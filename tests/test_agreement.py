@@ -1,5 +1,7 @@
 """What two adapters share: from the first direction on, in any order, and of the rest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -112,3 +114,16 @@ def test_the_rest_is_the_mean_share_of_what_is_left():
     assert 0 <= p <= 1
     assert all(np.isnan(measure_rest(one, 6)))
     assert all(np.isnan(measure_rest(one, None)))
+
+
+def test_a_sign_is_not_seen_and_that_is_said():
+    """dW and -dW span one space: phi is 1, and a merge of the two is nothing."""
+    one = adapter(all_but_the_first()[0], "a", 0)
+    update = one["h.0.q"]
+    other = Adapter.from_updates({"h.0.q": replace(update, B=-update.B)}, name="b")
+    result = subspace.similarity(one, other, side="in")
+    assert result["h.0.q"].phi[-1, -1] == pytest.approx(1.0)
+    assert "φ does not see a sign" in describe_similarity(result, result)[1]
+    U, V = all_but_the_first()
+    far = subspace.similarity(adapter(U, "a", 0), adapter(V, "b", 1), side="in")
+    assert "a sign" not in describe_similarity(far, far)[1]

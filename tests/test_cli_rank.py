@@ -30,6 +30,7 @@ def test_the_table_has_every_module_its_ranks_and_the_reasons(runs):
     assert "median over 3 pairs of runs" in done.output
     assert "In 2 of 2 modules 3 runs share leading directions above chance" in done.output
     assert "Not shown: that this rank does for the task" in done.output
+    assert "The count is not owed to the task alone" in " ".join(done.output.split())
     assert "note: the initial A is not stored with every run" in done.output
 
 

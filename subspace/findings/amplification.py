@@ -53,10 +53,11 @@ def describe_amplification(results: Sequence[Amplification]) -> str:
         parts.append(words)
         verdicts.add(verdict)
     if verdicts & {"more", "less", "both"}:
-        many = "so many modules" if sum(map(len, results)) > 1 else "a module"
-        close = (
-            "a factor above 1 alone shows nothing, since chance has one too, "
-            f"but {many} outside chance cannot be owed to it"
+        many = sum(map(len, results)) > 1
+        close = "a factor above 1 alone shows nothing, since chance has one too, but " + (
+            "so many modules outside chance are not by chance"
+            if many
+            else "this module lies outside chance"
         )
     elif verdicts == {"undefined"}:
         close = "nothing was added, so there is nothing to amplify"
