@@ -29,6 +29,7 @@ On runs of 600 steps from one initial A a module has 13 at least and 22 to 41 in
 modules of other pairs none has more than 2.6.
 """
 _LOOKED_AT = 8  # modules of a pair, evenly spread: a seed gives all of them their A
+_ROWS = 32  # of each: forty adapters are 780 pairs
 _ORTHOGONAL = 1e-4  # rows that are so near to it were made by a decomposition, and have no start
 SAME_INITIAL_A = 0.9  # excess of phi(r, r) over its null mean from which two initial A are the same
 
@@ -81,29 +82,38 @@ def align_rows(A: torch.Tensor, other: torch.Tensor) -> float:
     >>> align_rows(rows, rows) > 6 > abs(align_rows(rows, rows.flip(0)))
     True
     """
-    if A.shape != other.shape or len(A) < 2:
+    if A.shape != other.shape:
         return math.nan
-    one, two = (torch.nn.functional.normalize(x.double(), dim=1) for x in (A, other))
-    apart = ~torch.eye(len(A), dtype=torch.bool)
-    if any(float((x @ x.mT)[apart].abs().max()) < _ORTHOGONAL for x in (one, two)):
+    return _compare_rows(_take_rows(A, len(A)), _take_rows(other, len(A)))
+
+
+def _take_rows(A: torch.Tensor, most: int) -> torch.Tensor | None:
+    """Return the first rows at unit length; None where they are too few or a decomposition's."""
+    rows = torch.nn.functional.normalize(A[:most].float(), dim=1)
+    cosines = (rows @ rows.mT).fill_diagonal_(0.0)
+    return None if len(rows) < 2 or float(cosines.abs().max()) < _ORTHOGONAL else rows
+
+
+def _compare_rows(one: torch.Tensor | None, two: torch.Tensor | None) -> float:
+    if one is None or two is None or one.shape != two.shape:
         return math.nan
-    cosines = one @ two.mT
-    others = cosines[apart]
-    spread = float(others.std()) if len(others) > 2 else 1 / math.sqrt(A.shape[1])
+    cosines = (one @ two.mT).double()
+    others = cosines[~torch.eye(len(one), dtype=torch.bool)]
+    spread = float(others.std()) if len(others) > 2 else 1 / math.sqrt(one.shape[1])
     if spread == 0 or not math.isfinite(spread):
         return math.nan
-    error = spread / math.sqrt(len(A))
+    error = spread / math.sqrt(len(one))
     return (float(cosines.diagonal().mean()) - float(others.mean())) / error
 
 
 def note_same_rows(adapters: Sequence[Adapter], labels: Sequence[str]) -> tuple[str, ...]:
     """Warn of pairs that began from one initial A, as their weights alone tell."""
     notes = []
-    rows: dict[tuple[int, str], torch.Tensor] = {}  # each is read once, however many pairs
+    rows: dict[tuple[int, str], torch.Tensor | None] = {}  # read once, however many pairs
 
-    def read(n: int, name: str) -> torch.Tensor:
+    def read(n: int, name: str) -> torch.Tensor | None:
         if (n, name) not in rows:
-            rows[n, name] = adapters[n][name].A
+            rows[n, name] = _take_rows(adapters[n][name].A, _ROWS)
         return rows[n, name]
 
     for (n, a), (m, b) in itertools.combinations(enumerate(labels), 2):
@@ -119,7 +129,7 @@ def note_same_rows(adapters: Sequence[Adapter], labels: Sequence[str]) -> tuple[
         step = -(-len(names) // _LOOKED_AT) or 1
         if first is second:
             continue
-        every = [align_rows(read(n, name), read(m, name)) for name in names[::step]]
+        every = [_compare_rows(read(n, name), read(m, name)) for name in names[::step]]
         defined = [z for z in every if math.isfinite(z)]
         if defined and median(defined) >= SAME_ROWS:
             notes.append(
