@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subspace.errors import printable
-from subspace.findings import Claim, check_claims
+from subspace.findings import Claim, Verdict, check_claims
 from subspace.findings.claims import figures as rules
 from subspace.findings.claims import table7 as table7_rules
 from subspace.findings.paper import TABLE6, TABLE6_RANKS, query_or_value
@@ -714,7 +715,7 @@ def test_nothing_is_open_throughout():
 
 def check(found):
     for claim in found:
-        assert claim.verdict in ("agrees", "in part", "does not", "open")
+        assert claim.verdict in get_args(Verdict)
         for text in (claim.where, claim.paper, claim.here):
             assert text
             assert text == printable(text)

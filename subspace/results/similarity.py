@@ -269,9 +269,16 @@ class Similarity(ByModule[ModuleSimilarity]):
         words = BASE_WORDS[self.side] if self.of_base else SIDE_WORDS[self.side]
         return f"phi of {a} (i) and {b} (j), side {self.side}: {words}"
 
+    def _ranks_used(self) -> set[tuple[int, int]]:
+        """Return the ranks of the last phi, of modules that have one."""
+        ranks = {(m.numerical_rank_a, m.numerical_rank_b) for m in self.values()}
+        return {pair for pair in ranks if all(pair)} or {
+            (m.rank_a, m.rank_b) for m in self.values()
+        }
+
     def columns(self) -> Sequence[Column]:
         """Phi at the first direction and at all real ones, and what was asked for beside."""
-        used = {(m.numerical_rank_a, m.numerical_rank_b) for m in self.values()}
+        used = self._ranks_used()
         last = "φ({},{})".format(*next(iter(used))) if len(used) == 1 else "φ(r,r)"
         columns = [
             Column("module"),
@@ -308,7 +315,7 @@ class Similarity(ByModule[ModuleSimilarity]):
     def legend(self) -> Sequence[str]:
         """Say at which level directions agree, and what stands beside."""
         lines = [f"above chance: level {self.level:g}, Benjamini-Hochberg over {len(self)} modules"]
-        if len({(m.numerical_rank_a, m.numerical_rank_b) for m in self.values()}) > 1:
+        if len(self._ranks_used()) > 1:
             lines.append("φ(r,r): of all directions that count, r of each adapter beside it")
         if self.initial is not None:
             lines.append("initial A: φ(1,1) between the two initial A")
