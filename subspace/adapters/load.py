@@ -30,6 +30,7 @@ from subspace.adapters.peft import lora as peft
 from subspace.adapters.peft import lycoris as peft_lycoris
 from subspace.adapters.peft.refused import explain_refusal
 from subspace.adapters.peft.vera import read as peft_vera
+from subspace.adapters.set_aside import group_by_reason
 from subspace.adapters.source import AdapterSource, Format, some
 from subspace.errors import ArgumentError, FormatError
 from subspace.tensorfiles import read_json, short
@@ -198,9 +199,7 @@ def _read(source: AdapterSource, format: Format) -> Adapter:
             raise FormatError(f"{error} ({note})") from None
         adapter = replace(adapter, notes=(note, *adapter.notes))
     if not adapter.updates:
-        names: dict[str, list[str]] = {}
-        for tensor in adapter.set_aside:
-            names.setdefault(tensor.reason_text, []).append(tensor.name)
+        names = group_by_reason(adapter.set_aside)
         holds = "; ".join(f"{reason}: {some(of)}" for reason, of in names.items())
         raise FormatError(
             f"{source.weights}: no low-rank update is in this file; it holds {holds or 'nothing'}"

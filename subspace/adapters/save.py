@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from subspace.adapters.find import CONFIG
 from subspace.adapters.formats import cloneofsimo
 from subspace.adapters.rotary import refuse_reordered
-from subspace.adapters.set_aside import SetAsideReason
+from subspace.adapters.set_aside import SetAsideReason, group_by_reason
 from subspace.adapters.source import some
 from subspace.adapters.writers import (
     diffusers as save_diffusers,
@@ -192,12 +192,9 @@ def find_own_format(adapter: Adapter) -> str:
 
 
 def _reasons(tensors: list[SetAside]) -> str:
-    by_reason: dict[str, list[str]] = {}
-    for tensor in tensors:
-        by_reason.setdefault(tensor.reason_text, []).append(tensor.name)
     return "; ".join(
         f"{len(names)} tensor{'s' if len(names) > 1 else ''}, {reason}: {some(names)}"
-        for reason, names in by_reason.items()
+        for reason, names in group_by_reason(tensors).items()
     )
 
 

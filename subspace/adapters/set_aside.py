@@ -7,6 +7,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from subspace.tensorfiles import TensorHeader
 
 
@@ -107,3 +109,11 @@ class SetAside:
     def reason_text(self) -> str:
         """The reason in words, as `inspect` shows it."""
         return str(self.reason.value).format(self.detail)
+
+
+def group_by_reason(tensors: Iterable[SetAside]) -> dict[str, list[str]]:
+    """Group names of tensors by the reason in words, in order of first appearance."""
+    names: dict[str, list[str]] = {}
+    for tensor in tensors:
+        names.setdefault(tensor.reason_text, []).append(tensor.name)
+    return names

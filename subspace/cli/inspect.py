@@ -16,7 +16,7 @@ from subspace.errors import SubspaceError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from subspace.adapters import Adapter, SetAside, UpdateInfo
+    from subspace.adapters import Adapter, UpdateInfo
     from subspace.cli.shared.output import Output
     from subspace.results import Inspected, InspectedModule
     from subspace.results.table import Table
@@ -151,6 +151,8 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from subspace.adapters.set_aside import group_by_reason
+
     width = line_width()
     # A pipe gets whole lines.
     console = (
@@ -194,8 +196,7 @@ def _show(adapter: Adapter, reasons: Mapping[str, str]) -> None:
         echo_table(table.header, table.rows)  # whole names, to be copied
     for note in adapter.notes:
         say("note", note, "yellow")
-    for reason, tensors in _by_reason(adapter.set_aside).items():
-        names = [tensor.name for tensor in tensors]
+    for reason, names in group_by_reason(t for t in adapter.set_aside if t.known).items():
         say("set aside", f"{_count(len(names), 'tensor')}, {reason}: {_some(names)}")
     unknown = [tensor.name for tensor in adapter.set_aside if not tensor.known]
     if unknown:
@@ -260,14 +261,6 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([n, n])
     return ",".join(f"{a}..{b}" if b > a else f"{a}" for a, b in runs)
-
-
-def _by_reason(set_aside: Iterable[SetAside]) -> dict[str, list[SetAside]]:
-    out: dict[str, list[SetAside]] = {}
-    for tensor in set_aside:
-        if tensor.known:
-            out.setdefault(tensor.reason_text, []).append(tensor)
-    return out
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

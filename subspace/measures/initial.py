@@ -118,6 +118,8 @@ def note_same_rows(adapters: Sequence[Adapter], labels: Sequence[str]) -> tuple[
 
     for (n, a), (m, b) in itertools.combinations(enumerate(labels), 2):
         first, second = adapters[n], adapters[m]
+        if first is second:
+            continue
         names = [
             name
             for name, info in first.updates.items()
@@ -127,8 +129,6 @@ def note_same_rows(adapters: Sequence[Adapter], labels: Sequence[str]) -> tuple[
             and info.stored is None  # multiplied-out factors have no rows of their own
         ]
         step = -(-len(names) // _LOOKED_AT) or 1
-        if first is second:
-            continue
         every = [_compare_rows(read(n, name), read(m, name)) for name in names[::step]]
         defined = [z for z in every if math.isfinite(z)]
         if defined and median(defined) >= SAME_ROWS:

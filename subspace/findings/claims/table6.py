@@ -241,8 +241,7 @@ def _paired(a: SweepRow, b: SweepRow) -> tuple[float, float]:
 
 def _interval(a: SweepRow, b: SweepRow) -> tuple[float, float]:
     """Return the ends of the 95 % interval of a's accuracy less b's, paired over seeds."""
-    one, other = _list_by_seed(a), _list_by_seed(b)
-    return paired_interval([one[seed] - other[seed] for seed in one if seed in other])
+    return paired_interval(_subtract(_list_by_seed(a), _list_by_seed(b)))
 
 
 def _list_by_seed(row: SweepRow) -> dict[int, float]:
@@ -251,10 +250,14 @@ def _list_by_seed(row: SweepRow) -> dict[int, float]:
 
 def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float]:
     """Return the mean difference over common seeds and its standard error; NaN below two."""
-    both = [a[seed] - b[seed] for seed in a if seed in b]
+    both = _subtract(a, b)
     if len(both) < 2:
         return math.nan, math.nan
     return mean(both), stdev(both) / math.sqrt(len(both))
+
+
+def _subtract(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    return [a[seed] - b[seed] for seed in a if seed in b]
 
 
 def _format_percent(accuracy: float) -> str:
